@@ -3,6 +3,8 @@
 
 mod backoff;
 mod config;
+#[allow(dead_code)]
+mod env;
 
 pub use backoff::{Backoff, Delay};
 pub use config::{
