@@ -5,6 +5,8 @@ mod backoff;
 mod config;
 #[allow(dead_code)]
 mod env;
+#[allow(dead_code)]
+mod txn;
 
 pub use backoff::{Backoff, Delay};
 pub use config::{
