@@ -181,6 +181,10 @@ mod tests {
         let backoff = Backoff::new(MS, 5 * MS, 2.0);
         let ceilings: Vec<_> = (0..5).map(|n| backoff.ceiling(n)).collect();
         assert_eq!(ceilings, [MS, 2 * MS, 4 * MS, 5 * MS, 5 * MS]);
+        // Beyond what a duration holds, and beyond what a double holds.
+        for attempt in [100, 2000, u32::MAX] {
+            assert_eq!(backoff.ceiling(attempt), 5 * MS);
+        }
     }
 
     #[test]
