@@ -1,1 +1,50 @@
+//! The environment: LMDB, its one writer thread, its readers, and the gate that keeps everybody out while the map changes.
+
+mod batch;
+mod copy;
+mod core;
+mod database;
+pub(crate) mod gate;
+mod gather;
 mod growth;
+mod inside;
+mod job;
+mod poison;
+mod raw;
+mod recovery;
+mod registry;
+mod shared;
+mod stats;
+mod transaction;
+mod view;
+mod writer;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use core::Core;
+pub use database::Db;
+pub use gate::Occupant;
+pub use inside::BodyKind;
+pub(crate) use job::{Answer, Ask, UpdateBody, ViewBody};
+pub use poison::PanicEvent;
+pub(crate) use poison::Listener;
+pub(crate) use registry::{OpenSpec, Registry};
+pub use stats::{DatabaseStats, EnvStats};
+pub use transaction::{ReadTxn, Readable, WriteTxn};
+pub(crate) use writer::random_seed;
+
+/// Which environment of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct EnvId(u64);
+
+impl EnvId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    #[cfg(test)]
+    const fn test(id: u64) -> Self {
+        Self(id)
+    }
+}

@@ -1,3 +1,8 @@
-//! What can be decided about a transaction without running it: values in, decisions out.
+//! Transactions: what can be decided about them without running them, and the runtime that runs, locks and retries them.
 
-pub mod retry;
+pub(crate) mod handler;
+pub(crate) mod retry;
+mod runtime;
+
+pub(crate) use runtime::Runtime;
+pub use runtime::TxnStats;

@@ -25,6 +25,8 @@ pub enum Loss {
     Recheck,
     /// The map changed size under it.
     MapChanged,
+    /// A handler of the application's asked for another attempt.
+    Asked,
 }
 
 /// How an attempt ended that did not succeed.
@@ -132,7 +134,7 @@ impl RetryState {
             }
             Loss::Deadlock => self.deadlocks = self.deadlocks.saturating_add(1),
             Loss::Recheck => self.lost_rechecks = self.lost_rechecks.saturating_add(1),
-            Loss::LockTimeout | Loss::TransactionTimeout | Loss::MapChanged => {}
+            Loss::LockTimeout | Loss::TransactionTimeout | Loss::MapChanged | Loss::Asked => {}
         }
 
         let attempts = self.attempts;

@@ -1,0 +1,611 @@
+//! Group commit: the bodies of one batch in one write transaction of LMDB, each isolated from the others (I3).
+//!
+//! Bodies run in the plain transaction as long as they do not fail. A body that fails after it has written has spoiled the
+//! transaction for its neighbours: everything is undone and run again, that body in a nested transaction of its own, where
+//! it can be undone by itself. When failures are common, small groups share nested transactions from the start
+//! ([`Grouping`](super::gather::Grouping)). Every answer comes from the pass that committed: what an undone pass saw or
+//! answered is forgotten.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use heed::{Env, MdbError};
+
+use crate::config::Durability;
+use crate::env::growth::AdoptCounter;
+use crate::env::inside::{BodyKind, Inside};
+use crate::env::job::{Ask, Ran, UpdateJob};
+use crate::env::raw;
+use crate::env::shared::{Counters, Running, UpdateTask};
+use crate::env::transaction::{Spoiled, WriteTxn};
+use crate::env::writer::{Change, Refusal, Writer, is_fatal};
+use crate::error::{StorageError, TxnError, body_name, brief};
+
+/// One body of a batch.
+struct Item {
+    ask: Ask,
+    job: Box<dyn UpdateJob>,
+    attempt: u32,
+    /// It runs in a nested transaction of its own.
+    alone: bool,
+    state: State,
+    wrote: bool,
+}
+
+enum State {
+    /// Has not run in this pass.
+    Ready,
+    /// Its writes are in the transaction.
+    Kept,
+    /// It failed by itself, and what it wrote is undone.
+    Failed,
+    /// It cannot be done, whatever its body says.
+    Impossible(TxnError),
+    /// Its caller has given up.
+    Gone,
+}
+
+/// How a pass over the bodies ended.
+enum Pass {
+    /// All have run.
+    Complete,
+    /// Undo everything and run again, one of them alone.
+    Again,
+    /// The map is full; the body that noticed.
+    MapFull(usize),
+    /// Commit those before this one; the others come next.
+    Enough(usize),
+    /// LMDB's transaction is too large: undo everything, and commit those before this one first.
+    Split(usize),
+    Broken(heed::Error),
+}
+
+/// Whether one body is to be kept.
+enum Verdict {
+    Keep,
+    /// Undo it: it failed, or its caller gave up.
+    Undo,
+    Spoiled(Spoiled),
+}
+
+impl Writer {
+    /// Runs, commits and answers all of `tasks`.
+    pub(super) fn run_batch(&mut self, tasks: Vec<UpdateTask>) {
+        let mut items: Vec<Item> = tasks.into_iter().map(Item::new).collect();
+        Counters::add(&self.shared.counters.batches, 1);
+        Counters::add(&self.shared.counters.bodies, items.len() as u64);
+        metrics::counter!("lockkeeper_batches_total").increment(1);
+        #[expect(clippy::cast_precision_loss, reason = "a histogram")]
+        metrics::histogram!("lockkeeper_batch_bodies").record(items.len() as f64);
+        let mut adoption = self.adoption();
+        // Once the map may not grow, each body is tried by itself: some do not need the space.
+        let mut refused = None;
+        while !items.is_empty() {
+            items = self.commit_some(items, &mut adoption, &mut refused);
+        }
+        *self.shared.running.lock() = None;
+    }
+
+    /// Commits as many as go into one transaction of LMDB; answers those that are left.
+    fn commit_some(
+        &mut self,
+        mut items: Vec<Item>,
+        adoption: &mut AdoptCounter,
+        refused: &mut Option<Refusal>,
+    ) -> Vec<Item> {
+        let shared = Arc::clone(&self.shared);
+        let mut count = items.len();
+        loop {
+            if let Some(error) = shared.poison.event() {
+                for item in items {
+                    item.fail(TxnError::RecoveryNeeded(Arc::clone(&error)));
+                }
+                return Vec::new();
+            }
+            // Whoever gave up before the body began never has it run.
+            items.retain_mut(|item| !item.ask.ticket.given_up());
+            count = count.min(items.len());
+            if items.is_empty() {
+                return items;
+            }
+            for item in &mut items {
+                item.alone |= refused.is_some();
+                if !matches!(item.state, State::Impossible(_)) {
+                    item.state = State::Ready;
+                }
+            }
+            let earliest = items.iter().map(|item| item.ask.deadline).min();
+            let env = match self.env() {
+                Ok(env) => env,
+                Err(_) => continue,
+            };
+            let closed = match shared.exclude_views(earliest.unwrap_or_else(Instant::now)) {
+                Ok(closed) => closed,
+                Err(error) => {
+                    // Their callers are about to give up by themselves; nobody else is held up by them.
+                    let now = Instant::now();
+                    let late = items.iter().position(|item| item.ask.deadline <= now);
+                    if let Some(late) = late {
+                        items.remove(late).fail(error);
+                    }
+                    continue;
+                }
+            };
+            let txn = match env.write_txn() {
+                Ok(txn) => txn,
+                Err(error) => {
+                    drop(closed);
+                    if let Err(error) = self.overcome(error, "beginning a transaction", adoption) {
+                        return self.fail_all(items, &error);
+                    }
+                    continue;
+                }
+            };
+            adoption.succeeded();
+            let mut txn = WriteTxn::new(txn, shared.scope(), &shared.registry);
+            let pass = self.pass(
+                &env,
+                &mut txn,
+                items.get_mut(..count).unwrap_or_default(),
+                refused.as_ref(),
+            );
+            match pass {
+                Pass::Complete => {}
+                Pass::Enough(at) => count = at,
+                Pass::Again => {
+                    txn.abort();
+                    continue;
+                }
+                Pass::MapFull(at) => {
+                    txn.abort();
+                    drop(closed);
+                    self.make_room(&mut items, at, refused);
+                    continue;
+                }
+                Pass::Split(at) => {
+                    txn.abort();
+                    if at == 0 {
+                        if let Some(item) = items.first_mut() {
+                            item.state = State::Impossible(TxnError::TooLarge);
+                        }
+                    } else {
+                        count = at;
+                    }
+                    continue;
+                }
+                Pass::Broken(error) => {
+                    txn.abort();
+                    drop(closed);
+                    if let Err(error) = self.overcome(error, "running a batch", adoption) {
+                        return self.fail_all(items, &error);
+                    }
+                    continue;
+                }
+            }
+            let rest = items.split_off(count.min(items.len()));
+            match self.commit(&env, txn, &mut items) {
+                Ok(()) => {
+                    drop(closed);
+                    self.answer(items);
+                    return rest;
+                }
+                Err(None) => {}
+                Err(Some(heed::Error::Mdb(MdbError::MapFull))) => {
+                    drop(closed);
+                    self.make_room_for_commit(&mut items, refused);
+                    // Smaller commits may still fit.
+                    if refused.is_some() {
+                        count = 1;
+                    }
+                }
+                Err(Some(error)) => {
+                    drop(closed);
+                    self.commit_failed(&env, items, error);
+                    return rest;
+                }
+            }
+            items.extend(rest);
+        }
+    }
+
+    /// Runs the bodies, in order, in `txn`.
+    fn pass(
+        &mut self,
+        env: &Env,
+        txn: &mut WriteTxn<'_>,
+        items: &mut [Item],
+        refused: Option<&Refusal>,
+    ) -> Pass {
+        let group = self.grouping.size(items.len());
+        let started = Instant::now();
+        let mut at = 0;
+        while at < items.len() {
+            // Bodies that take their time do not keep those before them from their commit.
+            if at > 0 && started.elapsed() > self.shared.config.batch_time() {
+                return Pass::Enough(at);
+            }
+            let Some(item) = items.get(at) else { break };
+            let step = if item.alone && items.len() > 1 {
+                self.run_alone(env, txn, items, at, refused)
+            } else if let Some(size) = group {
+                self.run_group(env, txn, items, at, size, refused)
+            } else {
+                self.run_plain(txn, items, at)
+            };
+            match step {
+                Ok(next) => at = next,
+                Err(pass) => return pass,
+            }
+        }
+        Pass::Complete
+    }
+
+    /// Runs one body in the plain transaction.
+    fn run_plain(
+        &mut self,
+        txn: &mut WriteTxn<'_>,
+        items: &mut [Item],
+        at: usize,
+    ) -> Result<usize, Pass> {
+        let many = items.len() > 1;
+        let Some(item) = items.get_mut(at) else {
+            return Ok(at + 1);
+        };
+        match self.run_body(txn, item) {
+            Verdict::Keep => Ok(at + 1),
+            // A transaction of its own is simply aborted: see `commit`.
+            Verdict::Undo if !many || !item.wrote => Ok(at + 1),
+            Verdict::Undo => {
+                item.alone = true;
+                Err(Pass::Again)
+            }
+            Verdict::Spoiled(Spoiled::MapFull) => Err(Pass::MapFull(at)),
+            Verdict::Spoiled(Spoiled::TxnFull) => Err(Pass::Split(at)),
+            Verdict::Spoiled(Spoiled::Corrupted) => {
+                Err(Pass::Broken(heed::Error::Mdb(MdbError::Corrupted)))
+            }
+            Verdict::Spoiled(Spoiled::Other) if !many => {
+                item.state = State::Failed;
+                Ok(at + 1)
+            }
+            Verdict::Spoiled(Spoiled::Other) => {
+                item.alone = true;
+                Err(Pass::Again)
+            }
+        }
+    }
+
+    /// Runs one body in a nested transaction.
+    fn run_alone(
+        &mut self,
+        env: &Env,
+        txn: &mut WriteTxn<'_>,
+        items: &mut [Item],
+        at: usize,
+        refused: Option<&Refusal>,
+    ) -> Result<usize, Pass> {
+        let mut child = txn.child(env).map_err(|error| nested(error, at))?;
+        let Some(item) = items.get_mut(at) else {
+            return Ok(at + 1);
+        };
+        match self.run_body(&mut child, item) {
+            Verdict::Keep => {
+                child.commit().map_err(|error| nested(error, at))?;
+                return Ok(at + 1);
+            }
+            Verdict::Undo => child.abort(),
+            Verdict::Spoiled(spoiled) => {
+                child.abort();
+                match spoiled {
+                    Spoiled::MapFull => match refused {
+                        Some(refusal) => {
+                            item.state = State::Impossible(item.refused(refusal.clone()));
+                        }
+                        None => return Err(Pass::MapFull(at)),
+                    },
+                    Spoiled::TxnFull if at > 0 => return Err(Pass::Enough(at)),
+                    Spoiled::TxnFull => return Err(Pass::Split(at)),
+                    Spoiled::Corrupted => {
+                        return Err(Pass::Broken(heed::Error::Mdb(MdbError::Corrupted)));
+                    }
+                    Spoiled::Other => item.state = State::Failed,
+                }
+            }
+        }
+        Ok(at + 1)
+    }
+
+    /// Runs up to `size` bodies in a nested transaction that they share.
+    fn run_group(
+        &mut self,
+        env: &Env,
+        txn: &mut WriteTxn<'_>,
+        items: &mut [Item],
+        at: usize,
+        size: usize,
+        refused: Option<&Refusal>,
+    ) -> Result<usize, Pass> {
+        let end = items
+            .iter()
+            .enumerate()
+            .skip(at)
+            .take(size)
+            .find(|(_, item)| item.alone)
+            .map_or_else(|| (at + size).min(items.len()), |(end, _)| end);
+        if end == at + 1 {
+            return self.run_alone(env, txn, items, at, refused);
+        }
+        let mut child = txn.child(env).map_err(|error| nested(error, at))?;
+        for nth in at..end {
+            let Some(item) = items.get_mut(nth) else {
+                break;
+            };
+            match self.run_body(&mut child, item) {
+                Verdict::Keep => {}
+                Verdict::Undo if !item.wrote => {}
+                Verdict::Undo | Verdict::Spoiled(Spoiled::Other) => {
+                    // The group runs again without it.
+                    item.alone = true;
+                    child.abort();
+                    return Ok(at);
+                }
+                Verdict::Spoiled(spoiled) => {
+                    child.abort();
+                    return Err(match spoiled {
+                        Spoiled::MapFull => Pass::MapFull(nth),
+                        Spoiled::TxnFull if at > 0 => Pass::Enough(at),
+                        Spoiled::TxnFull => Pass::Split(nth),
+                        _ => Pass::Broken(heed::Error::Mdb(MdbError::Corrupted)),
+                    });
+                }
+            }
+        }
+        child.commit().map_err(|error| nested(error, at))?;
+        Ok(end)
+    }
+
+    fn run_body(&mut self, txn: &mut WriteTxn<'_>, item: &mut Item) -> Verdict {
+        if matches!(item.state, State::Impossible(_)) {
+            item.wrote = false;
+            return Verdict::Undo;
+        }
+        if !item.ask.ticket.start() {
+            item.state = State::Gone;
+            item.wrote = false;
+            return Verdict::Undo;
+        }
+        item.attempt += 1;
+        if item.attempt > 1 {
+            Counters::add(&self.shared.counters.bodies_rerun, 1);
+        }
+        let since = Instant::now();
+        *self.shared.running.lock() = Some(Running {
+            name: item.ask.name.clone(),
+            site: item.ask.site,
+            since,
+            deadline: item.ask.deadline,
+            reported: false,
+        });
+        txn.begin_body(item.ask.attempts_before + item.attempt, item.ask.deadline);
+        let ran = {
+            let _inside = Inside::enter(self.shared.id, BodyKind::Update, item.ask.site);
+            let _trace = item.ask.trace.enter();
+            item.job.run(txn, item.ask.site)
+        };
+        self.body_returned(item, since);
+        let in_time = item.ask.ticket.returned();
+        let run = txn.body();
+        item.wrote = run.wrote;
+        if let Some(fault) = run.fault {
+            return Verdict::Spoiled(fault);
+        }
+        if !in_time {
+            item.state = State::Gone;
+            return Verdict::Undo;
+        }
+        match ran {
+            Ran::Done => {
+                item.state = State::Kept;
+                self.grouping.ended(false);
+                Verdict::Keep
+            }
+            Ran::Failed => {
+                item.state = State::Failed;
+                self.grouping.ended(item.wrote);
+                Verdict::Undo
+            }
+        }
+    }
+
+    /// Says so when a body has kept the writer beyond its own deadline.
+    fn body_returned(&self, item: &Item, since: Instant) {
+        let running = self.shared.running.lock().take();
+        if running.is_some_and(|running| running.reported) {
+            tracing::warn!(target: "lockkeeper", body = %body_name(item.ask.name.as_deref(), item.ask.site),
+                ran = %brief(since.elapsed()), "the body that kept the writer has returned");
+        }
+    }
+
+    /// Commits `txn`. `Err(None)`: a caller gave up at the last moment, and the rest has to run again.
+    fn commit(
+        &mut self,
+        env: &Env,
+        txn: WriteTxn<'_>,
+        items: &mut [Item],
+    ) -> Result<(), Option<heed::Error>> {
+        let kept = |item: &Item| matches!(item.state, State::Kept);
+        let mut begun = 0;
+        let mut late = false;
+        for item in items.iter_mut() {
+            begun += 1;
+            if kept(item) && !item.ask.ticket.begin_commit() {
+                item.state = State::Gone;
+                if item.wrote {
+                    late = true;
+                    break;
+                }
+            }
+        }
+        if late {
+            for item in items.iter().take(begun) {
+                item.ask.ticket.revert_commit();
+            }
+            txn.abort();
+            return Err(None);
+        }
+        if !items.iter().any(kept) {
+            txn.abort();
+            return Ok(());
+        }
+        self.choose_durability(env, items);
+        let outcome = txn.commit();
+        match outcome {
+            Ok(()) => {
+                Counters::add(&self.shared.counters.commits, 1);
+                Ok(())
+            }
+            Err(heed::Error::Mdb(MdbError::MapFull)) => {
+                for item in items.iter() {
+                    item.ask.ticket.revert_commit();
+                }
+                Err(Some(heed::Error::Mdb(MdbError::MapFull)))
+            }
+            Err(error) => Err(Some(error)),
+        }
+    }
+
+    /// A batch takes the strictest durability of those in it.
+    fn choose_durability(&mut self, env: &Env, items: &[Item]) {
+        let default = self.shared.config.durability();
+        if default == Durability::NoSync {
+            return;
+        }
+        let strictest = items
+            .iter()
+            .filter(|item| item.wrote && matches!(item.state, State::Kept))
+            .map(|item| item.ask.durability.unwrap_or(default))
+            .max()
+            .unwrap_or(default);
+        let meta_sync = strictest == Durability::Full;
+        if meta_sync != self.meta_sync && raw::set_meta_sync(env, meta_sync).is_ok() {
+            self.meta_sync = meta_sync;
+        }
+    }
+
+    /// Locks first, then the answers: who is answered finds its locks free (I4).
+    fn answer(&mut self, items: Vec<Item>) {
+        for mut item in items {
+            drop(item.ask.locks.take());
+            match item.state {
+                State::Kept => item.job.answer(),
+                State::Failed | State::Ready => {
+                    Counters::add(&self.shared.counters.bodies_failed, 1);
+                    item.job.answer();
+                }
+                State::Impossible(error) => item.job.fail(error),
+                State::Gone => {}
+            }
+        }
+    }
+
+    /// A body, at `at`, needs a larger map.
+    fn make_room(&mut self, items: &mut [Item], at: usize, refused: &mut Option<Refusal>) {
+        if let Change::Refused(refusal) = self.grow() {
+            if let Some(item) = items.get_mut(at) {
+                item.state = State::Impossible(item.refused(refusal.clone()));
+            }
+            *refused = Some(refusal);
+        }
+    }
+
+    /// The commit needs a larger map; nobody can say for which body.
+    fn make_room_for_commit(&mut self, items: &mut [Item], refused: &mut Option<Refusal>) {
+        if let Change::Refused(refusal) = self.grow() {
+            if let [item] = items {
+                item.state = State::Impossible(item.refused(refusal.clone()));
+            }
+            *refused = Some(refusal);
+        }
+    }
+
+    fn fail_all(&self, items: Vec<Item>, error: &TxnError) -> Vec<Item> {
+        for item in items {
+            let error = match error {
+                TxnError::Storage(error) => TxnError::Storage(error.clone()),
+                TxnError::MapBusy(busy) => TxnError::MapBusy(busy.clone()),
+                &TxnError::EnvironmentFull { size, max } => TxnError::EnvironmentFull { size, max },
+                &TxnError::MapChanging {
+                    attempts,
+                    ours,
+                    theirs,
+                } => TxnError::MapChanging {
+                    attempts,
+                    ours,
+                    theirs,
+                },
+                _ => self.shared.recovery_needed(),
+            };
+            item.fail(error);
+        }
+        Vec::new()
+    }
+
+    /// Nothing of the batch is known to be committed.
+    fn commit_failed(&mut self, env: &Env, items: Vec<Item>, error: heed::Error) {
+        let fatal = is_fatal(&error);
+        let error = StorageError::new("commit", error);
+        // A failed write of the meta page shows only here: whether it reached the disk nobody knows.
+        let panicked = matches!(
+            env.write_txn().map(heed::RwTxn::abort),
+            Err(heed::Error::Mdb(MdbError::Panic))
+        );
+        if fatal || panicked {
+            self.shared.poison(error.clone());
+        }
+        for mut item in items {
+            drop(item.ask.locks.take());
+            match item.state {
+                State::Kept if panicked || fatal => {
+                    item.job.fail(TxnError::MaybeCommitted {
+                        cause: Some(error.clone()),
+                    });
+                }
+                State::Impossible(error) => item.job.fail(error),
+                State::Gone => {}
+                _ if fatal || panicked => item.job.fail(self.shared.recovery_needed()),
+                _ => item.job.fail(TxnError::Storage(error.clone())),
+            }
+        }
+    }
+}
+
+impl Item {
+    fn new(task: UpdateTask) -> Self {
+        Self {
+            ask: task.ask,
+            job: task.job,
+            attempt: 0,
+            alone: false,
+            state: State::Ready,
+            wrote: false,
+        }
+    }
+
+    fn refused(&self, refusal: Refusal) -> TxnError {
+        refusal.error(Some(body_name(self.ask.name.as_deref(), self.ask.site)))
+    }
+
+    fn fail(mut self, error: TxnError) {
+        drop(self.ask.locks.take());
+        self.job.fail(error);
+    }
+}
+
+fn nested(error: heed::Error, at: usize) -> Pass {
+    match error {
+        heed::Error::Mdb(MdbError::MapFull) => Pass::MapFull(at),
+        heed::Error::Mdb(MdbError::TxnFull) => Pass::Split(at),
+        error => Pass::Broken(error),
+    }
+}

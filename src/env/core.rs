@@ -1,0 +1,618 @@
+//! The environment as its callers use it, from any thread: the second door beside the environment actor.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use heed::MdbError;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::env::job::{Answer, Ask, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob, Waiting};
+use crate::env::poison::{Listener, Poison};
+use crate::env::registry::OpenSpec;
+use crate::env::shared::{Command, Counters, Shared, SizeRequest, UpdateTask, ViewTask};
+use crate::env::transaction::ReadTxn;
+use crate::env::view::{Tried, Tries, inspect, reader, try_view};
+use crate::env::writer::Writer;
+use crate::env::{Db, EnvId, inside, raw, recovery};
+use crate::error::{
+    DatabaseError, EnvError, Name, OpenError, ShutdownError, Site, Stage, TxnError,
+};
+
+/// An open environment with its threads. Cheap to clone through an [`Arc`].
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    _file: OpenFile,
+    _lock: ProcessLock,
+}
+
+/// The data files that are open in this process: LMDB must not have one twice, not even through a hard link.
+static OPEN_FILES: Mutex<Option<HashSet<(u64, u64)>>> = Mutex::new(None);
+
+struct OpenFile(Option<(u64, u64)>);
+
+impl OpenFile {
+    fn claim(data: &Path, folder: &Path) -> Result<Self, OpenError> {
+        let Some(id) = file_id(data) else {
+            return Ok(Self(None));
+        };
+        if OPEN_FILES.lock().get_or_insert_default().insert(id) {
+            Ok(Self(Some(id)))
+        } else {
+            Err(OpenError::AlreadyOpen {
+                path: folder.to_owned(),
+            })
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if let (Some(id), Some(open)) = (self.0, OPEN_FILES.lock().as_mut()) {
+            open.remove(&id);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn file_id(file: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(file).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_id(_file: &Path) -> Option<(u64, u64)> {
+    None
+}
+
+/// Keeps other processes out under `no_lock`, and such processes out of an environment that is used with locks.
+struct ProcessLock(#[allow(dead_code, reason = "held, not read")] Option<File>);
+
+impl ProcessLock {
+    fn take(folder: &Path, alone: bool) -> Result<Self, OpenError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(folder.join("lockkeeper.lock"))
+            .map_err(|source| OpenError::Folder {
+                path: folder.to_owned(),
+                source,
+            })?;
+        let outcome = if alone {
+            file.try_lock()
+        } else {
+            file.try_lock_shared()
+        };
+        match outcome {
+            Ok(()) => Ok(Self(Some(file))),
+            Err(fs::TryLockError::WouldBlock) => Err(OpenError::OtherProcess {
+                path: folder.to_owned(),
+            }),
+            // A file system without locks: only `no_lock` depends on it.
+            Err(fs::TryLockError::Error(_)) if !alone => Ok(Self(None)),
+            Err(fs::TryLockError::Error(source)) => Err(OpenError::Folder {
+                path: folder.to_owned(),
+                source,
+            }),
+        }
+    }
+}
+
+impl Core {
+    /// Opens the environment in `folder` and starts its threads. Blocks for as long as that takes.
+    pub(crate) fn open(
+        folder: &Path,
+        config: Config,
+        listeners: Vec<Listener>,
+    ) -> Result<Arc<Self>, OpenError> {
+        raw::watch_forks();
+        let folder = prepare_folder(folder)?;
+        let data = folder.join("data.mdb");
+        let existing = OpenFile::claim(&data, &folder)?;
+        let lock = ProcessLock::take(&folder, config.no_lock())?;
+        // A file that has grown is opened as large as it is, not made to grow again.
+        let map_size = recovery::read_size(&data)
+            .unwrap_or(0)
+            .min(config.max_map_size())
+            .max(config.map_size());
+        let env = raw::open(&folder, &recovery::plan(&config, map_size))
+            .map_err(|source| open_error(&folder, source))?;
+        first_look(&env, &folder)?;
+        let file = match existing.0 {
+            Some(_) => existing,
+            None => OpenFile::claim(&data, &folder)?,
+        };
+        let poison = Poison::default();
+        for listener in listeners {
+            poison.listen(listener);
+        }
+        let clock = Clock::start().map_err(OpenError::Thread)?;
+        // Transactions are bounded by their permits; the rest is room for the other commands.
+        let (commands, for_writer) = flume::bounded(config.queue() + CONTROL_ROOM);
+        let (views, for_readers) = flume::bounded(config.reader_queue());
+        let readers = config.reader_threads();
+        let stale_interval = config.stale_reader_interval();
+        let shared = Arc::new(Shared::new(
+            EnvId::next(),
+            folder,
+            config,
+            env,
+            poison,
+            clock,
+            commands,
+            views,
+        ));
+        let core = Arc::new(Self {
+            shared: Arc::clone(&shared),
+            threads: Mutex::default(),
+            writer: Mutex::default(),
+            _file: file,
+            _lock: lock,
+        });
+        let writer = Writer::new(Arc::clone(&shared), for_writer);
+        let writer = spawn("lockkeeper-writer", move || writer.run())?;
+        *core.writer.lock() = Some(writer);
+        for _ in 0..readers {
+            let (shared, tasks) = (Arc::clone(&shared), for_readers.clone());
+            let thread = spawn("lockkeeper-reader", move || reader(&shared, &tasks))?;
+            core.threads.lock().push(thread);
+        }
+        if !stale_interval.is_zero() {
+            let weak = Arc::downgrade(&shared);
+            shared.clock.every(stale_interval, move || {
+                let Some(shared) = weak.upgrade() else {
+                    return false;
+                };
+                shared.clear_stale_readers();
+                shared.gate.shut() != Some(crate::env::gate::Shut::Closing)
+            });
+        }
+        Ok(core)
+    }
+
+    /// Why a transaction that begins on this thread would wait for itself (I14), or cannot begin at all.
+    pub(crate) fn refusal(&self) -> Option<TxnError> {
+        if let Some((outer, outer_site)) = inside::inside(self.shared.id) {
+            return Some(TxnError::NestedTransaction { outer, outer_site });
+        }
+        self.shared.refusal()
+    }
+
+    /// Has the writer run a body; answers when its commit has returned.
+    pub(crate) async fn update<T, E>(
+        &self,
+        ask: Ask,
+        body: UpdateBody<T, E>,
+    ) -> Result<Answer<T, E, UpdateBody<T, E>>, TxnError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        let (job, answer) = Typed::new(body);
+        let wait = Wait::on(&ask, answer);
+        self.shared.counters.queued.fetch_add(1, Ordering::Relaxed);
+        let task = UpdateTask {
+            ask,
+            job: job as Box<dyn UpdateJob>,
+        };
+        if let Err(refused) = self.shared.commands.try_send(Command::Update(task)) {
+            self.shared.counters.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(match refused {
+                flume::TrySendError::Full(_) => TxnError::Overloaded {
+                    limit: self.shared.config.queue(),
+                },
+                flume::TrySendError::Disconnected(_) => TxnError::ShuttingDown,
+            });
+        }
+        wait.answer(&self.shared).await
+    }
+
+    /// Has a reader thread run a body.
+    pub(crate) async fn ship_view<T, E>(
+        &self,
+        ask: Ask,
+        body: ViewBody<T, E>,
+    ) -> Result<Answer<T, E, ViewBody<T, E>>, TxnError>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        Counters::add(&self.shared.counters.views_shipped, 1);
+        let (job, answer) = Typed::new(body);
+        let wait = Wait::on(&ask, answer);
+        let (deadline, span) = (ask.deadline, ask.span);
+        let task = ViewTask {
+            ask,
+            job: job as Box<dyn ViewJob>,
+        };
+        let sent = self
+            .shared
+            .clock
+            .until(deadline, self.shared.views.send_async(Some(task)))
+            .await;
+        match sent {
+            Some(Ok(())) => wait.answer(&self.shared).await,
+            Some(Err(_)) => Err(TxnError::ShuttingDown),
+            None => Err(TxnError::DeadlineExceeded {
+                deadline: span,
+                stage: Stage::WasQueued,
+            }),
+        }
+    }
+
+    /// Runs a body in place, on the thread that polls; waits without a thread while the map changes.
+    pub(crate) async fn view<T, E, F>(
+        &self,
+        site: Site,
+        name: Name,
+        span: Duration,
+        mut body: F,
+    ) -> Result<T, TxnError<E>>
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let shared = &*self.shared;
+        if let Some((outer, outer_site)) = inside::inside(shared.id) {
+            return Err(TxnError::NestedTransaction { outer, outer_site });
+        }
+        let mut result = None;
+        let tried = try_view(shared, site, &name, |txn| {
+            result = Some(super::job::guarded(site, || body(txn)));
+        });
+        let tried = match (tried, result) {
+            (Tried::Ran, Some(Ok(value))) => return Ok(value),
+            (Tried::Ran, Some(Err(error))) => {
+                inspect(shared, &error);
+                return Err(error);
+            }
+            (tried, _) => tried,
+        };
+        self.view_slowly(tried, site, name, span, body).await
+    }
+
+    /// A view that could not run at the first try.
+    async fn view_slowly<T, E, F>(
+        &self,
+        mut tried: Tried,
+        site: Site,
+        name: Name,
+        span: Duration,
+        mut body: F,
+    ) -> Result<T, TxnError<E>>
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let shared = &*self.shared;
+        let deadline = crate::clock::far(Instant::now(), span);
+        let mut tries = Tries::new(shared);
+        loop {
+            match tried {
+                Tried::Ran => {}
+                Tried::Changing => {
+                    let opened = shared.clock.until(deadline, shared.gate.opened()).await;
+                    if opened.is_none() {
+                        return Err(shared.gate_held(span).widen());
+                    }
+                }
+                Tried::NoSlot => {
+                    let ask = Ask::new(name, site, deadline, span);
+                    let body: ViewBody<T, E> = Box::new(body);
+                    let answer = self.ship_view(ask, body).await;
+                    return answer.map_err(TxnError::widen)?.result;
+                }
+                Tried::Resized(seen) => {
+                    tries
+                        .adopt(seen, deadline, span)
+                        .await
+                        .map_err(TxnError::widen)?;
+                }
+                Tried::Refused(error) => return Err(error.widen()),
+            }
+            if let Some((outer, outer_site)) = inside::inside(shared.id) {
+                return Err(TxnError::NestedTransaction { outer, outer_site });
+            }
+            let mut result = None;
+            tried = try_view(shared, site, &name, |txn| {
+                result = Some(super::job::guarded(site, || body(txn)));
+            });
+            if let Some(result) = result {
+                if let Err(error) = &result {
+                    inspect(shared, error);
+                }
+                return result;
+            }
+        }
+    }
+
+    /// A handle of a database, which is opened if it is not yet.
+    pub(crate) async fn database<KC, DC, C>(
+        &self,
+        spec: OpenSpec,
+    ) -> Result<Db<KC, DC, C>, DatabaseError>
+    where
+        C: heed::Comparator + Send + Sync + 'static,
+    {
+        if let Some(name) = &spec.name
+            && (name.is_empty() || name.len() > self.shared.max_key() || name.contains('\0'))
+        {
+            return Err(DatabaseError::BadName { len: name.len() });
+        }
+        if let Some(error) = self.refusal() {
+            return Err(error.into());
+        }
+        let find = || {
+            let found = self.shared.registry.find::<C>(&spec)?;
+            Some(found.map(|found| Db::new(self.shared.id, found)))
+        };
+        if let Some(found) = find() {
+            return found;
+        }
+        self.ask_writer(|reply| Command::Open(spec.clone(), reply))
+            .await?;
+        find().unwrap_or_else(|| Err(DatabaseError::NoSuchDatabase { name: spec.label() }))
+    }
+
+    /// Removes every entry of a database; answers how many there were.
+    pub(crate) async fn clear(&self, name: Arc<str>) -> Result<u64, DatabaseError> {
+        self.ask_writer(|reply| Command::Clear(name, reply)).await
+    }
+
+    /// Deletes a database.
+    pub(crate) async fn delete(&self, name: Arc<str>) -> Result<(), DatabaseError> {
+        self.ask_writer(|reply| Command::Delete(name, reply)).await
+    }
+
+    /// Gives the map a size; answers the size that it has then.
+    pub(crate) async fn set_map_size(&self, bytes: u64) -> Result<u64, EnvError> {
+        self.ask_writer(|reply| {
+            self.shared.sizes.lock().push(SizeRequest { bytes, reply });
+            Command::Resize
+        })
+        .await
+    }
+
+    pub(crate) async fn sync(&self) -> Result<(), EnvError> {
+        self.ask_writer(Command::Sync).await
+    }
+
+    pub(crate) async fn grow_ahead(&self) -> Result<(), TxnError> {
+        self.ask_writer(Command::GrowAhead).await
+    }
+
+    pub(crate) async fn recover(&self) -> Result<(), EnvError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shared.commands.send_async(Command::Recover(reply));
+        if sent.await.is_err() {
+            return Err(TxnError::ShuttingDown.into());
+        }
+        answer
+            .await
+            .unwrap_or_else(|_| Err(TxnError::ShuttingDown.into()))
+    }
+
+    /// Sends a command and waits for its answer, at most for the usual deadline.
+    async fn ask_writer<T, E: From<TxnError>>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
+    ) -> Result<T, E> {
+        if let Some(error) = self.refusal() {
+            return Err(error.into());
+        }
+        let (reply, answer) = oneshot::channel();
+        let span = self.shared.config.deadline();
+        let deadline = crate::clock::far(Instant::now(), span);
+        let asked = async {
+            let sent = self.shared.commands.send_async(command(reply)).await;
+            if sent.is_err() {
+                return Err(TxnError::ShuttingDown.into());
+            }
+            answer
+                .await
+                .unwrap_or_else(|_| Err(TxnError::ShuttingDown.into()))
+        };
+        match self.shared.clock.until(deadline, asked).await {
+            Some(outcome) => outcome,
+            None => Err(self.shared.out_of_time(Waiting::Queued, span).into()),
+        }
+    }
+
+    /// Ends the writer and the readers and closes the environment. Blocks, at most until `deadline`.
+    ///
+    /// What is queued behind this is answered with [`TxnError::ShuttingDown`].
+    pub(crate) fn stop(&self, deadline: Instant) -> Result<(), ShutdownError> {
+        self.shared.gate.shut_for_good();
+        let Some(writer) = self.writer.lock().take() else {
+            return Ok(());
+        };
+        // The queue has room for it, unless somebody fills it with commands; then the writer takes them first.
+        let _ = self
+            .shared
+            .commands
+            .send_deadline(Command::Stop, deadline);
+        let outcome = join(writer, deadline).map_err(|()| match self.shared.running_now() {
+            Some(running) => ShutdownError::BodyRunsOn {
+                name: running.name,
+                site: running.site,
+                since: running.since.elapsed(),
+            },
+            None => ShutdownError::TimedOut {
+                what: "a view that keeps the environment open",
+            },
+        });
+        // Readers end when nobody can send to them any more: the senders are all in `Shared`, so they are told.
+        for _ in 0..self.threads.lock().len() {
+            let _ = self.shared.views.send_deadline(None, deadline);
+        }
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if join(thread, deadline).is_err() && outcome.is_ok() {
+                return Err(ShutdownError::TimedOut {
+                    what: "a reader thread",
+                });
+            }
+        }
+        outcome
+    }
+}
+
+/// Joins a thread, unless it is the calling one, or takes too long.
+fn join(thread: JoinHandle<()>, deadline: Instant) -> Result<(), ()> {
+    if thread.thread().id() == thread::current().id() {
+        return Ok(());
+    }
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return Err(());
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    // A writer that panicked has nothing more to tell.
+    let _ = thread.join();
+    Ok(())
+}
+
+/// Commands that are no transactions: openings, changes of the map, flushes.
+const CONTROL_ROOM: usize = 256;
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map_err(OpenError::Thread)
+}
+
+fn prepare_folder(folder: &Path) -> Result<PathBuf, OpenError> {
+    let refused = |source| OpenError::Folder {
+        path: folder.to_owned(),
+        source,
+    };
+    match fs::metadata(folder) {
+        Ok(meta) if !meta.is_dir() => {
+            return Err(OpenError::NotAFolder {
+                path: folder.to_owned(),
+            });
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder).map_err(refused)?;
+        }
+        Err(error) => return Err(refused(error)),
+    }
+    warn_of_network(folder);
+    folder.canonicalize().map_err(refused)
+}
+
+/// LMDB's locks and its shared map do not work across machines.
+fn warn_of_network(folder: &Path) {
+    #[cfg(target_os = "linux")]
+    {
+        const NETWORKS: [(u32, &str); 4] = [
+            (0x6969, "NFS"),
+            (0xFF53_4D42, "CIFS"),
+            (0xFE53_4D42, "SMB2"),
+            (0x517B, "SMB"),
+        ];
+        if let Ok(stat) = rustix::fs::statfs(folder)
+            && let Some((_, name)) = NETWORKS
+                .iter()
+                .find(|(magic, _)| u64::from(*magic) == stat.f_type as u64 & 0xFFFF_FFFF)
+        {
+            tracing::warn!(target: "lockkeeper", path = %folder.display(), file_system = name,
+                "an LMDB environment on a network file system is not safe");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = folder;
+}
+
+fn open_error(folder: &Path, source: heed::Error) -> OpenError {
+    let path = folder.to_owned();
+    match source {
+        heed::Error::EnvAlreadyOpened => OpenError::AlreadyOpen { path },
+        heed::Error::Mdb(
+            MdbError::Invalid | MdbError::VersionMismatch | MdbError::Corrupted,
+        ) => OpenError::NotLmdb {
+            path: path.join("data.mdb"),
+            source,
+        },
+        heed::Error::Io(source) => OpenError::Folder { path, source },
+        source => OpenError::Lmdb { path, source },
+    }
+}
+
+/// Clears what dead processes left, and takes one snapshot: that is where a process with our pid shows.
+fn first_look(env: &heed::Env, folder: &Path) -> Result<(), OpenError> {
+    let failed = |source| open_error(folder, source);
+    env.clear_stale_readers().map_err(failed)?;
+    match env.read_txn() {
+        Ok(txn) => {
+            drop(txn);
+            Ok(())
+        }
+        Err(heed::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(OpenError::SamePidInOtherNamespace {
+                path: folder.to_owned(),
+            })
+        }
+        // Both are dealt with when they come again.
+        Err(heed::Error::Mdb(MdbError::ReadersFull | MdbError::MapResized)) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// A caller that waits for the answer to its transaction; going away, it gives up.
+struct Wait<T, E, B> {
+    ticket: Arc<super::job::Ticket>,
+    answer: oneshot::Receiver<Answer<T, E, B>>,
+    deadline: Instant,
+    span: Duration,
+}
+
+impl<T, E, B> Wait<T, E, B> {
+    fn on(ask: &Ask, answer: oneshot::Receiver<Answer<T, E, B>>) -> Self {
+        Self {
+            ticket: Arc::clone(&ask.ticket),
+            answer,
+            deadline: ask.deadline,
+            span: ask.span,
+        }
+    }
+
+    async fn answer(mut self, shared: &Shared) -> Result<Answer<T, E, B>, TxnError> {
+        match shared.clock.until(self.deadline, &mut self.answer).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(_)) => Err(TxnError::ShuttingDown),
+            None => match self.ticket.give_up() {
+                Some(waiting) => Err(shared.out_of_time(waiting, self.span)),
+                None => Err(TxnError::MaybeCommitted { cause: None }),
+            },
+        }
+    }
+}
+
+impl<T, E, B> Drop for Wait<T, E, B> {
+    fn drop(&mut self) {
+        self.ticket.abandon();
+    }
+}

@@ -1,0 +1,302 @@
+//! What is sent to the writer and the readers: a body, what is known of it, and where the answer goes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::config::Durability;
+use crate::env::transaction::{ReadTxn, WriteTxn};
+use crate::error::{Name, Site, Stage, TxnError};
+use crate::locks::Locker;
+
+/// The body of an update.
+pub(crate) type UpdateBody<T, E> =
+    Box<dyn FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError<E>> + Send>;
+/// The body of a view.
+pub(crate) type ViewBody<T, E> = Box<dyn FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send>;
+
+/// How far a transaction has come; shared by the caller, who may give up, and the thread that runs it.
+pub(crate) struct Ticket(AtomicU8);
+
+const QUEUED: u8 = 0;
+const RUNNING: u8 = 1;
+const RAN: u8 = 2;
+const COMMITTING: u8 = 3;
+const GIVEN_UP: u8 = 4;
+
+impl Ticket {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU8::new(QUEUED))
+    }
+
+    /// The body is about to run, perhaps again; `false` if its caller has given up.
+    pub(crate) fn start(&self) -> bool {
+        self.step(QUEUED, RUNNING) || self.step(RAN, RUNNING)
+    }
+
+    /// The body has returned; `false` if its caller has given up meanwhile.
+    pub(crate) fn returned(&self) -> bool {
+        self.step(RUNNING, RAN)
+    }
+
+    /// From here on the caller cannot give up any more; `false` if it already has.
+    pub(crate) fn begin_commit(&self) -> bool {
+        self.step(RAN, COMMITTING)
+    }
+
+    /// The commit did not happen after all.
+    pub(crate) fn revert_commit(&self) {
+        self.step(COMMITTING, RAN);
+    }
+
+    pub(crate) fn given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire) == GIVEN_UP
+    }
+
+    /// The caller's time is over: what it was waiting for, or `None` when the commit is under way.
+    pub(crate) fn give_up(&self) -> Option<Waiting> {
+        loop {
+            let (state, was) = match self.0.load(Ordering::Acquire) {
+                state @ (QUEUED | GIVEN_UP) => (state, Waiting::Queued),
+                state @ RUNNING => (state, Waiting::Running),
+                state @ RAN => (state, Waiting::Ran),
+                _ => return None,
+            };
+            if self.step(state, GIVEN_UP) {
+                return Some(was);
+            }
+        }
+    }
+
+    /// The caller went away: a body that has not begun never will, one that has may still commit.
+    pub(crate) fn abandon(&self) {
+        self.step(QUEUED, GIVEN_UP);
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.0
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+}
+
+/// Where a caller's deadline found its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Queued,
+    Running,
+    /// It had run, and waited for others of its batch.
+    Ran,
+}
+
+/// What is known of a transaction beside its body.
+pub(crate) struct Ask {
+    pub name: Name,
+    pub site: Site,
+    pub deadline: Instant,
+    /// The time from the send to the deadline.
+    pub span: Duration,
+    /// `None`: as the environment is set.
+    pub durability: Option<Durability>,
+    pub ticket: Arc<Ticket>,
+    /// What it holds until its commit has returned, or it is aborted (I4).
+    pub locks: Option<Locker>,
+    /// How often it ran before it came here.
+    pub attempts_before: u32,
+    pub trace: tracing::Span,
+    /// Its place among the transactions in flight, kept as long as it is queued or runs.
+    pub permit: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Ask {
+    pub(crate) fn new(name: Name, site: Site, deadline: Instant, span: Duration) -> Self {
+        Self {
+            name,
+            site,
+            deadline,
+            span,
+            durability: None,
+            ticket: Arc::new(Ticket::new()),
+            locks: None,
+            attempts_before: 0,
+            trace: tracing::Span::none(),
+            permit: None,
+        }
+    }
+}
+
+/// How a run of a body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    Done,
+    /// It answered an error, or panicked.
+    Failed,
+}
+
+/// An update as the writer sees it.
+pub(crate) trait UpdateJob: Send {
+    fn run(&mut self, txn: &mut WriteTxn<'_>, site: Site) -> Ran;
+    /// Answers what the last run returned.
+    fn answer(self: Box<Self>);
+    /// Answers an error in place of it.
+    fn fail(self: Box<Self>, error: TxnError);
+}
+
+/// A view as a reader thread sees it.
+pub(crate) trait ViewJob: Send {
+    fn run(&mut self, txn: &ReadTxn<'_>, site: Site);
+    fn answer(self: Box<Self>);
+    fn fail(self: Box<Self>, error: TxnError);
+}
+
+/// What the caller gets: the answer, and the body for another attempt.
+pub(crate) struct Answer<T, E, B> {
+    pub result: Result<T, TxnError<E>>,
+    pub body: B,
+}
+
+pub(crate) struct Typed<T, E, B> {
+    body: B,
+    result: Option<Result<T, TxnError<E>>>,
+    reply: oneshot::Sender<Answer<T, E, B>>,
+}
+
+impl<T, E, B> Typed<T, E, B> {
+    pub(crate) fn new(body: B) -> (Box<Self>, oneshot::Receiver<Answer<T, E, B>>) {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Self {
+            body,
+            result: None,
+            reply,
+        });
+        (job, answer)
+    }
+
+    fn reply(self, result: Result<T, TxnError<E>>) {
+        let Self { body, reply, .. } = self;
+        // A caller that went away wants no answer.
+        let _ = reply.send(Answer { result, body });
+    }
+}
+
+impl<T: Send, E: Send> UpdateJob for Typed<T, E, UpdateBody<T, E>> {
+    fn run(&mut self, txn: &mut WriteTxn<'_>, site: Site) -> Ran {
+        // The result of an earlier run was undone with it.
+        self.result = None;
+        let body = &mut self.body;
+        let result = guarded(site, || body(txn));
+        let ran = if result.is_ok() {
+            Ran::Done
+        } else {
+            Ran::Failed
+        };
+        self.result = Some(result);
+        ran
+    }
+
+    fn answer(mut self: Box<Self>) {
+        match self.result.take() {
+            Some(result) => self.reply(result),
+            None => self.reply(Err(TxnError::ShuttingDown)),
+        }
+    }
+
+    fn fail(self: Box<Self>, error: TxnError) {
+        self.reply(Err(error.widen()));
+    }
+}
+
+impl<T: Send, E: Send> ViewJob for Typed<T, E, ViewBody<T, E>> {
+    fn run(&mut self, txn: &ReadTxn<'_>, site: Site) {
+        let body = &mut self.body;
+        self.result = Some(guarded(site, || body(txn)));
+    }
+
+    fn answer(mut self: Box<Self>) {
+        match self.result.take() {
+            Some(result) => self.reply(result),
+            None => self.reply(Err(TxnError::ShuttingDown)),
+        }
+    }
+
+    fn fail(self: Box<Self>, error: TxnError) {
+        self.reply(Err(error.widen()));
+    }
+}
+
+/// Runs a body; a panic becomes an error.
+#[inline]
+pub(crate) fn guarded<T, E>(
+    site: Site,
+    body: impl FnOnce() -> Result<T, TxnError<E>>,
+) -> Result<T, TxnError<E>> {
+    // A body that is left half-way is undone, and is not run again after a panic.
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
+        Err(TxnError::BodyPanicked {
+            message: panic_message(&*panic),
+            site,
+        })
+    })
+}
+
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".into())
+}
+
+impl Waiting {
+    pub(crate) fn stage(self) -> Stage {
+        match self {
+            Self::Queued => Stage::WasQueued,
+            Self::Running | Self::Ran => Stage::Ran,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i03_a_caller_can_give_up_until_the_commit_begins() {
+        let ticket = Ticket::new();
+        assert!(ticket.start());
+        assert!(ticket.returned());
+        assert!(ticket.begin_commit());
+        assert_eq!(ticket.give_up(), None);
+
+        let ticket = Ticket::new();
+        assert!(ticket.start());
+        assert_eq!(ticket.give_up(), Some(Waiting::Running));
+        assert!(!ticket.returned());
+        assert!(!ticket.begin_commit());
+    }
+
+    #[test]
+    fn an_abandoned_body_runs_only_if_it_had_begun() {
+        let ticket = Ticket::new();
+        ticket.abandon();
+        assert!(!ticket.start());
+
+        let ticket = Ticket::new();
+        assert!(ticket.start());
+        ticket.abandon();
+        assert!(ticket.returned() && ticket.begin_commit());
+    }
+
+    #[test]
+    fn a_body_may_run_again_after_its_batch_was_undone() {
+        let ticket = Ticket::new();
+        assert!(ticket.start() && ticket.returned() && ticket.begin_commit());
+        ticket.revert_commit();
+        assert!(ticket.start() && ticket.returned());
+        assert_eq!(ticket.give_up(), Some(Waiting::Ran));
+        assert!(!ticket.start());
+    }
+}

@@ -1,0 +1,160 @@
+//! After a fatal error: the environment is closed, opened anew and checked, or left alone, as the settings say (I11).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use heed::Env;
+
+use crate::config::{Config, Durability, OnFatal, page_size};
+use crate::env::raw::{self, OpenPlan};
+use crate::env::shared::{Counters, Shared};
+use crate::env::writer::Writer;
+use crate::error::{EnvError, StorageError, TxnError};
+
+/// Carries out the policy `on_fatal`. What is queued has been answered, or is here.
+pub(super) fn after_fatal(writer: &mut Writer) {
+    writer.refuse_queued();
+    match writer.shared.config.on_fatal() {
+        OnFatal::Recover => {
+            if !writer.is_stopping()
+                && let Err(error) = recover(writer)
+            {
+                tracing::error!(target: "lockkeeper", %error, "recovery failed; it will be tried again");
+            }
+        }
+        OnFatal::Wait => {}
+        OnFatal::Exit => std::process::exit(EXIT_STATUS),
+        OnFatal::Abort => std::process::abort(),
+    }
+}
+
+/// `EX_IOERR` of sysexits.
+const EXIT_STATUS: i32 = 74;
+
+/// Closes the environment, opens it anew, checks it, and opens the gate again.
+pub(super) fn recover(writer: &mut Writer) -> Result<(), EnvError> {
+    let shared = Arc::clone(&writer.shared);
+    let Some(event) = shared.poison.event() else {
+        return Ok(());
+    };
+    if shared.config.durability() == Durability::NoSync && event.source.doing() == "flush" {
+        return Err(EnvError::RecoveryRefused(
+            "a flush failed under no-sync: what was answered \"committed\" since the last one may be lost, and the file may be \
+             damaged; restore a copy"
+                .into(),
+        ));
+    }
+    writer.recovering = true;
+    let outcome = reopen(writer, &shared);
+    writer.recovering = false;
+    let asked = std::mem::take(&mut writer.recovery_asked);
+    for reply in asked {
+        let answer = match &outcome {
+            Ok(()) => Ok(()),
+            Err(EnvError::Txn(TxnError::Storage(error))) => {
+                Err(EnvError::Txn(TxnError::Storage(error.clone())))
+            }
+            Err(_) => Err(shared.recovery_needed().into()),
+        };
+        let _ = reply.send(answer);
+    }
+    outcome
+}
+
+fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
+    // Views that run on keep the map; everybody else is answered while they do.
+    let closed = loop {
+        match shared.gate.close(Instant::now() + Duration::from_millis(50)) {
+            Ok(closed) => break closed,
+            Err(_) => writer.refuse_queued(),
+        }
+        if writer.is_stopping() {
+            return Err(TxnError::ShuttingDown.into());
+        }
+    };
+    drop_env(shared);
+    let failed = |doing| move |error| EnvError::from(StorageError::new(doing, error));
+    let map_size = shared.map_size.load(Ordering::Acquire);
+    let env = raw::open(&shared.path, &plan(&shared.config, map_size))
+        .map_err(failed("opening anew"))?;
+    check(&env).map_err(failed("checking"))?;
+    shared
+        .registry
+        .reopen_all(&env)
+        .map_err(failed("opening the databases anew"))?;
+    shared
+        .map_size
+        .store(env.info().map_size as u64, Ordering::Release);
+    shared.generation.fetch_add(1, Ordering::AcqRel);
+    shared.env.store(Some(Arc::new(env)));
+    writer.meta_sync = true;
+    Counters::add(&shared.counters.recoveries, 1);
+    metrics::counter!("lockkeeper_recoveries_total").increment(1);
+    tracing::warn!(target: "lockkeeper", path = %shared.path.display(), "the environment has recovered");
+    shared.poison.clear();
+    shared.gate.heal();
+    drop(closed);
+    Ok(())
+}
+
+/// Reads what every transaction reads first, begins and undoes a write, and flushes: what failed before has to work now.
+fn check(env: &Env) -> heed::Result<()> {
+    env.clear_stale_readers()?;
+    let txn = env.read_txn()?;
+    env.unnamed_database_stat();
+    drop(txn);
+    env.write_txn()?.abort();
+    env.force_sync()
+}
+
+/// Closes the environment: nobody is inside the gate, and nobody but [`Shared`] has it.
+pub(super) fn drop_env(shared: &Shared) {
+    let Some(env) = shared.env.swap(None) else {
+        return;
+    };
+    let closing = Env::clone(&env).prepare_for_closing();
+    drop(env);
+    if !closing.wait_timeout(Duration::from_secs(10)) {
+        tracing::error!(target: "lockkeeper", path = %shared.path.display(), "the environment is still in use and stays open");
+    }
+}
+
+pub(super) fn plan(config: &Config, map_size: u64) -> OpenPlan {
+    OpenPlan {
+        map_size: usize::try_from(map_size).unwrap_or(usize::MAX),
+        max_readers: config.max_readers(),
+        max_databases: config.max_databases(),
+        no_sync: config.durability() == Durability::NoSync,
+        no_lock: config.no_lock(),
+    }
+}
+
+/// The size of the map that the newest meta page names, in bytes.
+pub(super) fn size_in_file(shared: &Shared) -> Option<u64> {
+    read_size(&shared.path.join("data.mdb"))
+}
+
+/// As [`size_in_file`]; `None` if the file is not there or not LMDB's.
+pub(super) fn read_size(file: &Path) -> Option<u64> {
+    // A page header of 16 bytes; magic, version, address, map size; two trees of 48 bytes; last page, transaction id.
+    const MAGIC: usize = 16;
+    const SIZE: usize = 32;
+    const TXN: usize = 144;
+    let page = usize::try_from(page_size()).ok()?;
+    let mut bytes = vec![0; page * 2];
+    File::open(file).ok()?.read_exact(&mut bytes).ok()?;
+    let word = |at: usize| {
+        let bytes = bytes.get(at..at + 8)?;
+        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let meta = |start: usize| {
+        let magic = word(start + MAGIC)? & 0xFFFF_FFFF;
+        (magic == 0xBEEF_C0DE).then_some((word(start + TXN)?, word(start + SIZE)?))
+    };
+    let newest = meta(0).max(meta(page))?;
+    Some(newest.1)
+}

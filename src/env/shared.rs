@@ -1,0 +1,306 @@
+//! What the writer, the readers, the callers and the actor of one environment share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::env::gate::{Closed, Gate, Shut};
+use crate::env::job::{Ask, UpdateJob, ViewJob, Waiting};
+use crate::env::poison::{PanicEvent, Poison};
+use crate::env::registry::{OpenSpec, Registry};
+use crate::env::transaction::Scope;
+use crate::env::writer::Refusal;
+use crate::env::{EnvId, raw};
+use crate::error::{
+    DatabaseError, EnvError, Name, Site, Stage, StorageError, TxnError, body_name, brief,
+};
+
+pub(crate) struct Shared {
+    pub id: EnvId,
+    pub path: PathBuf,
+    pub config: Config,
+    pub gate: Gate,
+    /// The environment; none while it is being recovered, and after the end.
+    pub env: ArcSwapOption<heed::Env>,
+    pub registry: Registry,
+    pub poison: Poison,
+    pub clock: Clock,
+    pub commands: flume::Sender<Command>,
+    pub views: flume::Sender<Option<ViewTask>>,
+    pub sizes: Mutex<Vec<SizeRequest>>,
+    /// The body that the writer is running.
+    pub running: Mutex<Option<Running>>,
+    pub map_size: AtomicU64,
+    /// Grows with each change of the map.
+    pub generation: AtomicU64,
+    pub counters: Counters,
+    forks: u32,
+    max_key: usize,
+}
+
+/// A body that is running on the writer thread.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub name: Name,
+    pub site: Site,
+    pub since: Instant,
+    pub deadline: Instant,
+    pub reported: bool,
+}
+
+/// For the writer thread, in the order of arrival.
+pub(crate) enum Command {
+    Update(UpdateTask),
+    Open(OpenSpec, oneshot::Sender<Result<(), DatabaseError>>),
+    Clear(Arc<str>, oneshot::Sender<Result<u64, DatabaseError>>),
+    Delete(Arc<str>, oneshot::Sender<Result<(), DatabaseError>>),
+    /// There is something in [`Shared::sizes`].
+    Resize,
+    /// Make room before a copy.
+    GrowAhead(oneshot::Sender<Result<(), TxnError>>),
+    /// Another process has changed the size of the map; the generation is the one that saw it.
+    Adopt(u64, oneshot::Sender<Result<(), TxnError>>),
+    Sync(oneshot::Sender<Result<(), EnvError>>),
+    /// A view has met a fatal error.
+    Fatal(StorageError),
+    Recover(oneshot::Sender<Result<(), EnvError>>),
+    /// Answer what is queued behind this with [`TxnError::ShuttingDown`], close the environment and end.
+    Stop,
+}
+
+pub(crate) struct UpdateTask {
+    pub ask: Ask,
+    pub job: Box<dyn UpdateJob>,
+}
+
+pub(crate) struct ViewTask {
+    pub ask: Ask,
+    pub job: Box<dyn ViewJob>,
+}
+
+/// Somebody wants a map of another size.
+pub(crate) struct SizeRequest {
+    pub bytes: u64,
+    pub reply: oneshot::Sender<Result<u64, EnvError>>,
+}
+
+/// What is counted, and when: see [`EnvStats`](crate::EnvStats).
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub batches: AtomicU64,
+    pub commits: AtomicU64,
+    pub bodies: AtomicU64,
+    pub bodies_rerun: AtomicU64,
+    pub bodies_failed: AtomicU64,
+    pub map_resizes: AtomicU64,
+    pub resizes_adopted: AtomicU64,
+    pub map_fulls: AtomicU64,
+    pub stalls: AtomicU64,
+    pub poisonings: AtomicU64,
+    pub recoveries: AtomicU64,
+    pub stale_readers: AtomicU64,
+    pub views_shipped: AtomicU64,
+    pub queued: AtomicUsize,
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "made once, from what `open` has at hand"
+    )]
+    pub(crate) fn new(
+        id: EnvId,
+        path: PathBuf,
+        config: Config,
+        env: heed::Env,
+        poison: Poison,
+        clock: Clock,
+        commands: flume::Sender<Command>,
+        views: flume::Sender<Option<ViewTask>>,
+    ) -> Self {
+        let map_size = env.info().map_size as u64;
+        let max_key = env.max_key_size();
+        Self {
+            id,
+            path,
+            config,
+            gate: Gate::new(),
+            env: ArcSwapOption::from_pointee(env),
+            registry: Registry::new(),
+            poison,
+            clock,
+            commands,
+            views,
+            sizes: Mutex::default(),
+            running: Mutex::default(),
+            map_size: AtomicU64::new(map_size),
+            generation: AtomicU64::new(0),
+            counters: Counters::default(),
+            forks: raw::forks(),
+            max_key,
+        }
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        Scope {
+            env: self.id,
+            epoch: self.registry.epoch(),
+            opened: self.registry.opened(),
+            max_key: self.max_key,
+        }
+    }
+
+    pub(crate) fn max_key(&self) -> usize {
+        self.max_key
+    }
+
+    /// The child of a fork must not use the environment.
+    #[inline]
+    pub(crate) fn forked(&self) -> bool {
+        raw::forks() != self.forks
+    }
+
+    /// Why nothing can be begun, if so. A gate that is shut for a change of the map is not a reason: that is waited for.
+    pub(crate) fn refusal(&self) -> Option<TxnError> {
+        if self.forked() {
+            return Some(TxnError::Forked);
+        }
+        match self.gate.shut()? {
+            Shut::Changing => None,
+            Shut::Poisoned => Some(self.recovery_needed()),
+            Shut::Closing => Some(TxnError::ShuttingDown),
+        }
+    }
+
+    /// The error of everybody who comes between a fatal error and the recovery.
+    pub(crate) fn recovery_needed(&self) -> TxnError {
+        match self.poison.event() {
+            Some(event) => TxnError::RecoveryNeeded(event),
+            // Recovered a moment ago: the caller may simply try again.
+            None => TxnError::DeadlineExceeded {
+                deadline: Duration::ZERO,
+                stage: Stage::WaitedForGate,
+            },
+        }
+    }
+
+    /// Shuts the gate after a fatal error and tells who wants to know, once for each poisoning.
+    pub(crate) fn poison(&self, source: StorageError) {
+        let event = PanicEvent {
+            path: self.path.clone(),
+            errno: source.errno(),
+            source,
+            since: SystemTime::now(),
+            in_flight: self.counters.queued.load(Ordering::Relaxed),
+        };
+        let Some(event) = self.poison.set(event) else {
+            return;
+        };
+        self.gate.poison();
+        Counters::add(&self.counters.poisonings, 1);
+        metrics::counter!("lockkeeper_poisonings_total").increment(1);
+        tracing::error!(target: "lockkeeper", path = %self.path.display(), error = %event.source, in_flight = event.in_flight,
+            "fatal error of the environment: every call is refused until it has recovered");
+        self.poison.tell(&event);
+    }
+
+    /// Under `no_lock` whoever writes has to be alone: shuts the gate until the answer is dropped. Only for the writer thread.
+    pub(crate) fn exclude_views(&self, until: Instant) -> Result<Option<Closed<'_>>, TxnError> {
+        if !self.config.no_lock() {
+            return Ok(None);
+        }
+        // Those who waited for the last update get their turn first.
+        let turn = Instant::now() + Duration::from_millis(2);
+        while self.gate.anyone_waits() && Instant::now() < turn {
+            std::thread::yield_now();
+        }
+        self.close_gate(until)
+            .map(Some)
+            .map_err(|busy| busy.error(Some("an update under `no_lock`".into())))
+    }
+
+    /// Shuts the gate and waits until it is empty. Only for the writer thread.
+    pub(crate) fn close_gate(&self, until: Instant) -> Result<Closed<'_>, Refusal> {
+        let begun = Instant::now();
+        self.gate.close(until).map_err(|views| Refusal::Busy {
+            views,
+            waited: begun.elapsed(),
+        })
+    }
+
+    /// Removes the reader slots of processes that died; answers how many there were.
+    pub(crate) fn clear_stale_readers(&self) -> usize {
+        let env = self.env.load();
+        let cleared = env
+            .as_ref()
+            .and_then(|env| env.clear_stale_readers().ok())
+            .unwrap_or(0);
+        if cleared > 0 {
+            Counters::add(&self.counters.stale_readers, cleared as u64);
+            tracing::info!(target: "lockkeeper", cleared, "reader slots of dead processes cleared");
+        }
+        cleared
+    }
+
+    pub(crate) fn running_now(&self) -> Option<Running> {
+        self.running.lock().clone()
+    }
+
+    /// The answer at a caller's deadline, by what it was waiting for.
+    pub(crate) fn out_of_time(&self, waiting: Waiting, span: Duration) -> TxnError {
+        let own = TxnError::DeadlineExceeded {
+            deadline: span,
+            stage: waiting.stage(),
+        };
+        let mut running = self.running.lock();
+        let Some(running) = running.as_mut() else {
+            return own;
+        };
+        let since = running.since.elapsed();
+        let late = Instant::now() >= running.deadline;
+        if late && !running.reported {
+            running.reported = true;
+            Counters::add(&self.counters.stalls, 1);
+            metrics::counter!("lockkeeper_writer_stalls_total").increment(1);
+            tracing::error!(target: "lockkeeper", body = %body_name(running.name.as_deref(), running.site), ran = %brief(since),
+                "a body keeps the writer beyond its deadline");
+        }
+        // Who waited for the writer wants to know who has it: a body past its time, or one that took most of the wait.
+        if waiting != Waiting::Running && (late || since * 2 >= span) {
+            return TxnError::WriterStalled {
+                name: running.name.clone(),
+                site: running.site,
+                since,
+            };
+        }
+        own
+    }
+
+    /// The answer at the deadline of a view that found the gate shut.
+    pub(crate) fn gate_held(&self, span: Duration) -> TxnError {
+        TxnError::DeadlineExceeded {
+            deadline: span,
+            stage: Stage::WaitedForGate,
+        }
+    }
+
+    /// A view met an error that no transaction can go on after.
+    pub(crate) fn report_fatal(&self, source: StorageError) {
+        self.poison(source.clone());
+        // A full queue is drained by the writer anyway, which looks at the poison first.
+        let _ = self.commands.try_send(Command::Fatal(source));
+    }
+}

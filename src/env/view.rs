@@ -1,0 +1,210 @@
+//! Views: in place on the caller's thread, and on reader threads for those that take long or find no reader slot.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heed::MdbError;
+use tokio::sync::oneshot;
+
+use crate::clock::block_on;
+use crate::env::gate::Shut;
+use crate::env::growth::{Adopt, AdoptCounter};
+use crate::env::inside::{BodyKind, Inside};
+use crate::env::shared::{Command, Shared, ViewTask};
+use crate::env::transaction::ReadTxn;
+use crate::env::writer::is_fatal;
+use crate::error::{Name, Site, Stage, StorageError, TxnError};
+
+/// What came of one try to run a view.
+pub(crate) enum Tried {
+    Ran,
+    /// The gate is shut for a change of the map: wait for it.
+    Changing,
+    /// This thread has no reader slot and gets none.
+    NoSlot,
+    /// Another process has changed the map; the generation that saw it.
+    Resized(u64),
+    Refused(TxnError),
+}
+
+/// Enters the gate, takes a snapshot and runs `body` on it.
+#[inline]
+pub(crate) fn try_view(
+    shared: &Shared,
+    site: Site,
+    name: &Name,
+    body: impl FnOnce(&ReadTxn<'_>),
+) -> Tried {
+    if shared.forked() {
+        return Tried::Refused(TxnError::Forked);
+    }
+    let entered = match shared.gate.enter(shared.id, site, name.as_ref()) {
+        Ok(entered) => entered,
+        Err(Shut::Changing) => return Tried::Changing,
+        Err(Shut::Poisoned) => return Tried::Refused(shared.recovery_needed()),
+        Err(Shut::Closing) => return Tried::Refused(TxnError::ShuttingDown),
+    };
+    let env = shared.env.load();
+    let Some(env) = env.as_ref() else {
+        return Tried::Refused(shared.recovery_needed());
+    };
+    let scope = shared.scope();
+    let generation = shared.generation.load(Ordering::Acquire);
+    let txn = match env.read_txn() {
+        Ok(txn) => txn,
+        Err(heed::Error::Mdb(MdbError::ReadersFull)) => return Tried::NoSlot,
+        Err(heed::Error::Mdb(MdbError::MapResized)) => return Tried::Resized(generation),
+        Err(error) => return Tried::Refused(broken(shared, "beginning a view", error)),
+    };
+    let txn = ReadTxn::new(txn, scope, &shared.registry);
+    let inside = Inside::enter(shared.id, BodyKind::View, site);
+    body(&txn);
+    drop((inside, txn, entered));
+    Tried::Ran
+}
+
+/// An error of LMDB's that no body caused.
+#[cold]
+fn broken(shared: &Shared, doing: &'static str, error: heed::Error) -> TxnError {
+    let fatal = is_fatal(&error);
+    let error = StorageError::new(doing, error);
+    if fatal {
+        shared.report_fatal(error);
+        return shared.recovery_needed();
+    }
+    TxnError::Storage(error)
+}
+
+/// A body answered an error: if it is one that the environment cannot go on after, everybody is told.
+#[cold]
+pub(crate) fn inspect<E>(shared: &Shared, error: &TxnError<E>) {
+    let (TxnError::Database(crate::error::DbError::Heed(error))) = error else {
+        return;
+    };
+    if is_fatal(error)
+        && let heed::Error::Mdb(error) = error
+    {
+        shared.report_fatal(StorageError::new("reading", heed::Error::Mdb(*error)));
+    }
+}
+
+/// How the tries of one view are counted.
+pub(crate) struct Tries<'s> {
+    shared: &'s Shared,
+    adoption: AdoptCounter,
+}
+
+impl<'s> Tries<'s> {
+    pub(crate) fn new(shared: &'s Shared) -> Self {
+        Self {
+            shared,
+            adoption: AdoptCounter::new(
+                shared.config.adopt_retries(),
+                shared.config.adopt_backoff().clone(),
+            ),
+        }
+    }
+
+    /// Asks the writer to adopt the size that another process gave the map.
+    pub(crate) async fn adopt(
+        &mut self,
+        seen: u64,
+        deadline: Instant,
+        span: Duration,
+    ) -> Result<(), TxnError> {
+        let out_of_time = || TxnError::DeadlineExceeded {
+            deadline: span,
+            stage: Stage::WaitedForGate,
+        };
+        let ours = self.shared.map_size.load(Ordering::Acquire);
+        let theirs = super::recovery::size_in_file(self.shared).unwrap_or(ours);
+        let after = match self.adoption.changed(ours, theirs, random_unit()) {
+            Adopt::Retry { after } => after,
+            Adopt::GiveUp(failed) => {
+                return Err(TxnError::MapChanging {
+                    attempts: failed.attempts,
+                    ours,
+                    theirs,
+                });
+            }
+        };
+        let wake = Instant::now() + after;
+        if wake >= deadline {
+            return Err(out_of_time());
+        }
+        self.shared.clock.sleep_until(wake).await;
+        let (reply, answer) = oneshot::channel();
+        let sent = async {
+            self.shared
+                .commands
+                .send_async(Command::Adopt(seen, reply))
+                .await
+                .map_err(|_| TxnError::ShuttingDown)?;
+            answer.await.map_err(|_| TxnError::ShuttingDown)?
+        };
+        match self.shared.clock.until(deadline, sent).await {
+            Some(outcome) => outcome,
+            None => Err(out_of_time()),
+        }
+    }
+}
+
+fn random_unit() -> f64 {
+    crate::backoff::RetryRng::new(super::writer::random_seed()).next_unit()
+}
+
+/// A reader thread: runs views that were sent to it, one after the other, until it is told to end.
+pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTask>>) {
+    // Claims this thread's reader slot while there are some.
+    let _ = try_view(shared, std::panic::Location::caller(), &None, |_| {});
+    while let Ok(Some(task)) = tasks.recv() {
+        let ViewTask { ask, mut job } = task;
+        if !ask.ticket.start() {
+            continue;
+        }
+        let mut tries = Tries::new(shared);
+        let _trace = ask.trace.enter();
+        let failure = loop {
+            if ask.ticket.given_up() {
+                break None;
+            }
+            let tried = try_view(shared, ask.site, &ask.name, |txn| job.run(txn, ask.site));
+            match tried {
+                Tried::Ran => break None,
+                Tried::Changing => {
+                    let opened = shared.clock.until(ask.deadline, shared.gate.opened());
+                    if block_on(opened).is_none() {
+                        break Some(TxnError::DeadlineExceeded {
+                            deadline: ask.span,
+                            stage: Stage::WaitedForGate,
+                        });
+                    }
+                }
+                Tried::NoSlot => {
+                    if Instant::now() >= ask.deadline {
+                        break Some(TxnError::ReadersFull {
+                            max: shared.config.max_readers(),
+                        });
+                    }
+                    shared.clear_stale_readers();
+                    thread::sleep(SLOT_RETRY);
+                }
+                Tried::Resized(seen) => {
+                    if let Err(error) = block_on(tries.adopt(seen, ask.deadline, ask.span)) {
+                        break Some(error);
+                    }
+                }
+                Tried::Refused(error) => break Some(error),
+            }
+        };
+        match failure {
+            None => job.answer(),
+            Some(error) => job.fail(error),
+        }
+    }
+}
+
+/// A slot becomes free when a thread or a process ends, which nobody announces.
+const SLOT_RETRY: Duration = Duration::from_millis(2);

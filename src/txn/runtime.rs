@@ -1,0 +1,469 @@
+//! The supervisor's core: admits transactions, takes their locks, has their bodies run, and retries them.
+//!
+//! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
+//! both share one set of bounds and statistics. What is retried, and when, [`retry`](super::retry) decides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::{Durability, WhenFull};
+use crate::env::{Answer, Ask, Core, random_seed};
+use crate::error::{Stage, TxnError};
+use crate::locks::{Age, LockError, Locker, LockerSpec, Locks, Wait};
+use crate::messages::run_txn::{Body, RunTxn, TxnOptions};
+use crate::txn::handler::{HandlerChain, HandlerContext, Outcome};
+use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
+
+/// What runs transactions: an environment, perhaps a lock table, and the bound on what is in flight.
+pub(crate) struct Runtime {
+    pub(crate) env: Arc<Core>,
+    pub(crate) locks: Option<Locks>,
+    handlers: HandlerChain,
+    permits: Arc<Semaphore>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    committed: AtomicU64,
+    aborted: AtomicU64,
+    failed: AtomicU64,
+    retries: AtomicU64,
+    deadlocks_retried: AtomicU64,
+    overloaded: AtomicU64,
+    waiting: AtomicUsize,
+}
+
+/// Transactions since the keeper was opened. Short views in place are not counted here.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TxnStats {
+    /// Committed, or views that have read; counted when they are answered.
+    pub committed: u64,
+    /// Ended by their own body; counted when they are answered.
+    pub aborted: u64,
+    /// Ended with any other error; counted when they are answered.
+    pub failed: u64,
+    /// Attempts after the first; counted when they are decided on.
+    pub retries: u64,
+    /// Those of them that followed a deadlock.
+    pub deadlocks_retried: u64,
+    /// Refused because too many were in flight.
+    pub overloaded: u64,
+    /// In flight right now: admitted and not yet answered, or given up by their caller and still running.
+    pub in_flight: usize,
+    /// Waiting to be admitted.
+    pub waiting: usize,
+    /// Most in flight: the setting `queue`.
+    pub limit: usize,
+}
+
+impl Runtime {
+    pub(crate) fn new(env: Arc<Core>, locks: Option<Locks>, handlers: HandlerChain) -> Self {
+        let permits = Arc::new(Semaphore::new(env.shared.config.queue()));
+        Self {
+            env,
+            locks,
+            handlers,
+            permits,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> TxnStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TxnStats {
+            committed: read(&self.counters.committed),
+            aborted: read(&self.counters.aborted),
+            failed: read(&self.counters.failed),
+            retries: read(&self.counters.retries),
+            deadlocks_retried: read(&self.counters.deadlocks_retried),
+            overloaded: read(&self.counters.overloaded),
+            in_flight: self.in_flight(),
+            waiting: self.counters.waiting.load(Ordering::Relaxed),
+            limit: self.env.shared.config.queue(),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.env
+            .shared
+            .config
+            .queue()
+            .saturating_sub(self.permits.available_permits())
+    }
+
+    /// Nothing is admitted any more.
+    pub(crate) fn close(&self) {
+        self.permits.close();
+    }
+
+    /// A place among the transactions in flight.
+    pub(crate) async fn admit(
+        &self,
+        options: &mut TxnOptions,
+    ) -> Result<Arc<OwnedSemaphorePermit>, TxnError> {
+        if let Some(permit) = options.permit.take() {
+            return Ok(permit);
+        }
+        let (deadline, span) = self.deadline(options);
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => return Ok(Arc::new(permit)),
+            Err(tokio::sync::TryAcquireError::Closed) => return Err(TxnError::ShuttingDown),
+            Err(tokio::sync::TryAcquireError::NoPermits) => {}
+        }
+        let shared = &self.env.shared;
+        if options.when_full.unwrap_or(shared.config.when_full()) == WhenFull::Refuse {
+            self.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("lockkeeper_overloaded_total").increment(1);
+            return Err(TxnError::Overloaded {
+                limit: shared.config.queue(),
+            });
+        }
+        struct Waiting<'c>(&'c AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.counters.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.counters.waiting);
+        let place = Arc::clone(&self.permits).acquire_owned();
+        match shared.clock.until(deadline, place).await {
+            Some(Ok(permit)) => Ok(Arc::new(permit)),
+            Some(Err(_)) => Err(TxnError::ShuttingDown),
+            None => Err(TxnError::DeadlineExceeded {
+                deadline: span,
+                stage: Stage::WaitedForAdmission,
+            }),
+        }
+    }
+
+    fn deadline(&self, options: &mut TxnOptions) -> (Instant, Duration) {
+        let sent = *options.sent.get_or_insert_with(Instant::now);
+        let span = options
+            .deadline
+            .unwrap_or(self.env.shared.config.deadline());
+        (crate::clock::far(sent, span), span)
+    }
+
+    /// Runs a transaction to its end.
+    pub(crate) async fn run<T, E>(self: Arc<Self>, txn: RunTxn<T, E>) -> Result<T, TxnError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let started = Instant::now();
+        let outcome = self.supervise(txn).await;
+        let (counter, label) = match &outcome {
+            Ok(_) => (&self.counters.committed, "committed"),
+            Err(TxnError::Abort(_)) => (&self.counters.aborted, "aborted"),
+            Err(_) => (&self.counters.failed, "failed"),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("lockkeeper_transactions_total", "outcome" => label).increment(1);
+        metrics::histogram!("lockkeeper_transaction_seconds").record(started.elapsed());
+        outcome
+    }
+
+    async fn supervise<T, E>(&self, txn: RunTxn<T, E>) -> Result<T, TxnError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let RunTxn { body, mut options } = txn;
+        if let Some(error) = self.env.refusal() {
+            return Err(error.widen());
+        }
+        let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
+        let (deadline, span) = self.deadline(&mut options);
+        let trace = tracing::debug_span!(
+            target: "lockkeeper",
+            "transaction",
+            name = options.name.as_deref(),
+            site = %options.site,
+            attempt = tracing::field::Empty,
+            wait_us = tracing::field::Empty,
+            run_us = tracing::field::Empty,
+            commit_us = tracing::field::Empty,
+        );
+        let mut attempts = Attempts::new(self, &options, span);
+        let mut body = Some(body);
+        loop {
+            let Some(current) = body.take() else {
+                return Err(TxnError::ShuttingDown);
+            };
+            attempts.number += 1;
+            trace.record("attempt", attempts.number);
+            let ended = match self.take_locks(&mut options, &mut attempts, deadline).await {
+                Err(error) => Ended {
+                    result: Err(error.widen()),
+                    body: Some(current),
+                },
+                Ok(locks) => {
+                    let mut ask = Ask::new(options.name.clone(), options.site, deadline, span);
+                    ask.durability = options.durability.map(for_one_transaction);
+                    ask.locks = locks;
+                    ask.attempts_before = attempts.number - 1;
+                    ask.permit = Some(Arc::clone(&permit));
+                    ask.trace = trace.clone();
+                    self.run_body(ask, current).await
+                }
+            };
+            body = ended.body;
+            let result = self.handled(ended.result, &mut attempts, &options);
+            let error = match result {
+                Handled::Answer(Ok(value)) => return Ok(value),
+                Handled::Answer(Err(error)) => error,
+                Handled::Retry => {
+                    attempts.loss = Some(Loss::Asked);
+                    // Only shown if the budget ends here.
+                    TxnError::DeadlineExceeded {
+                        deadline: span,
+                        stage: Stage::BackedOff,
+                    }
+                }
+            };
+            if body.is_none() {
+                return Err(error);
+            }
+            self.stand_back(error, &mut attempts, deadline, span).await?;
+        }
+    }
+
+    async fn run_body<T, E>(&self, ask: Ask, body: Body<T, E>) -> Ended<T, E>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        fn ended<T, E, B>(
+            answer: Result<Answer<T, E, B>, TxnError>,
+            back: impl FnOnce(B) -> Body<T, E>,
+        ) -> Ended<T, E> {
+            match answer {
+                Ok(Answer { result, body }) => Ended {
+                    result,
+                    body: Some(back(body)),
+                },
+                Err(error) => Ended {
+                    result: Err(error.widen()),
+                    body: None,
+                },
+            }
+        }
+        match body {
+            Body::Update(body) => ended(self.env.update(ask, body).await, Body::Update),
+            Body::View(body) => ended(self.env.ship_view(ask, body).await, Body::View),
+        }
+    }
+
+    /// Takes the declared locks, one after the other.
+    async fn take_locks(
+        &self,
+        options: &mut TxnOptions,
+        attempts: &mut Attempts,
+        deadline: Instant,
+    ) -> Result<Option<Locker>, TxnError> {
+        if options.locks.is_empty() {
+            return Ok(None);
+        }
+        let Some(table) = &self.locks else {
+            return Err(TxnError::NoLockTable);
+        };
+        if !options.in_order {
+            options.locks.sort();
+            // The strongest of those for one object is enough; taken first, it needs no upgrade.
+            options.locks.reverse();
+            options.locks.dedup_by(|weaker, stronger| weaker.0 == stronger.0);
+            options.locks.reverse();
+        }
+        let locker = table
+            .locker(LockerSpec {
+                name: options.name.clone(),
+                age: attempts.age,
+                priority: options.priority,
+                site: options.site,
+            })
+            .map_err(TxnError::Conflict)?;
+        attempts.age = Some(locker.age());
+        for (object, mode) in &options.locks {
+            let lock = locker.lock(object, *mode, Wait::Default);
+            match self.env.shared.clock.until(deadline, lock).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    // Its locks go before anything else happens: others wait for them.
+                    drop(locker);
+                    attempts.lost(&error);
+                    return Err(TxnError::Conflict(error));
+                }
+                None => {
+                    return Err(TxnError::DeadlineExceeded {
+                        deadline: attempts.span,
+                        stage: Stage::WaitedForLocks,
+                    });
+                }
+            }
+        }
+        Ok(Some(locker))
+    }
+
+    /// Shows the outcome of an attempt to the handlers.
+    fn handled<T, E>(
+        &self,
+        result: Result<T, TxnError<E>>,
+        attempts: &mut Attempts,
+        options: &TxnOptions,
+    ) -> Handled<T, E> {
+        if self.handlers.is_empty() && options.handlers.is_empty() {
+            return Handled::Answer(result);
+        }
+        let context = attempts
+            .context
+            .get_or_insert_with(|| HandlerContext::new(options.name.clone(), options.site));
+        context.next_attempt(attempts.state.sent().elapsed());
+        let (kept, outcome) = match result {
+            Ok(value) => (Some(Ok(value)), Outcome::Committed),
+            Err(error) => match error.into_abort() {
+                Ok(abort) => (Some(Err(abort)), Outcome::Aborted),
+                Err(error) => (None, Outcome::Failed(error)),
+            },
+        };
+        let outcome = self.handlers.run(context, outcome);
+        match (kept, options.handlers.run(context, outcome)) {
+            (Some(Ok(value)), _) => Handled::Answer(Ok(value)),
+            (_, Outcome::Retry) => Handled::Retry,
+            (_, Outcome::Failed(error)) => {
+                if !matches!(error, TxnError::Conflict(_)) {
+                    attempts.loss = None;
+                }
+                Handled::Answer(Err(error.widen()))
+            }
+            (Some(Err(abort)), _) => Handled::Answer(Err(TxnError::Abort(abort))),
+            // A failure cannot be made a success: there is no value.
+            (None, _) => Handled::Retry,
+        }
+    }
+
+    /// Waits until the next attempt, or answers the error that ends the transaction.
+    async fn stand_back<E>(
+        &self,
+        error: TxnError<E>,
+        attempts: &mut Attempts,
+        deadline: Instant,
+        span: Duration,
+    ) -> Result<(), TxnError<E>> {
+        let out_of_time = || TxnError::DeadlineExceeded {
+            deadline: span,
+            stage: Stage::BackedOff,
+        };
+        let loss = attempts.loss.take();
+        let outcome = loss.map_or(retry::Outcome::Final, retry::Outcome::Lost);
+        let after = match attempts.state.decide(Instant::now(), outcome) {
+            Decision::Retry { after } => after,
+            Decision::GiveUp(GiveUp::PassThrough) => return Err(error),
+            Decision::GiveUp(GiveUp::DeadlineExceeded { .. }) => return Err(out_of_time()),
+            Decision::GiveUp(GiveUp::RetriesExhausted {
+                attempts: tried,
+                waited,
+            }) => {
+                let last = match error.into_abort() {
+                    Ok(abort) => return Err(TxnError::Abort(abort)),
+                    Err(last) => last,
+                };
+                tracing::warn!(target: "lockkeeper", attempts = tried, ?waited, error = %last, "a transaction was given up");
+                return Err(TxnError::RetriesExhausted {
+                    attempts: tried,
+                    waited,
+                    last: Box::new(last),
+                });
+            }
+        };
+        self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("lockkeeper_retries_total").increment(1);
+        let clock = &self.env.shared.clock;
+        if loss == Some(Loss::Deadlock) {
+            self.counters
+                .deadlocks_retried
+                .fetch_add(1, Ordering::Relaxed);
+            // The older families of the cycle go first, or the same deadlock would come again (I8).
+            if let Some(table) = &self.locks {
+                let older = std::mem::take(&mut attempts.older);
+                let ended = table.ended(&older);
+                if clock.until(deadline, ended).await.is_none() {
+                    return Err(out_of_time());
+                }
+            }
+        }
+        let wake = crate::clock::far(Instant::now(), after);
+        if wake >= deadline {
+            clock.sleep_until(deadline).await;
+            return Err(out_of_time());
+        }
+        clock.sleep_until(wake).await;
+        Ok(())
+    }
+}
+
+/// No-sync is a property of the environment; one transaction can at most leave out the flush of the meta page.
+fn for_one_transaction(durability: Durability) -> Durability {
+    durability.max(Durability::NoMetaSync)
+}
+
+/// How an attempt ended; the body is gone when nobody knows what it does now.
+struct Ended<T, E> {
+    result: Result<T, TxnError<E>>,
+    body: Option<Body<T, E>>,
+}
+
+enum Handled<T, E> {
+    Answer(Result<T, TxnError<E>>),
+    Retry,
+}
+
+/// What lasts over the attempts of one transaction.
+struct Attempts {
+    state: RetryState,
+    number: u32,
+    span: Duration,
+    /// Of the first attempt: a victim keeps its seniority.
+    age: Option<Age>,
+    loss: Option<Loss>,
+    older: Vec<crate::locks::LockerId>,
+    context: Option<HandlerContext>,
+}
+
+impl Attempts {
+    fn new(runtime: &Runtime, options: &TxnOptions, span: Duration) -> Self {
+        let config = &runtime.env.shared.config;
+        let policy = RetryPolicy {
+            budget: options.retries.unwrap_or(config.retries()),
+            backoff: config.retry_backoff(),
+            retry_timeouts: options.retry_timeouts.unwrap_or(config.retry_timeouts()),
+        };
+        let sent = options.sent.unwrap_or_else(Instant::now);
+        Self {
+            state: RetryState::new(policy, sent, span, random_seed()),
+            number: 0,
+            span,
+            age: None,
+            loss: None,
+            older: Vec::new(),
+            context: None,
+        }
+    }
+
+    fn lost(&mut self, error: &LockError) {
+        self.loss = match error {
+            LockError::Deadlock(conflict) => {
+                self.older.clone_from(&conflict.older);
+                Some(Loss::Deadlock)
+            }
+            LockError::Timeout(_) => Some(Loss::LockTimeout),
+            _ => None,
+        };
+    }
+}
