@@ -1,0 +1,3 @@
+//! What may be asked of each actor, and what is answered.
+
+pub mod lock_table;
