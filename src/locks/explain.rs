@@ -72,6 +72,18 @@ impl Table {
         stats
     }
 
+    /// How many requests wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.stats.waiting
+    }
+
+    /// How many cycles have been broken.
+    #[must_use]
+    pub fn deadlocks(&self) -> u64 {
+        self.stats.deadlocks
+    }
+
     /// Everything that is held and waited for.
     #[must_use]
     pub fn snapshot(&self) -> LockSnapshot {
