@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::ConfigError;
 use crate::env::{BodyKind, Occupant, PanicEvent};
-use crate::locks::LockError;
+use crate::messages::lock_table::LockError;
 
 /// Where a transaction was asked for.
 pub type Site = &'static Location<'static>;

@@ -10,13 +10,15 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::config::Durability;
 use crate::env::transaction::{ReadTxn, WriteTxn};
 use crate::error::{Name, Site, Stage, TxnError};
-use crate::locks::Locker;
 
 /// The body of an update.
 pub(crate) type UpdateBody<T, E> =
     Box<dyn FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError<E>> + Send>;
 /// The body of a view.
 pub(crate) type ViewBody<T, E> = Box<dyn FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send>;
+
+/// Whatever a transaction holds beside its body, given back by being dropped: the environment does not know what it is.
+pub(crate) type Held = Box<dyn std::any::Any + Send>;
 
 /// How far a transaction has come; shared by the caller, who may give up, and the thread that runs it.
 pub(crate) struct Ticket(AtomicU8);
@@ -103,7 +105,7 @@ pub(crate) struct Ask {
     pub durability: Option<Durability>,
     pub ticket: Arc<Ticket>,
     /// What it holds until its commit has returned, or it is aborted (I4).
-    pub locks: Option<Locker>,
+    pub locks: Option<Held>,
     /// How often it ran before it came here.
     pub attempts_before: u32,
     pub trace: tracing::Span,

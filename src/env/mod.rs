@@ -25,7 +25,7 @@ pub(crate) use core::Core;
 pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;
-pub(crate) use job::{Answer, Ask, UpdateBody, ViewBody};
+pub(crate) use job::{Answer, Ask, Held, UpdateBody, ViewBody};
 pub use poison::PanicEvent;
 pub(crate) use poison::Listener;
 pub(crate) use registry::{OpenSpec, Registry};

@@ -112,6 +112,30 @@ pub struct DatabaseStats {
     pub overflow_pages: usize,
 }
 
+/// What LMDB says of the environment, without the address of the map, which belongs to nobody outside the gate.
+struct EnvFacts {
+    map_size: u64,
+    pages: u64,
+    last_txn_id: u64,
+    readers: u32,
+    max_readers: u32,
+    flags: u32,
+}
+
+impl EnvFacts {
+    fn of(env: &heed::Env) -> Self {
+        let info = env.info();
+        Self {
+            map_size: info.map_size as u64,
+            pages: info.last_page_number as u64 + 1,
+            last_txn_id: info.last_txn_id as u64,
+            readers: info.number_of_readers,
+            max_readers: info.maximum_number_of_readers,
+            flags: env.get_flags().unwrap_or(0),
+        }
+    }
+}
+
 fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
@@ -133,7 +157,7 @@ impl Core {
                 let env = shared.env.load();
                 info = env
                     .as_ref()
-                    .map(|env| (env.info(), env.get_flags().unwrap_or(0)));
+                    .map(|env| EnvFacts::of(env));
             });
             match tried {
                 Tried::Ran => {}
@@ -154,17 +178,16 @@ impl Core {
                     return Err(shared.gate_held(shared.config.deadline()));
                 }
             }
-            let Some((info, flags)) = info else {
+            let Some(facts) = info else {
                 return Err(shared.recovery_needed());
             };
-            return Ok(self.assemble(&info, flags, databases, site));
+            return Ok(self.assemble(&facts, databases, site));
         }
     }
 
     fn assemble(
         &self,
-        info: &heed::EnvInfo,
-        flags: u32,
+        facts: &EnvFacts,
         databases: Vec<(Option<Arc<str>>, heed::DatabaseStat)>,
         site: Site,
     ) -> EnvStats {
@@ -182,15 +205,15 @@ impl Core {
         metrics::counter!("lockkeeper_views_total").absolute(views_begun);
         EnvStats {
             path: shared.path.clone(),
-            map_size: info.map_size as u64,
+            map_size: facts.map_size,
             max_map_size: shared.config.max_map_size(),
-            used_bytes: (info.last_page_number as u64 + 1) * page_size,
-            last_txn_id: info.last_txn_id as u64,
+            used_bytes: facts.pages * page_size,
+            last_txn_id: facts.last_txn_id,
             page_size,
-            flags,
+            flags: facts.flags,
             max_key_size: shared.max_key(),
-            readers: info.number_of_readers,
-            max_readers: info.maximum_number_of_readers,
+            readers: facts.readers,
+            max_readers: facts.max_readers,
             databases_open: shared.registry.open_count(),
             max_databases: shared.config.max_databases(),
             databases: databases

@@ -1,8 +1,4 @@
-//! Transactions: what can be decided about them without running them, and the runtime that runs, locks and retries them.
+//! What can be decided about a transaction without running it, and the handlers that an application adds to it.
 
 pub(crate) mod handler;
 pub(crate) mod retry;
-mod runtime;
-
-pub(crate) use runtime::Runtime;
-pub use runtime::TxnStats;

@@ -1,20 +1,21 @@
 //! The supervisor's core: admits transactions, takes their locks, has their bodies run, and retries them.
 //!
 //! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
-//! both share one set of bounds and statistics. What is retried, and when, [`retry`](super::retry) decides.
+//! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Durability, WhenFull};
-use crate::env::{Answer, Ask, Core, random_seed};
+use crate::env::{Answer, Ask, Core, Held, random_seed};
 use crate::error::{Stage, TxnError};
-use crate::locks::{Age, LockError, Locker, LockerSpec, Locks, Wait};
-use crate::messages::run_txn::{Body, RunTxn, TxnOptions};
+use crate::actors::lock_table::{Locker, Locks};
+use crate::locks::{Age, LockerSpec};
+use crate::messages::lock_table::{LockError, Wait};
+use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::{HandlerChain, HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
 
@@ -36,30 +37,6 @@ struct Counters {
     deadlocks_retried: AtomicU64,
     overloaded: AtomicU64,
     waiting: AtomicUsize,
-}
-
-/// Transactions since the keeper was opened. Short views in place are not counted here.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct TxnStats {
-    /// Committed, or views that have read; counted when they are answered.
-    pub committed: u64,
-    /// Ended by their own body; counted when they are answered.
-    pub aborted: u64,
-    /// Ended with any other error; counted when they are answered.
-    pub failed: u64,
-    /// Attempts after the first; counted when they are decided on.
-    pub retries: u64,
-    /// Those of them that followed a deadlock.
-    pub deadlocks_retried: u64,
-    /// Refused because too many were in flight.
-    pub overloaded: u64,
-    /// In flight right now: admitted and not yet answered, or given up by their caller and still running.
-    pub in_flight: usize,
-    /// Waiting to be admitted.
-    pub waiting: usize,
-    /// Most in flight: the setting `queue`.
-    pub limit: usize,
 }
 
 impl Runtime {
@@ -207,7 +184,7 @@ impl Runtime {
                 Ok(locks) => {
                     let mut ask = Ask::new(options.name.clone(), options.site, deadline, span);
                     ask.durability = options.durability.map(for_one_transaction);
-                    ask.locks = locks;
+                    ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
                     ask.permit = Some(Arc::clone(&permit));
                     ask.trace = trace.clone();
@@ -283,7 +260,7 @@ impl Runtime {
         }
         let locker = table
             .locker(LockerSpec {
-                name: options.name.clone(),
+                name: options.name.clone().map(Into::into),
                 age: attempts.age,
                 priority: options.priority,
                 site: options.site,
@@ -459,7 +436,7 @@ impl Attempts {
     fn lost(&mut self, error: &LockError) {
         self.loss = match error {
             LockError::Deadlock(conflict) => {
-                self.older.clone_from(&conflict.older);
+                self.older = conflict.older.to_vec();
                 Some(Loss::Deadlock)
             }
             LockError::Timeout(_) => Some(Loss::LockTimeout),

@@ -1,0 +1,157 @@
+//! The environment actor: owns the LMDB handle; every change of the map goes through its writer thread.
+
+use std::panic::Location;
+use std::path::Path;
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Context, Handler, MessageResult, ResponseFuture};
+
+use crate::actors::supervisor::Runtime;
+use crate::config::Settings;
+use crate::env::{Core, EnvStats};
+use crate::error::{DatabaseError, EnvError, OpenError, TxnError};
+use crate::messages::environment::{
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
+    Sync,
+};
+use crate::messages::supervisor::RunTxn;
+use crate::txn::handler::HandlerChain;
+
+/// Owns an LMDB environment. A [`Keeper`](crate::Keeper) has one; it can also be started alone.
+pub struct Environment {
+    runtime: Arc<Runtime>,
+    /// Started alone, it closes the environment when it stops.
+    alone: bool,
+}
+
+impl Environment {
+    pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
+        Self {
+            runtime,
+            alone: false,
+        }
+    }
+
+    /// Opens the environment in `folder` and starts its actor alone, without a lock table, in the actix `System` of this
+    /// thread. It also takes [`RunTxn`], as long as that declares no locks. The environment is closed when the actor stops.
+    ///
+    /// # Errors
+    ///
+    /// As [`KeeperBuilder::open`](crate::KeeperBuilder::open).
+    pub fn open_alone(
+        folder: impl AsRef<Path>,
+        settings: &Settings,
+    ) -> Result<Addr<Self>, OpenError> {
+        if actix::System::try_current().is_none() {
+            return Err(OpenError::NoSystem);
+        }
+        let folder = folder.as_ref();
+        let config = settings.resolve(folder)?;
+        let core = Core::open(folder, config, Vec::new())?;
+        let runtime = Arc::new(Runtime::new(core, None, HandlerChain::default()));
+        Ok(Self {
+            runtime,
+            alone: true,
+        }
+        .start())
+    }
+
+    fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.runtime.env)
+    }
+}
+
+impl Actor for Environment {
+    type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if self.alone {
+            self.runtime.close();
+            crate::keeper::stop_in_background(Arc::clone(&self.runtime));
+        }
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Environment {
+    type Result = ResponseFuture<Result<T, TxnError<E>>>;
+
+    fn handle(&mut self, txn: RunTxn<T, E>, _: &mut Self::Context) -> Self::Result {
+        Box::pin(Arc::clone(&self.runtime).run(txn))
+    }
+}
+
+impl Handler<SetMapSize> for Environment {
+    type Result = ResponseFuture<Result<u64, EnvError>>;
+
+    fn handle(&mut self, SetMapSize(bytes): SetMapSize, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        Box::pin(async move { core.set_map_size(bytes).await })
+    }
+}
+
+impl Handler<Sync> for Environment {
+    type Result = ResponseFuture<Result<(), EnvError>>;
+
+    fn handle(&mut self, _: Sync, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        Box::pin(async move { core.sync().await })
+    }
+}
+
+impl Handler<CopyTo> for Environment {
+    type Result = ResponseFuture<Result<u64, EnvError>>;
+
+    fn handle(&mut self, copy: CopyTo, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        let site = Location::caller();
+        Box::pin(async move { core.copy(copy.folder, copy.compact, site).await })
+    }
+}
+
+impl Handler<EnvStatsQuery> for Environment {
+    type Result = ResponseFuture<Result<EnvStats, TxnError>>;
+
+    fn handle(&mut self, _: EnvStatsQuery, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        Box::pin(async move { core.stats(Location::caller()).await })
+    }
+}
+
+impl Handler<ClearStaleReaders> for Environment {
+    type Result = MessageResult<ClearStaleReaders>;
+
+    fn handle(&mut self, _: ClearStaleReaders, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.runtime.env.shared.clear_stale_readers())
+    }
+}
+
+impl Handler<Recover> for Environment {
+    type Result = ResponseFuture<Result<(), EnvError>>;
+
+    fn handle(&mut self, _: Recover, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        Box::pin(async move { core.recover().await })
+    }
+}
+
+impl Handler<ClearDatabase> for Environment {
+    type Result = ResponseFuture<Result<u64, DatabaseError>>;
+
+    fn handle(&mut self, ClearDatabase(name): ClearDatabase, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        Box::pin(async move { core.clear(name).await })
+    }
+}
+
+impl Handler<DeleteDatabase> for Environment {
+    type Result = ResponseFuture<Result<(), DatabaseError>>;
+
+    fn handle(
+        &mut self,
+        DeleteDatabase(name): DeleteDatabase,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let core = self.core();
+        Box::pin(async move { core.delete(name).await })
+    }
+}

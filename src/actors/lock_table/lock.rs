@@ -1,0 +1,127 @@
+//! The future of one lock request.
+
+use std::fmt;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::locker::Locker;
+use super::shared::Waiter;
+use super::waiting::WaitSpan;
+use crate::locks::{Mode, Object, Request, WaitId};
+use crate::messages::lock_table::{LockError, Wait};
+
+/// A request for a lock; see [`Locker::lock`].
+///
+/// The request is made at the first poll. Dropping the future takes it back, whether it waits or has
+/// been granted unseen.
+#[must_use = "a lock is asked for when the future is polled"]
+pub struct Lock<'a> {
+    locker: &'a Locker,
+    object: Object,
+    mode: Mode,
+    wait: Wait,
+    site: &'static Location<'static>,
+    stage: Stage,
+}
+
+enum Stage {
+    Unasked,
+    Waiting(WaitId, WaitSpan),
+    Done,
+}
+
+impl<'a> Lock<'a> {
+    pub(super) fn new(
+        locker: &'a Locker,
+        object: &Object,
+        mode: Mode,
+        wait: Wait,
+        site: &'static Location<'static>,
+    ) -> Self {
+        Self {
+            locker,
+            object: object.clone(),
+            mode,
+            wait,
+            site,
+            stage: Stage::Unasked,
+        }
+    }
+}
+
+impl Future for Lock<'_> {
+    type Output = Result<(), LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let shared = this.locker.shared();
+        if let Stage::Unasked = this.stage {
+            let request = Request {
+                locker: this.locker.id(),
+                object: &this.object,
+                mode: this.mode,
+                site: this.site,
+            };
+            match shared.ask(request, this.wait) {
+                Ok(Some(id)) => {
+                    this.stage = Stage::Waiting(
+                        id,
+                        WaitSpan::begin(this.locker.id(), &this.object, this.mode),
+                    );
+                }
+                done => {
+                    this.stage = Stage::Done;
+                    return Poll::Ready(done.map(|_| ()));
+                }
+            }
+        }
+        let Stage::Waiting(id, span) = &this.stage else {
+            // Polled again after its end, which no executor does.
+            return Poll::Pending;
+        };
+        // Clones and drops of wakers can run foreign code, so they happen outside the mutex.
+        let mut waker = Some(context.waker().clone());
+        let outcome = shared.look(|state| match state.waiters.get_mut(id) {
+            Some(Waiter::Task {
+                outcome: Some(_), ..
+            }) => match state.waiters.remove(id) {
+                Some(Waiter::Task { outcome, .. }) => outcome,
+                _ => None,
+            },
+            Some(Waiter::Task { waker: place, .. }) => {
+                std::mem::swap(place, &mut waker);
+                None
+            }
+            _ => None,
+        });
+        drop(waker);
+        let Some(outcome) = outcome else {
+            return Poll::Pending;
+        };
+        let result = outcome.map_err(LockError::from);
+        span.end(result.as_ref().err());
+        this.stage = Stage::Done;
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        if let Stage::Waiting(id, _) = self.stage {
+            self.locker
+                .shared()
+                .withdraw(id, self.locker.id(), &self.object, self.mode);
+        }
+    }
+}
+
+impl fmt::Debug for Lock<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock")
+            .field("locker", &self.locker.id())
+            .field("object", &self.object)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,5 @@
+//! The actors, and the second doors that they lend to callers of their process.
+
+pub(crate) mod environment;
+pub(crate) mod lock_table;
+pub(crate) mod supervisor;

@@ -1,0 +1,545 @@
+//! [`Keeper`]: what users hold.
+
+mod builder;
+mod host;
+mod request;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::panic::Location;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use heed::{Comparator, DatabaseFlags, DefaultComparator};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use crate::actors::environment::Environment;
+use crate::actors::lock_table::{LockTable, Locks};
+use crate::actors::supervisor::{Runtime, Supervisor};
+use crate::clock::block_on;
+use crate::config::Config;
+use crate::env::{Db, EnvStats, OpenSpec, PanicEvent, ReadTxn, WriteTxn};
+use crate::error::{DatabaseError, OpenError, ShutdownError, TxnError};
+use crate::locks::LockStats;
+use crate::messages::supervisor::{RunTxn, TxnStats};
+
+pub use builder::KeeperBuilder;
+use host::Host;
+pub use request::{Request, TxnRunner};
+
+/// A handle of the runtime: an environment with its writer, a lock table, and the supervisor that runs transactions.
+///
+/// It is cheap to clone, `Send` and `Sync`, and works from any thread and any async runtime. Its methods do what the messages
+/// in this crate do, in the caller's task; [`Keeper::send`] has the actors do it. When the last handle is dropped, the
+/// environment is closed in order in the background; [`Keeper::shutdown`] does so and says when it is done.
+///
+/// ```
+/// use lockkeeper::Keeper;
+/// use lockkeeper::heed::{byteorder::BigEndian, types::{Str, U64}};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let folder = folder.path();
+/// let keeper = Keeper::builder().path(folder).open()?;
+/// let stock = keeper.blocking_database::<Str, U64<BigEndian>>("stock")?;
+///
+/// let left = keeper.blocking_update(move |txn| {
+///     let left = stock.get(txn, "apples")?.unwrap_or(10) - 1;
+///     stock.put(txn, "apples", &left)?;
+///     Ok(left)
+/// })?;
+/// assert_eq!(left, 9);
+/// assert_eq!(keeper.blocking_view(move |txn| Ok(stock.get(txn, "apples")?))?, Some(9));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Keeper {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Arc<Runtime>,
+    locks: Locks,
+    addresses: Addresses,
+    host: Mutex<Option<Host>>,
+}
+
+/// Where the actors of a keeper are.
+#[derive(Clone)]
+struct Addresses {
+    environment: Addr<Environment>,
+    supervisor: Addr<Supervisor>,
+    lock_table: Addr<LockTable>,
+}
+
+/// The statistics of a keeper.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct KeeperStats {
+    /// The environment; `None` while it cannot be looked at (recovery, shutdown).
+    pub environment: Option<EnvStats>,
+    /// The transactions.
+    pub transactions: TxnStats,
+    /// The lock table.
+    pub locks: LockStats,
+}
+
+impl Keeper {
+    /// Starts to describe a keeper.
+    pub fn builder() -> KeeperBuilder {
+        KeeperBuilder::default()
+    }
+
+    /// Opens a keeper on a folder with the default settings. See [`KeeperBuilder::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`KeeperBuilder::open`].
+    pub fn open(folder: impl Into<std::path::PathBuf>) -> Result<Self, OpenError> {
+        Self::builder().path(folder).open()
+    }
+
+    /// Sends a message of this crate to the actor that it is for, and answers its reply.
+    ///
+    /// The answer is the message's own result: an actor that is gone answers "shutting down" in the terms of that message.
+    #[track_caller]
+    pub fn send<M: Request>(&self, message: M) -> impl Future<Output = M::Result> + Send + use<M> {
+        message.send_to(self)
+    }
+
+    /// [`Keeper::send`] from a thread that may block.
+    pub fn blocking_send<M: Request>(&self, message: M) -> M::Result {
+        block_on(message.send_to(self))
+    }
+
+    /// Runs a transaction in the caller's task: the same as sending it, without the way through the actor.
+    ///
+    /// The future does nothing until it is polled; dropped before the body began, the body never runs.
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
+    pub fn run<T, E>(
+        &self,
+        mut txn: RunTxn<T, E>,
+    ) -> impl Future<Output = Result<T, TxnError<E>>> + Send + use<T, E>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        txn.options.sent.get_or_insert_with(Instant::now);
+        Arc::clone(&self.inner.runtime).run(txn)
+    }
+
+    /// [`Keeper::run`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
+    pub fn blocking_run<T, E>(&self, txn: RunTxn<T, E>) -> Result<T, TxnError<E>>
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        block_on(self.run(txn))
+    }
+
+    /// Runs an update whose body has no error of its own, and answers its value once it is durable.
+    ///
+    /// The body runs on the writer thread, together with others that share one commit, and perhaps more than once. It has to
+    /// be `Send + 'static` for that: move into it what it needs (a [`Db`] is `Copy`), and let it return what it found.
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
+    #[track_caller]
+    pub fn update<T, F>(&self, body: F) -> impl Future<Output = Result<T, TxnError>> + Send + use<T, F>
+    where
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run(RunTxn::update(body))
+    }
+
+    /// Runs an update whose body can say no with an error of the application's.
+    ///
+    /// ```
+    /// # use lockkeeper::{Keeper, TxnError};
+    /// # use lockkeeper::heed::{byteorder::BigEndian, types::{Str, U64}};
+    /// #[derive(Debug, PartialEq)]
+    /// struct SoldOut;
+    ///
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let keeper = Keeper::open(folder.path())?;
+    /// # let stock = keeper.blocking_database::<Str, U64<BigEndian>>("stock")?;
+    /// let sold = lockkeeper::RunTxn::try_update(move |txn| match stock.get(txn, "pears")? {
+    ///     None | Some(0) => Err(TxnError::Abort(SoldOut)),
+    ///     Some(left) => Ok(stock.put(txn, "pears", &(left - 1))?),
+    /// });
+    /// assert!(matches!(keeper.blocking_run(sold), Err(TxnError::Abort(SoldOut))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TxnError::Abort`] with the body's error; otherwise see [`TxnError`].
+    #[track_caller]
+    pub fn try_update<T, E, F>(
+        &self,
+        body: F,
+    ) -> impl Future<Output = Result<T, TxnError<E>>> + Send + use<T, E, F>
+    where
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.run(RunTxn::try_update(body))
+    }
+
+    /// [`Keeper::update`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
+    #[track_caller]
+    pub fn blocking_update<T, F>(&self, body: F) -> Result<T, TxnError>
+    where
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.blocking_run(RunTxn::update(body))
+    }
+
+    /// [`Keeper::try_update`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keeper::try_update`].
+    #[track_caller]
+    pub fn blocking_try_update<T, E, F>(&self, body: F) -> Result<T, TxnError<E>>
+    where
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        self.blocking_run(RunTxn::try_update(body))
+    }
+
+    /// Reads one consistent snapshot, in place: the body runs on the thread that polls, and should be short. Long ones are sent
+    /// as [`RunTxn::view`].
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
+    #[track_caller]
+    pub fn view<T, F>(&self, body: F) -> impl Future<Output = Result<T, TxnError>> + Send + use<T, F>
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.try_view::<T, Infallible, F>(body)
+    }
+
+    /// [`Keeper::view`] with a body that can say no.
+    ///
+    /// # Errors
+    ///
+    /// [`TxnError::Abort`] with the body's error; otherwise see [`TxnError`].
+    #[track_caller]
+    pub fn try_view<T, E, F>(
+        &self,
+        body: F,
+    ) -> impl Future<Output = Result<T, TxnError<E>>> + Send + use<T, E, F>
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let runtime = Arc::clone(&self.inner.runtime);
+        let site = Location::caller();
+        async move {
+            let span = runtime.env.shared.config.deadline();
+            runtime.env.view(site, None, span, body).await
+        }
+    }
+
+    /// [`Keeper::view`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
+    #[track_caller]
+    pub fn blocking_view<T, F>(&self, body: F) -> Result<T, TxnError>
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let span = self.config().deadline();
+        block_on(
+            self.inner
+                .runtime
+                .env
+                .view(Location::caller(), None, span, body),
+        )
+    }
+
+    /// A typed handle of a named database, which is made if it is missing. Any time is a good time; a name that is open costs
+    /// one look into a table.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub fn database<KC, DC>(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Db<KC, DC>, DatabaseError>> + Send + use<KC, DC>
+    where
+        KC: 'static,
+        DC: 'static,
+    {
+        self.database_with(name, DatabaseFlags::empty())
+    }
+
+    /// [`Keeper::database`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub fn blocking_database<KC, DC>(&self, name: &str) -> Result<Db<KC, DC>, DatabaseError>
+    where
+        KC: 'static,
+        DC: 'static,
+    {
+        block_on(self.database(name))
+    }
+
+    /// A database with LMDB's flags, such as `DUP_SORT`, and perhaps another order `C` of its keys.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub fn database_with<KC, DC, C>(
+        &self,
+        name: &str,
+        flags: DatabaseFlags,
+    ) -> impl Future<Output = Result<Db<KC, DC, C>, DatabaseError>> + Send + use<KC, DC, C>
+    where
+        KC: 'static,
+        DC: 'static,
+        C: Comparator + Send + Sync + 'static,
+    {
+        self.open_database(OpenSpec::new::<KC, DC, C>(Some(name), flags, true))
+    }
+
+    /// A database that has to be there already: [`DatabaseError::NoSuchDatabase`] otherwise.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub fn existing_database<KC, DC>(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Db<KC, DC>, DatabaseError>> + Send + use<KC, DC>
+    where
+        KC: 'static,
+        DC: 'static,
+    {
+        self.open_database(OpenSpec::new::<KC, DC, DefaultComparator>(
+            Some(name),
+            DatabaseFlags::empty(),
+            false,
+        ))
+    }
+
+    /// LMDB's main database, which has no name and holds the names of the others.
+    ///
+    /// # Errors
+    ///
+    /// See [`DatabaseError`].
+    pub fn main_database<KC, DC>(
+        &self,
+    ) -> impl Future<Output = Result<Db<KC, DC>, DatabaseError>> + Send + use<KC, DC>
+    where
+        KC: 'static,
+        DC: 'static,
+    {
+        self.open_database(OpenSpec::new::<KC, DC, DefaultComparator>(
+            None,
+            DatabaseFlags::empty(),
+            true,
+        ))
+    }
+
+    fn open_database<KC, DC, C>(
+        &self,
+        spec: OpenSpec,
+    ) -> impl Future<Output = Result<Db<KC, DC, C>, DatabaseError>> + Send + use<KC, DC, C>
+    where
+        C: Comparator + Send + Sync + 'static,
+    {
+        let runtime = Arc::clone(&self.inner.runtime);
+        async move { runtime.env.database(spec).await }
+    }
+
+    /// What a person would want to look up.
+    #[track_caller]
+    pub fn stats(&self) -> impl Future<Output = KeeperStats> + Send + use<> {
+        let site = Location::caller();
+        let keeper = self.clone();
+        async move {
+            KeeperStats {
+                environment: keeper.inner.runtime.env.stats(site).await.ok(),
+                transactions: keeper.inner.runtime.stats(),
+                locks: keeper.inner.locks.stats(),
+            }
+        }
+    }
+
+    /// Has `listener` called at each fatal error of the environment, on the writer thread. See also
+    /// [`KeeperBuilder::on_panic`], which also sees one while opening.
+    pub fn on_panic(&self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) {
+        self.inner
+            .runtime
+            .env
+            .shared
+            .poison
+            .listen(Arc::new(listener));
+    }
+
+    /// The settings in force, and where each came from.
+    pub fn config(&self) -> &Config {
+        &self.inner.runtime.env.shared.config
+    }
+
+    /// The address of the environment actor.
+    pub fn environment(&self) -> &Addr<Environment> {
+        &self.inner.addresses.environment
+    }
+
+    /// The address of the supervisor actor, which takes [`RunTxn`].
+    pub fn supervisor(&self) -> &Addr<Supervisor> {
+        &self.inner.addresses.supervisor
+    }
+
+    /// The address of the lock-table actor.
+    pub fn lock_table(&self) -> &Addr<LockTable> {
+        &self.inner.addresses.lock_table
+    }
+
+    /// The lock table's second door: the same table, used in place.
+    pub fn locks(&self) -> &Locks {
+        &self.inner.locks
+    }
+
+    /// Takes nothing new, lets what runs finish until the deadline, answers the rest with [`TxnError::ShuttingDown`], closes
+    /// the environment and joins every thread. The folder can be opened again at once.
+    ///
+    /// # Errors
+    ///
+    /// When a body or a view runs on beyond the deadline: the environment stays open until it returns.
+    pub fn shutdown(
+        &self,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let (runtime, host) = (
+            Arc::clone(&self.inner.runtime),
+            self.inner.host.lock().take(),
+        );
+        let stop = move || {
+            let _ = reply.send(stop(&runtime, host, deadline));
+        };
+        let started = thread::Builder::new()
+            .name("lockkeeper-stop".into())
+            .spawn(stop);
+        async move {
+            let timed_out = |_| ShutdownError::TimedOut {
+                what: "the thread that stops the keeper",
+            };
+            started.map_err(|_| ShutdownError::TimedOut {
+                what: "starting a thread",
+            })?;
+            answer.await.map_err(timed_out)?
+        }
+    }
+
+    /// [`Keeper::shutdown`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keeper::shutdown`].
+    pub fn blocking_shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        let host = self.inner.host.lock().take();
+        stop(&self.inner.runtime, host, deadline)
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("path", &self.inner.runtime.env.shared.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let host = self.host.lock().take();
+        if host.is_some() {
+            let runtime = Arc::clone(&self.runtime);
+            in_background(move || {
+                let deadline = runtime.env.shared.config.shutdown_deadline();
+                report(stop(&runtime, host, deadline));
+            });
+        }
+    }
+}
+
+/// Stops a runtime whose system has gone away under it.
+pub(crate) fn stop_in_background(runtime: Arc<Runtime>) {
+    in_background(move || {
+        let deadline = runtime.env.shared.config.shutdown_deadline();
+        report(stop(&runtime, None, deadline));
+    });
+}
+
+fn in_background(stop: impl FnOnce() + Send + 'static) {
+    let started = thread::Builder::new()
+        .name("lockkeeper-stop".into())
+        .spawn(stop);
+    if let Err(error) = started {
+        tracing::error!(target: "lockkeeper", %error, "no thread to stop the keeper in order");
+    }
+}
+
+fn report(outcome: Result<(), ShutdownError>) {
+    if let Err(error) = outcome {
+        tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
+    }
+}
+
+/// Ends everything in order: admission, transactions, locks, environment, actors.
+fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), ShutdownError> {
+    let deadline = crate::clock::far(Instant::now(), span);
+    runtime.close();
+    while runtime.in_flight() > 0 && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(500));
+    }
+    if let Some(locks) = &runtime.locks {
+        locks.shutdown();
+    }
+    // What is left is answered within moments, unless a body runs on.
+    let deadline = deadline.max(Instant::now() + GRACE);
+    let outcome = runtime.env.stop(deadline);
+    if let Some(host) = host {
+        host.stop();
+    }
+    outcome
+}
+
+/// For threads that have nothing to do but end.
+const GRACE: Duration = Duration::from_millis(500);

@@ -1,0 +1,137 @@
+//! [`KeeperBuilder`]: describes a keeper and opens it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::host::Host;
+use super::{Inner, Keeper};
+use crate::actors::lock_table::{LockConfig, Locks};
+use crate::actors::supervisor::Runtime;
+use crate::config::{Settings, builder_setters, with_settings};
+use crate::env::{Core, Listener, PanicEvent};
+use crate::error::OpenError;
+use crate::txn::handler::{Handler, HandlerChain};
+
+/// Describes a keeper. Every setting has a default; a `lockkeeper.toml` in the folder wins over what is set here.
+///
+/// ```
+/// use std::time::Duration;
+/// use lockkeeper::{Growth, Keeper};
+///
+/// # let folder = tempfile::tempdir().unwrap();
+/// let keeper = Keeper::builder()
+///     .path(folder.path())
+///     .map_size(1 << 20)
+///     .max_map_size(1 << 30)
+///     .growth(Growth::Doubling)
+///     .deadline(Duration::from_secs(5))
+///     .open()?;
+/// # Ok::<(), lockkeeper::OpenError>(())
+/// ```
+#[derive(Default)]
+#[must_use = "a keeper is opened with `open`"]
+pub struct KeeperBuilder {
+    path: PathBuf,
+    settings: Settings,
+    handlers: HandlerChain,
+    listeners: Vec<Listener>,
+    in_current_system: bool,
+}
+
+impl KeeperBuilder {
+    /// The folder of the environment, which is made if it is missing. Default: the current folder.
+    pub fn path(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.path = folder.into();
+        self
+    }
+
+    /// All settings at once.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Adds a handler for the outcomes of all transactions.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.handlers = self.handlers.append(handler);
+        self
+    }
+
+    /// Adds the handlers of a chain for the outcomes of all transactions.
+    pub fn handlers(mut self, chain: &HandlerChain) -> Self {
+        self.handlers = self.handlers.then(chain);
+        self
+    }
+
+    /// Has `listener` called at each fatal error of the environment, on the writer thread.
+    pub fn on_panic(mut self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) -> Self {
+        self.listeners.push(Arc::new(listener));
+        self
+    }
+
+    /// Puts the actors into the actix `System` of the thread that opens. Default: a `System` of their own, which outlives the
+    /// application's. When the application's stops, the keeper ends in order.
+    pub fn in_current_system(mut self) -> Self {
+        self.in_current_system = true;
+        self
+    }
+
+    fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    with_settings!(builder_setters);
+
+    /// Opens the environment and starts the threads and actors. It blocks, for some milliseconds.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: a setting that is not possible, a folder that cannot be used, an environment that is open in this process
+    /// already, a file that is not LMDB's.
+    pub fn open(self) -> Result<Keeper, OpenError> {
+        let config = self.settings.resolve(&self.path)?;
+        let locks = LockConfig {
+            detect_on_block: config.detect_on_block(),
+            detect_interval: config.detect_interval(),
+            lock_timeout: config.lock_timeout(),
+            max_lockers: config.max_lockers(),
+            max_locks: config.max_locks(),
+            max_objects: config.max_objects(),
+            ..LockConfig::default()
+        };
+        if locks.lock_timeout.is_zero() && locks.detect_interval.is_zero() && !locks.detect_on_block
+        {
+            tracing::warn!(target: "lockkeeper",
+                "no lock timeout and no deadlock detection: a deadlock lasts until the transactions' deadlines");
+        }
+        let core = Core::open(&self.path, config, self.listeners)?;
+        let locks = Locks::start(locks);
+        let runtime = Arc::new(Runtime::new(
+            Arc::clone(&core),
+            Some(locks.clone()),
+            self.handlers,
+        ));
+        let started = if self.in_current_system {
+            Host::current(&runtime, &locks)
+        } else {
+            Host::own(&runtime, &locks)
+        };
+        let (host, addresses) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                super::stop_in_background(runtime);
+                return Err(error);
+            }
+        };
+        Ok(Keeper {
+            inner: Arc::new(Inner {
+                runtime,
+                locks,
+                addresses,
+                host: Mutex::new(Some(host)),
+            }),
+        })
+    }
+}

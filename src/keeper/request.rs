@@ -1,0 +1,120 @@
+//! Which message goes to which actor, and [`TxnRunner`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::Message;
+
+use super::Keeper;
+use crate::error::{DatabaseError, EnvError, TxnError};
+use crate::messages::environment::{
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
+    Sync,
+};
+use crate::messages::supervisor::RunTxn;
+
+/// A message that [`Keeper::send`] takes.
+pub trait Request: Message<Result: Send> + Send + 'static {
+    /// Sends it to the actor that it is for.
+    fn send_to(
+        self,
+        keeper: &Keeper,
+    ) -> impl Future<Output = Self::Result> + Send + use<Self>;
+}
+
+impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
+    fn send_to(
+        mut self,
+        keeper: &Keeper,
+    ) -> impl Future<Output = Self::Result> + Send + use<T, E> {
+        self.options.sent.get_or_insert_with(Instant::now);
+        let runtime = Arc::clone(&keeper.inner.runtime);
+        let supervisor = keeper.inner.addresses.supervisor.clone();
+        async move {
+            // Checked here, where the thread tells whether it is inside a body; the actor has another one.
+            if let Some(error) = runtime.env.refusal() {
+                return Err(error.widen());
+            }
+            // The mailbox is not the queue: a place among the transactions in flight comes first.
+            let permit = runtime
+                .admit(&mut self.options)
+                .await
+                .map_err(TxnError::widen)?;
+            self.options.permit = Some(permit);
+            match supervisor.send(self).await {
+                Ok(answer) => answer,
+                Err(_) => Err(TxnError::ShuttingDown),
+            }
+        }
+    }
+}
+
+macro_rules! for_environment {
+    ($($message:ty => $gone:expr),* $(,)?) => {
+        $(impl Request for $message {
+            fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+                let environment = keeper.inner.addresses.environment.clone();
+                let runtime = Arc::clone(&keeper.inner.runtime);
+                async move {
+                    if let Some(nested @ TxnError::NestedTransaction { .. }) = runtime.env.refusal() {
+                        #[allow(clippy::redundant_closure_call)]
+                        return $gone(nested);
+                    }
+                    match environment.send(self).await {
+                        Ok(answer) => answer,
+                        #[allow(clippy::redundant_closure_call)]
+                        Err(_) => $gone(TxnError::ShuttingDown),
+                    }
+                }
+            }
+        })*
+    };
+}
+
+for_environment! {
+    SetMapSize => |error| Err(EnvError::Txn(error)),
+    Sync => |error| Err(EnvError::Txn(error)),
+    CopyTo => |error| Err(EnvError::Txn(error)),
+    Recover => |error| Err(EnvError::Txn(error)),
+    EnvStatsQuery => Err,
+    ClearStaleReaders => |_: TxnError| 0,
+    ClearDatabase => |error| Err(DatabaseError::Txn(error)),
+    DeleteDatabase => |error| Err(DatabaseError::Txn(error)),
+}
+
+/// What runs transactions: a [`Keeper`], or what an application puts in its place in its tests. It answers lmdbsync's
+/// `TxnRunner`.
+///
+/// ```
+/// use lockkeeper::{Keeper, RunTxn, TxnError, TxnRunner};
+///
+/// /// Refuses everything, as a keeper that goes down does.
+/// struct Down;
+///
+/// impl TxnRunner for Down {
+///     async fn run_txn<T: Send + 'static, E: Send + 'static>(&self, _: RunTxn<T, E>) -> Result<T, TxnError<E>> {
+///         Err(TxnError::ShuttingDown)
+///     }
+/// }
+///
+/// async fn next_number(runner: &impl TxnRunner) -> Result<u64, TxnError> {
+///     runner.run_txn(RunTxn::update(|_| Ok(1))).await
+/// }
+/// ```
+pub trait TxnRunner: Send + std::marker::Sync {
+    /// Runs a transaction to its end.
+    fn run_txn<T: Send + 'static, E: Send + 'static>(
+        &self,
+        txn: RunTxn<T, E>,
+    ) -> impl Future<Output = Result<T, TxnError<E>>> + Send;
+}
+
+impl TxnRunner for Keeper {
+    fn run_txn<T: Send + 'static, E: Send + 'static>(
+        &self,
+        txn: RunTxn<T, E>,
+    ) -> impl Future<Output = Result<T, TxnError<E>>> + Send {
+        self.run(txn)
+    }
+}

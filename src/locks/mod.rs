@@ -1,0 +1,36 @@
+//! The lock table as a pure state machine.
+//!
+//! Nothing in here knows a clock, a thread, a socket or an executor: a call brings an input and the
+//! time, and what has to be done about it leaves as a list of [`Effect`]s. The same inputs give the
+//! same outputs, always, so that a test can drive every interleaving by hand.
+//!
+//! What always holds after a call:
+//!
+//! - nothing is granted that conflicts with what another family holds;
+//! - a request waits exactly as long as it conflicts with a lock held outside its family, or with an
+//!   earlier conflicting waiter outside it; requests of a family that already holds the object come
+//!   before all others, and within each of the two groups the earlier comes first;
+//! - these two conflicts are the edges of the waits-for graph. They follow from holders and queues,
+//!   and are stored nowhere else;
+//! - with detection on block, no cycle is left.
+
+mod explain;
+mod grant;
+mod graph;
+mod locker;
+mod mode;
+mod object;
+mod queue;
+mod report;
+mod slab;
+mod stats;
+mod table;
+mod victim;
+
+pub use locker::{Age, DEFAULT_PRIORITY, LockerId, LockerSpec};
+pub use mode::{ConflictTable, Mode};
+pub use object::{Object, Text};
+pub use report::{Conflict, ConflictKind, CycleStep, DetectReport, Party};
+pub use stats::{HeldLock, LimitKind, Limits, LockSnapshot, LockStats, Usage, WaitingLock};
+pub use table::{Attempt, Denied, Effect, Moment, Reason, Request, Table, TableConfig, WaitId};
+pub use victim::{Candidate, VictimPolicy};

@@ -1,0 +1,124 @@
+//! Storage with small stable slots, so that entries can point at each other without reference counts.
+
+use std::marker::PhantomData;
+use std::ops::{Index, IndexMut};
+
+/// The place of an entry in its [`Slab`].
+pub(super) trait Slot: Copy {
+    fn from_index(index: u32) -> Self;
+    fn index(self) -> usize;
+}
+
+macro_rules! slots {
+    ($($(#[$doc:meta])* $name:ident),*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(super) struct $name(u32);
+
+        impl Slot for $name {
+            fn from_index(index: u32) -> Self {
+                Self(index)
+            }
+
+            fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )*};
+}
+
+slots!(
+    /// A locker.
+    LockerSlot,
+    /// A held lock.
+    LockSlot,
+    /// An object.
+    ObjectSlot,
+    /// A waiting request.
+    WaitSlot
+);
+
+impl LockerSlot {
+    /// The first and the last slot there can be, as the ends of a range over one family's locks.
+    pub(super) const MIN: Self = Self(0);
+    pub(super) const MAX: Self = Self(u32::MAX);
+}
+
+/// Entries in slots that are used again, the last freed first.
+///
+/// Indexing with a slot that is not in use panics: the table hands no slot out, so that a stale one
+/// can only be a defect of the table itself.
+#[derive(Debug)]
+pub(super) struct Slab<K, T> {
+    entries: Vec<Option<T>>,
+    free: Vec<u32>,
+    keys: PhantomData<K>,
+}
+
+impl<K: Slot, T> Slab<K, T> {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            keys: PhantomData,
+        }
+    }
+
+    /// The slot that the next [`insert`](Self::insert) takes.
+    pub(super) fn next_slot(&self) -> K {
+        K::from_index(
+            self.free
+                .last()
+                .copied()
+                .unwrap_or(self.entries.len() as u32),
+        )
+    }
+
+    pub(super) fn insert(&mut self, entry: T) -> K {
+        let slot = self.next_slot();
+        match self.free.pop() {
+            Some(index) => self.entries[index as usize] = Some(entry),
+            None => self.entries.push(Some(entry)),
+        }
+        slot
+    }
+
+    pub(super) fn remove(&mut self, slot: K) -> Option<T> {
+        let entry = self.entries.get_mut(slot.index())?.take()?;
+        self.free.push(slot.index() as u32);
+        Some(entry)
+    }
+
+    pub(super) fn get(&self, slot: K) -> Option<&T> {
+        self.entries.get(slot.index())?.as_ref()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (K, &T)> {
+        (0..)
+            .map(K::from_index)
+            .zip(&self.entries)
+            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+    }
+}
+
+impl<K: Slot, T> Index<K> for Slab<K, T> {
+    type Output = T;
+
+    fn index(&self, slot: K) -> &T {
+        self.get(slot)
+            .expect("the table keeps no slot of an entry it removed")
+    }
+}
+
+impl<K: Slot, T> IndexMut<K> for Slab<K, T> {
+    fn index_mut(&mut self, slot: K) -> &mut T {
+        self.entries
+            .get_mut(slot.index())
+            .and_then(Option::as_mut)
+            .expect("the table keeps no slot of an entry it removed")
+    }
+}

@@ -1,0 +1,85 @@
+//! What the environment actor is asked. Each of these may be sent by anyone, and is answered when it is done; if the sender
+//! goes away, what has begun is finished.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actix::Message;
+
+use crate::env::EnvStats;
+use crate::error::{DatabaseError, EnvError, TxnError};
+
+/// Gives the map a size, in bytes, rounded up to whole pages; answers the size it has then. It waits for running
+/// transactions and keeps new ones out meanwhile, at most for `resize_timeout`. What is asked at the same time is one
+/// change: the largest size wins. It answers lmdbsync's `Env.SetMapSize`.
+///
+/// # Errors
+///
+/// [`EnvError::BadSize`] for a size below what is in use, or above `max_map_size`; [`TxnError::MapBusy`] when views stayed
+/// in the way, with their names and ages.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<u64, EnvError>")]
+pub struct SetMapSize(pub u64);
+
+/// Flushes what was committed without a flush.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), EnvError>")]
+pub struct Sync;
+
+/// Copies the environment, as of one moment, into a folder while writes go on; answers the size of the copy in bytes.
+///
+/// The folder is made if it is missing; it must not contain an environment. The copy is complete once it has its name,
+/// `data.mdb`. A compacting copy leaves out free pages, which is how a file shrinks; both kinds keep the map from
+/// growing while they run.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<u64, EnvError>")]
+pub struct CopyTo {
+    /// The folder of the copy.
+    pub folder: PathBuf,
+    /// Whether to leave out free pages.
+    pub compact: bool,
+}
+
+impl CopyTo {
+    /// A copy page by page.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            compact: false,
+        }
+    }
+
+    /// Leaves out free pages.
+    #[must_use]
+    pub fn compact(mut self) -> Self {
+        self.compact = true;
+        self
+    }
+}
+
+/// Asks for the state and the statistics of the environment.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<EnvStats, TxnError>")]
+pub struct EnvStatsQuery;
+
+/// Clears the reader slots of processes that died; answers how many there were. It happens by itself at the start and every
+/// `stale_reader_interval`.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "usize")]
+pub struct ClearStaleReaders;
+
+/// Recovers after a fatal error: closes the environment, opens it anew and checks it. Answers at once if nothing is wrong.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<(), EnvError>")]
+pub struct Recover;
+
+/// Removes every entry of a named database; answers how many there were.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<u64, DatabaseError>")]
+pub struct ClearDatabase(pub Arc<str>);
+
+/// Deletes a named database. Its handles answer [`DbError::Deleted`](crate::DbError::Deleted) from then on. It waits until
+/// no view is open, at most for `resize_timeout`.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), DatabaseError>")]
+pub struct DeleteDatabase(pub Arc<str>);

@@ -1,0 +1,5 @@
+//! What may be asked of each actor, and what is answered.
+
+pub(crate) mod environment;
+pub(crate) mod lock_table;
+pub(crate) mod supervisor;

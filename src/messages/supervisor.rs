@@ -1,0 +1,270 @@
+//! What the supervisor is asked: [`RunTxn`], a transaction as a message, and [`TxnStatsQuery`].
+
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::Message;
+use serde::Serialize;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::config::{Durability, WhenFull};
+use crate::env::{ReadTxn, UpdateBody, ViewBody, WriteTxn};
+use crate::error::{Name, Site, TxnError};
+use crate::locks::{DEFAULT_PRIORITY, Mode, Object};
+use crate::txn::handler::{Handler, HandlerChain};
+
+/// A transaction: a body, and what it needs.
+///
+/// Anyone sends it: with [`Keeper::send`](crate::Keeper::send) to the supervisor actor, or with
+/// [`Keeper::run`](crate::Keeper::run), which does the same in the caller's task. The reply is the body's value once it is
+/// durable, or a [`TxnError`]. If the sender goes away before the body began, it never runs; after that it may still commit.
+/// Transactions that are sent one after the other, each after the answer to the one before, see each other's writes; those
+/// that are in flight together are ordered by the writer's queue.
+///
+/// It answers lmdbsync's `View`, `Update` and `RunTxn(flags)`.
+///
+/// ```
+/// use lockkeeper::{Object, RunTxn};
+/// use std::time::Duration;
+///
+/// let transfer = RunTxn::update(|_txn| Ok(42))
+///     .name("transfer")
+///     .write_lock(Object::new("accounts", b"1"))
+///     .write_lock(Object::new("accounts", b"2"))
+///     .deadline(Duration::from_secs(5));
+/// assert_eq!(transfer.given_name(), Some("transfer"));
+/// ```
+#[must_use = "a transaction does nothing until it is sent"]
+pub struct RunTxn<T, E = Infallible> {
+    pub(crate) body: Body<T, E>,
+    pub(crate) options: TxnOptions,
+}
+
+pub(crate) enum Body<T, E> {
+    Update(UpdateBody<T, E>),
+    View(ViewBody<T, E>),
+}
+
+/// What a transaction was sent with.
+pub(crate) struct TxnOptions {
+    pub name: Name,
+    pub site: Site,
+    pub locks: Vec<(Object, Mode)>,
+    pub in_order: bool,
+    pub deadline: Option<Duration>,
+    pub retries: Option<u32>,
+    pub retry_timeouts: Option<bool>,
+    pub priority: u32,
+    pub durability: Option<Durability>,
+    pub when_full: Option<WhenFull>,
+    pub handlers: HandlerChain,
+    /// Deadlines count from here.
+    pub sent: Option<Instant>,
+    /// Its place among the transactions in flight, if it has one already.
+    pub permit: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl<T> RunTxn<T>
+where
+    T: Send + 'static,
+{
+    /// An update whose body has no error of its own.
+    #[track_caller]
+    pub fn update<F>(body: F) -> Self
+    where
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError> + Send + 'static,
+    {
+        Self::new(Body::Update(Box::new(body)))
+    }
+
+    /// A view whose body has no error of its own. It runs on a reader thread, so it may take long; see
+    /// [`Keeper::view`](crate::Keeper::view) for short ones.
+    #[track_caller]
+    pub fn view<F>(body: F) -> Self
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
+    {
+        Self::new(Body::View(Box::new(body)))
+    }
+
+    /// An update whose body can say no with an error `E` of the application's: [`TxnError::Abort`].
+    #[track_caller]
+    pub fn try_update<F, E>(body: F) -> RunTxn<T, E>
+    where
+        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        RunTxn::new(Body::Update(Box::new(body)))
+    }
+
+    /// A view whose body can say no.
+    #[track_caller]
+    pub fn try_view<F, E>(body: F) -> RunTxn<T, E>
+    where
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
+        E: Send + 'static,
+    {
+        RunTxn::new(Body::View(Box::new(body)))
+    }
+}
+
+impl<T, E> RunTxn<T, E> {
+    #[track_caller]
+    pub(crate) fn new(body: Body<T, E>) -> Self {
+        Self {
+            body,
+            options: TxnOptions {
+                name: None,
+                site: Location::caller(),
+                locks: Vec::new(),
+                in_order: false,
+                deadline: None,
+                retries: None,
+                retry_timeouts: None,
+                priority: DEFAULT_PRIORITY,
+                durability: None,
+                when_full: None,
+                handlers: HandlerChain::default(),
+                sent: None,
+                permit: None,
+            },
+        }
+    }
+
+    /// Names the transaction in logs, errors and statistics. Default: none; its call site is shown in any case.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
+    /// Takes a write lock before the body runs; it is held until the commit has returned.
+    pub fn write_lock(self, object: Object) -> Self {
+        self.lock(object, Mode::Write)
+    }
+
+    /// Takes a read lock before the body runs; it is held until the commit has returned.
+    pub fn read_lock(self, object: Object) -> Self {
+        self.lock(object, Mode::Read)
+    }
+
+    /// Takes a lock before the body runs.
+    pub fn lock(mut self, object: Object, mode: Mode) -> Self {
+        self.options.locks.push((object, mode));
+        self
+    }
+
+    /// Takes the locks in the order in which they were declared. Default: sorted, so that transactions that declare all
+    /// they need cannot deadlock among themselves.
+    pub fn in_order(mut self) -> Self {
+        self.options.in_order = true;
+        self
+    }
+
+    /// The time from the send to the answer. Default: the setting `deadline`, 30 s.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// Most attempts, those lost to deadlocks not counted. Default: the setting `retries`, 10. At 1 and at 0 only a
+    /// deadlock is retried.
+    pub fn retries(mut self, attempts: u32) -> Self {
+        self.options.retries = Some(attempts);
+        self
+    }
+
+    /// Whether lock timeouts are retried. Default: the setting `retry_timeouts`, true.
+    pub fn retry_timeouts(mut self, retry: bool) -> Self {
+        self.options.retry_timeouts = Some(retry);
+        self
+    }
+
+    /// Among the lockers of a deadlock the lowest priority is the victim. Default: 100, as in Berkeley DB.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// The durability of this transaction; its batch takes the strictest. Default: the setting `durability`.
+    ///
+    /// No-sync is a property of the environment: asked for here, it means [`Durability::NoMetaSync`]; and in an
+    /// environment without sync this has no effect.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.options.durability = Some(durability);
+        self
+    }
+
+    /// What happens when too many transactions are in flight. Default: the setting `when_full`, wait.
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.options.when_full = Some(when_full);
+        self
+    }
+
+    /// Adds a handler for this transaction, behind those for all.
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.options.handlers = self.options.handlers.append(handler);
+        self
+    }
+
+    /// Adds the handlers of a chain for this transaction, behind those for all.
+    pub fn handlers(mut self, chain: &HandlerChain) -> Self {
+        self.options.handlers = self.options.handlers.then(chain);
+        self
+    }
+
+    /// Whether the body may only read.
+    pub fn is_view(&self) -> bool {
+        matches!(self.body, Body::View(_))
+    }
+
+    /// The name that it was given.
+    pub fn given_name(&self) -> Option<&str> {
+        self.options.name.as_deref()
+    }
+}
+
+impl<T, E> fmt::Debug for RunTxn<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunTxn")
+            .field("name", &self.options.name)
+            .field("site", &self.options.site)
+            .field("view", &self.is_view())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> Message for RunTxn<T, E> {
+    type Result = Result<T, TxnError<E>>;
+}
+
+/// Asks for the statistics of the transactions; anyone sends it to the supervisor.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "TxnStats")]
+pub struct TxnStatsQuery;
+
+/// Transactions since the keeper was opened. Short views in place are not counted here.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TxnStats {
+    /// Committed, or views that have read; counted when they are answered.
+    pub committed: u64,
+    /// Ended by their own body; counted when they are answered.
+    pub aborted: u64,
+    /// Ended with any other error; counted when they are answered.
+    pub failed: u64,
+    /// Attempts after the first; counted when they are decided on.
+    pub retries: u64,
+    /// Those of them that followed a deadlock.
+    pub deadlocks_retried: u64,
+    /// Refused because too many were in flight.
+    pub overloaded: u64,
+    /// In flight right now: admitted and not yet answered, or given up by their caller and still running.
+    pub in_flight: usize,
+    /// Waiting to be admitted.
+    pub waiting: usize,
+    /// Most in flight: the setting `queue`.
+    pub limit: usize,
+}
