@@ -9,7 +9,7 @@ pub const VALUE_LEN: usize = 100;
 pub const DATABASE: &str = "bench";
 
 /// Sparse on every file system we run on, so a large map costs nothing.
-pub const LARGE_MAP: usize = 2 << 30;
+pub const LARGE_MAP: u64 = 2 << 30;
 
 /// Inserts in one update of the `growth` bench.
 pub const INSERTS: u64 = 10;

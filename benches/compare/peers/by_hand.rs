@@ -23,7 +23,7 @@ pub struct ByHand {
 /// Opens the environment in `dir`, which nobody else in this process has open.
 pub fn open(dir: &Path, safety: Safety) -> Result<(Env, Table), Failure> {
     let mut options = EnvOpenOptions::new();
-    options.map_size(LARGE_MAP).max_dbs(1);
+    options.map_size(LARGE_MAP as usize).max_dbs(1);
     if safety == Safety::NoSync {
         #[expect(unsafe_code, reason = "heed's way to set LMDB's flags")]
         // SAFETY: NO_SYNC risks the file at a power loss; it is made for this run and thrown away.
