@@ -17,7 +17,7 @@ use crate::Session;
 use crate::load::Updates;
 use crate::ours;
 use crate::peers::by_hand;
-use crate::peers::group::Group;
+use crate::peers::group::{Entry, Group};
 use crate::report::Row;
 use crate::work::{Failure, Op, Outcome, Rng, Safety};
 
@@ -95,7 +95,11 @@ pub fn weigh(runtime: &Runtime, dir: &Path, system: &str) -> Result<(), Failure>
         BARE_TASKS => runtime.block_on(weigh_tasks())?,
         "group" => {
             by_hand::fill(dir, KEYS)?;
-            runtime.block_on(weigh_system(Group::open(dir, Safety::Durable)?))?
+            runtime.block_on(weigh_system(Group::open(
+                dir,
+                Safety::Durable,
+                Entry::First,
+            )?))?
         }
         _ => {
             by_hand::fill(dir, KEYS)?;

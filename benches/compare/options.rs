@@ -26,6 +26,7 @@ const SYSTEMS: &[&str] = &[
     "lockkeeper-message",
     "heed",
     "group",
+    "group-late",
     "redb",
     "sqlite",
 ];
@@ -52,7 +53,7 @@ pub struct Options {
     #[arg(long, value_name = "BENCH", value_delimiter = ',')]
     pub only: Vec<String>,
 
-    /// Only these systems
+    /// Only these systems [default: all but group-late]
     #[arg(long, value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(SYSTEMS))]
     pub systems: Vec<String>,
 
@@ -118,7 +119,10 @@ impl Options {
     }
 
     pub fn includes(&self, system: &str) -> bool {
-        self.systems.is_empty() || self.systems.iter().any(|name| name == system)
+        if self.systems.is_empty() {
+            return system != "group-late";
+        }
+        self.systems.iter().any(|name| name == system)
     }
 
     pub fn clients(&self, default: &[usize]) -> Vec<usize> {

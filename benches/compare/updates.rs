@@ -8,7 +8,7 @@ use crate::Session;
 use crate::load::{Driven, Load, Subject};
 use crate::ours;
 use crate::peers::by_hand::{self, ByHand};
-use crate::peers::group::Group;
+use crate::peers::group::{Entry, Group};
 use crate::peers::redb::Redb;
 use crate::peers::sqlite::Sqlite;
 use crate::report::Row;
@@ -20,6 +20,7 @@ const ALL: &[&str] = &[
     "lockkeeper-message",
     "heed",
     "group",
+    "group-late",
     "redb",
     "sqlite",
 ];
@@ -44,7 +45,7 @@ struct Contender<'a> {
 }
 
 pub fn measure(session: &mut Session) -> Result<(), Failure> {
-    let flushed = ["lockkeeper", "heed", "group"];
+    let flushed = ["lockkeeper", "heed", "group", "group-late"];
     if session.options.under_slow_flush {
         let bench = session.options.flush_bench();
         return throughput(session, &bench, Safety::Durable, &[8, 64], &flushed);
@@ -153,11 +154,13 @@ fn launch(session: &mut Session, safety: Safety, systems: &[&str]) -> Result<(),
             }
             "group" => {
                 by_hand::fill(&dir, keys)?;
-                vec![Box::new(Driven::new(
-                    "group",
-                    Group::open(&dir, safety)?,
-                    count,
-                ))]
+                let group = Group::open(&dir, safety, Entry::First)?;
+                vec![Box::new(Driven::new("group", group, count))]
+            }
+            "group-late" => {
+                by_hand::fill(&dir, keys)?;
+                let group = Group::open(&dir, safety, Entry::Late)?;
+                vec![Box::new(Driven::new("group-late", group, count))]
             }
             "redb" => vec![Box::new(Driven::new(
                 "redb",

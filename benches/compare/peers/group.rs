@@ -1,8 +1,13 @@
 //! heed with the plainest group commit: one thread, drain the queue, one transaction.
 //!
+//! Whoever comes while the bodies run has to wait for the next batch: the callers fall into two
+//! halves that take turns. One can also look at the queue again after each body, which makes the
+//! batches larger; that is `group-late`, measured when it is asked for.
+//!
 //! No body is isolated from the others, so one that fails has no way back: the error benches leave
 //! this system out.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +28,15 @@ struct Job {
     reply: oneshot::Sender<Result<Outcome, Failure>>,
 }
 
+/// Until when a caller still gets into a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Until the transaction begins.
+    First,
+    /// Until the last body has run.
+    Late,
+}
+
 #[derive(Clone)]
 pub struct Group {
     env: Env,
@@ -39,14 +53,14 @@ struct Counts {
 
 impl Group {
     /// The thread ends when the last clone is dropped.
-    pub fn open(dir: &Path, safety: Safety) -> Result<Self, Failure> {
+    pub fn open(dir: &Path, safety: Safety, entry: Entry) -> Result<Self, Failure> {
         let (env, table) = by_hand::open(dir, safety)?;
         let (jobs, queue) = flume::unbounded();
         let counts = Arc::new(Counts::default());
         let (writer_env, writer_counts) = (env.clone(), Arc::clone(&counts));
         std::thread::Builder::new()
             .name("group-commit".into())
-            .spawn(move || write(&writer_env, &queue, &writer_counts))?;
+            .spawn(move || write(&writer_env, &queue, entry, &writer_counts))?;
         Ok(Self {
             env,
             table,
@@ -65,15 +79,19 @@ impl Group {
 }
 
 /// Takes what is there, runs it in one transaction, commits, answers; until all senders are gone.
-fn write(env: &Env, queue: &flume::Receiver<Job>, counts: &Counts) {
+fn write(env: &Env, queue: &flume::Receiver<Job>, entry: Entry, counts: &Counts) {
     while let Ok(first) = queue.recv() {
-        let mut replies = Vec::new();
+        let mut jobs: VecDeque<Job> = std::iter::once(first).chain(queue.drain()).collect();
+        let mut replies = Vec::with_capacity(jobs.len());
         let committed = env
             .write_txn()
             .map_err(Failure::from)
             .and_then(|mut txn| {
-                for job in std::iter::once(first).chain(queue.try_iter()) {
+                while let Some(job) = jobs.pop_front() {
                     replies.push((job.reply, (job.body)(&mut txn)));
+                    if entry == Entry::Late && jobs.is_empty() {
+                        jobs.extend(queue.drain());
+                    }
                 }
                 Ok(txn.commit()?)
             })
