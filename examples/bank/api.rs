@@ -197,7 +197,7 @@ impl Failure {
                     (StatusCode::CONFLICT, "conflict")
                 }
                 TxnError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-                TxnError::ShuttingDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
+                TxnError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
                 TxnError::RecoveryNeeded { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "recovery_needed")
                 }

@@ -20,10 +20,10 @@ use crate::options::Options;
 use crate::summary::{Shape, Summary, percentile};
 
 /// Cents in an account that the load opens.
-const OPENING_BALANCE: u64 = 1_000_00;
+const OPENING_BALANCE: u64 = 100_000;
 
 /// Most cents that a transfer moves; enough for some to be refused.
-const LARGEST_TRANSFER: u64 = 100_00;
+const LARGEST_TRANSFER: u64 = 10_000;
 
 /// How long the load waits for one answer. The service's own deadlines are shorter.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
