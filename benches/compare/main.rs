@@ -19,7 +19,6 @@ mod growth;
 mod load;
 mod memory;
 mod options;
-#[path = "ours_absent.rs"]
 mod ours;
 mod peers;
 mod report;
