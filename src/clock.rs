@@ -59,11 +59,6 @@ impl Clock {
         }
     }
 
-    /// A future that ends after `pause`.
-    pub(crate) fn sleep(&self, pause: Duration) -> Sleep {
-        self.sleep_until(far(Instant::now(), pause))
-    }
-
     /// Runs `future` until `at`; `None` when the time ran out first.
     pub(crate) async fn until<F: Future>(&self, at: Instant, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
@@ -170,7 +165,7 @@ mod tests {
     #[test]
     fn a_sleep_outlives_every_other_owner_of_its_clock() {
         let clock = Clock::start().unwrap();
-        let sleep = clock.sleep(Duration::from_millis(10));
+        let sleep = clock.sleep_until(Instant::now() + Duration::from_millis(10));
         drop(clock);
         block_on(sleep);
     }

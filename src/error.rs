@@ -87,7 +87,9 @@ pub enum TxnError<E = Infallible> {
     #[error(transparent)]
     MapBusy(MapBusy),
     /// Another process keeps on growing the map. Remedy: a larger `adopt_retries`.
-    #[error("the map was changed by another process {attempts} times in a row (ours {ours} bytes, theirs {theirs})")]
+    #[error(
+        "the map was changed by another process {attempts} times in a row (ours {ours} bytes, theirs {theirs})"
+    )]
     MapChanging {
         /// How often the size was adopted.
         attempts: u32,
@@ -273,7 +275,11 @@ impl<E> TxnError<E> {
         }
         same!(
             Conflict(error),
-            RetriesExhausted { attempts, waited, last },
+            RetriesExhausted {
+                attempts,
+                waited,
+                last
+            },
             Overloaded { limit },
             DeadlineExceeded { deadline, stage },
             MaybeCommitted { cause },
@@ -281,7 +287,11 @@ impl<E> TxnError<E> {
             EnvironmentFull { size, max },
             TooLarge,
             MapBusy(error),
-            MapChanging { attempts, ours, theirs },
+            MapChanging {
+                attempts,
+                ours,
+                theirs
+            },
             RecoveryNeeded(event),
             ShuttingDown,
             BodyPanicked { message, site },
@@ -308,7 +318,11 @@ impl TxnError {
         }
         same!(
             Conflict(error),
-            RetriesExhausted { attempts, waited, last },
+            RetriesExhausted {
+                attempts,
+                waited,
+                last
+            },
             Overloaded { limit },
             DeadlineExceeded { deadline, stage },
             MaybeCommitted { cause },
@@ -316,7 +330,11 @@ impl TxnError {
             EnvironmentFull { size, max },
             TooLarge,
             MapBusy(error),
-            MapChanging { attempts, ours, theirs },
+            MapChanging {
+                attempts,
+                ours,
+                theirs
+            },
             RecoveryNeeded(event),
             ShuttingDown,
             BodyPanicked { message, site },
@@ -385,7 +403,9 @@ pub enum DatabaseError {
         name: Arc<str>,
     },
     /// The environment has as many databases open as it may. Remedy: a larger `max_databases`.
-    #[error("{max} databases are open, which is the limit (`max_databases`), so \"{name}\" cannot be")]
+    #[error(
+        "{max} databases are open, which is the limit (`max_databases`), so \"{name}\" cannot be"
+    )]
     TooMany {
         /// The name that was to be opened.
         name: Arc<str>,
@@ -579,7 +599,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// `in_current_system` was asked for on a thread without an actix system.
-    #[error("there is no actix `System` on this thread; leave out `in_current_system()` to get one")]
+    #[error(
+        "there is no actix `System` on this thread; leave out `in_current_system()` to get one"
+    )]
     NoSystem,
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]

@@ -80,8 +80,8 @@ struct Addresses {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct KeeperStats {
-    /// The environment; `None` while it cannot be looked at (recovery, shutdown).
-    pub environment: Option<EnvStats>,
+    /// The environment.
+    pub environment: EnvStats,
     /// The transactions.
     pub transactions: TxnStats,
     /// The lock table.
@@ -157,7 +157,10 @@ impl Keeper {
     ///
     /// See [`TxnError`].
     #[track_caller]
-    pub fn update<T, F>(&self, body: F) -> impl Future<Output = Result<T, TxnError>> + Send + use<T, F>
+    pub fn update<T, F>(
+        &self,
+        body: F,
+    ) -> impl Future<Output = Result<T, TxnError>> + Send + use<T, F>
     where
         F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError> + Send + 'static,
         T: Send + 'static,
@@ -236,7 +239,10 @@ impl Keeper {
     ///
     /// See [`TxnError`].
     #[track_caller]
-    pub fn view<T, F>(&self, body: F) -> impl Future<Output = Result<T, TxnError>> + Send + use<T, F>
+    pub fn view<T, F>(
+        &self,
+        body: F,
+    ) -> impl Future<Output = Result<T, TxnError>> + Send + use<T, F>
     where
         F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
         T: Send + 'static,
@@ -392,7 +398,7 @@ impl Keeper {
         let keeper = self.clone();
         async move {
             KeeperStats {
-                environment: keeper.inner.runtime.env.stats(site).await.ok(),
+                environment: keeper.inner.runtime.env.stats_in_any_case(site).await,
                 transactions: keeper.inner.runtime.stats(),
                 locks: keeper.inner.locks.stats(),
             }

@@ -11,6 +11,8 @@ mod keeper;
 mod locks;
 mod messages;
 mod txn;
+#[cfg(feature = "actix-web")]
+mod web;
 
 pub use actors::environment::Environment;
 pub use actors::lock_table::{

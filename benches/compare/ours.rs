@@ -49,9 +49,7 @@ impl Ours {
         let durability = match safety {
             Safety::Durable => Durability::Full,
             // The other systems never flush while they are measured.
-            Safety::NoSync => Durability::NoSync {
-                flush_interval: Duration::from_secs(3_600),
-            },
+            Safety::NoSync => Durability::NoSync,
         };
         let map_size = match map {
             Map::DoublingFrom1MiB => 1 << 20,
@@ -63,6 +61,7 @@ impl Ours {
             .max_map_size(LARGE_MAP)
             .growth(Growth::Doubling)
             .durability(durability)
+            .flush_interval(Duration::from_secs(3600))
             .open()?;
         let keeper = Arc::new(Running(keeper));
         let table = keeper.0.blocking_database(work::DATABASE)?;
@@ -171,7 +170,7 @@ impl Updates for ByMethod {
         let keeper = self.0.keeper();
         if op.fail {
             let body = self.0.refusing(op);
-            return refused(keeper.try_update::<_, &'static str>(body).await);
+            return refused(keeper.try_update::<_, &'static str, _>(body).await);
         }
         committed(keeper.update(self.0.changing(op)).await)
     }

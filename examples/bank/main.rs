@@ -46,10 +46,10 @@ use crate::model::Bank;
 use crate::options::Options;
 
 /// The map of a new environment. Small, so that it grows before one's eyes.
-const MAP_SIZE: usize = 1 << 20;
+const MAP_SIZE: u64 = 1 << 20;
 
 /// Where growing ends. Nothing is taken from memory or disk before it is used.
-const MAX_MAP_SIZE: usize = 16 << 30;
+const MAX_MAP_SIZE: u64 = 16 << 30;
 
 /// How long requests that have begun may take when the service stops.
 const DRAIN_SECONDS: u64 = 10;

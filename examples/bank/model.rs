@@ -252,7 +252,7 @@ impl Bank {
     pub async fn account(&self, id: u64) -> Answer<Account> {
         let accounts = self.accounts.clone();
         self.keeper
-            .try_view::<_, BankError>(move |txn| {
+            .try_view::<_, BankError, _>(move |txn| {
                 let balance = accounts
                     .get(txn, &id)?
                     .ok_or(TxnError::Abort(BankError::UnknownAccount(id)))?;

@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
@@ -66,9 +65,7 @@ impl From<DurabilityOption> for Durability {
         match option {
             DurabilityOption::Full => Durability::Full,
             DurabilityOption::NoMetaSync => Durability::NoMetaSync,
-            DurabilityOption::NoSync => Durability::NoSync {
-                flush_interval: Duration::from_secs(1),
-            },
+            DurabilityOption::NoSync => Durability::NoSync,
         }
     }
 }

@@ -137,7 +137,11 @@ impl Handler<Recover> for Environment {
 impl Handler<ClearDatabase> for Environment {
     type Result = ResponseFuture<Result<u64, DatabaseError>>;
 
-    fn handle(&mut self, ClearDatabase(name): ClearDatabase, _: &mut Self::Context) -> Self::Result {
+    fn handle(
+        &mut self,
+        ClearDatabase(name): ClearDatabase,
+        _: &mut Self::Context,
+    ) -> Self::Result {
         let core = self.core();
         Box::pin(async move { core.clear(name).await })
     }

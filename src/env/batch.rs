@@ -7,7 +7,6 @@
 //! answered is forgotten.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use heed::{Env, MdbError};

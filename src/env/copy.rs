@@ -10,7 +10,7 @@ use heed::CompactionOption;
 use tokio::sync::oneshot;
 
 use crate::env::core::Core;
-use crate::env::gate::Shut;
+use crate::env::gate::{Entry, Shut};
 use crate::env::shared::Shared;
 use crate::error::{EnvError, Site, StorageError, TxnError};
 
@@ -24,7 +24,7 @@ impl Core {
         compact: bool,
         site: Site,
     ) -> Result<u64, EnvError> {
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(Entry::New) {
             return Err(error.into());
         }
         self.grow_ahead().await?;
@@ -48,7 +48,7 @@ fn copy(shared: &Shared, folder: &Path, compact: bool, site: Site) -> Result<u64
     let until = crate::clock::far(Instant::now(), shared.config.deadline());
     let name: Arc<str> = format!("copy to {}", folder.display()).into();
     let entered = loop {
-        match shared.gate.enter(shared.id, site, Some(&name)) {
+        match shared.gate.enter(shared.id, site, Some(&name), Entry::New) {
             Ok(entered) => break entered,
             Err(Shut::Changing) => {
                 let opened = shared.clock.until(until, shared.gate.opened());

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::env::gate::{Entry, Shut};
 use crate::env::job::{Answer, Ask, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob, Waiting};
 use crate::env::poison::{Listener, Poison};
 use crate::env::registry::OpenSpec;
@@ -176,18 +177,18 @@ impl Core {
                     return false;
                 };
                 shared.clear_stale_readers();
-                shared.gate.shut() != Some(crate::env::gate::Shut::Closing)
+                shared.gate.shut(Entry::Admitted) != Some(Shut::Closing)
             });
         }
         Ok(core)
     }
 
     /// Why a transaction that begins on this thread would wait for itself (I14), or cannot begin at all.
-    pub(crate) fn refusal(&self) -> Option<TxnError> {
+    pub(crate) fn refusal(&self, entry: Entry) -> Option<TxnError> {
         if let Some((outer, outer_site)) = inside::inside(self.shared.id) {
             return Some(TxnError::NestedTransaction { outer, outer_site });
         }
-        self.shared.refusal()
+        self.shared.refusal(entry)
     }
 
     /// Has the writer run a body; answers when its commit has returned.
@@ -200,7 +201,7 @@ impl Core {
         T: Send + 'static,
         E: Send + 'static,
     {
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(ask.entry()) {
             return Err(error);
         }
         let (job, answer) = Typed::new(body);
@@ -232,7 +233,7 @@ impl Core {
         T: Send + 'static,
         E: Send + 'static,
     {
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(ask.entry()) {
             return Err(error);
         }
         Counters::add(&self.shared.counters.views_shipped, 1);
@@ -276,7 +277,7 @@ impl Core {
             return Err(TxnError::NestedTransaction { outer, outer_site });
         }
         let mut result = None;
-        let tried = try_view(shared, site, &name, |txn| {
+        let tried = try_view(shared, site, &name, Entry::New, |txn| {
             result = Some(super::job::guarded(site, || body(txn)));
         });
         let tried = match (tried, result) {
@@ -334,7 +335,7 @@ impl Core {
                 return Err(TxnError::NestedTransaction { outer, outer_site });
             }
             let mut result = None;
-            tried = try_view(shared, site, &name, |txn| {
+            tried = try_view(shared, site, &name, Entry::New, |txn| {
                 result = Some(super::job::guarded(site, || body(txn)));
             });
             if let Some(result) = result {
@@ -359,7 +360,7 @@ impl Core {
         {
             return Err(DatabaseError::BadName { len: name.len() });
         }
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(Entry::New) {
             return Err(error.into());
         }
         let find = || {
@@ -417,7 +418,7 @@ impl Core {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
     ) -> Result<T, E> {
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(Entry::New) {
             return Err(error.into());
         }
         let (reply, answer) = oneshot::channel();
@@ -447,10 +448,7 @@ impl Core {
             return Ok(());
         };
         // The queue has room for it, unless somebody fills it with commands; then the writer takes them first.
-        let _ = self
-            .shared
-            .commands
-            .send_deadline(Command::Stop, deadline);
+        let _ = self.shared.commands.send_deadline(Command::Stop, deadline);
         let outcome = join(writer, deadline).map_err(|()| match self.shared.running_now() {
             Some(running) => ShutdownError::BodyRunsOn {
                 name: running.name,
@@ -550,12 +548,12 @@ fn open_error(folder: &Path, source: heed::Error) -> OpenError {
     let path = folder.to_owned();
     match source {
         heed::Error::EnvAlreadyOpened => OpenError::AlreadyOpen { path },
-        heed::Error::Mdb(
-            MdbError::Invalid | MdbError::VersionMismatch | MdbError::Corrupted,
-        ) => OpenError::NotLmdb {
-            path: path.join("data.mdb"),
-            source,
-        },
+        heed::Error::Mdb(MdbError::Invalid | MdbError::VersionMismatch | MdbError::Corrupted) => {
+            OpenError::NotLmdb {
+                path: path.join("data.mdb"),
+                source,
+            }
+        }
         heed::Error::Io(source) => OpenError::Folder { path, source },
         source => OpenError::Lmdb { path, source },
     }

@@ -12,7 +12,7 @@ use heed::{
 
 use crate::env::EnvId;
 use crate::env::registry::{DbId, Found, Raw};
-use crate::env::transaction::{Readable, Sealed, WriteTxn};
+use crate::env::transaction::{Readable, WriteTxn};
 use crate::error::DbError;
 
 /// A database of the environment, with its codecs `KC` and `DC` and the order `C` of its keys.

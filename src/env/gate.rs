@@ -28,14 +28,24 @@ pub(crate) enum Shut {
     Changing,
     /// A fatal error; open again after recovery.
     Poisoned,
-    /// For good.
+    /// For good; or, while what was admitted is finished, for everybody else.
     Closing,
+}
+
+/// Who wants to enter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Somebody new.
+    New,
+    /// Somebody who was admitted before the keeper began to shut down.
+    Admitted,
 }
 
 const OPEN: u32 = 0;
 const CHANGING: u32 = 1;
 const POISONED: u32 = 2;
 const CLOSING: u32 = 4;
+const DRAINING: u32 = 8;
 
 /// A transaction that is inside the gate, as diagnostics name it.
 #[derive(Debug, Clone)]
@@ -164,6 +174,7 @@ impl Gate {
         env: EnvId,
         site: &'static Location<'static>,
         name: Option<&Arc<str>>,
+        entry: Entry,
     ) -> Result<Entered<'_>, Shut> {
         let seat = self.seat(env);
         let slot = &seat.slot;
@@ -182,17 +193,17 @@ impl Gate {
         state.entries.store(entries + 1, Ordering::Relaxed);
         state.inside.swap(1, Ordering::SeqCst);
         let shut = self.shut.load(Ordering::SeqCst);
-        if shut == OPEN {
+        if shut == OPEN || (shut == DRAINING && entry == Entry::Admitted) {
             return Ok(Entered { gate: self, seat });
         }
         state.entries.store(entries, Ordering::Relaxed);
         drop(Entered { gate: self, seat });
-        Err(why(shut).unwrap_or(Shut::Changing))
+        Err(why(shut, entry).unwrap_or(Shut::Changing))
     }
 
     /// Why the gate is shut, if it is.
-    pub(crate) fn shut(&self) -> Option<Shut> {
-        why(self.shut.load(Ordering::SeqCst))
+    pub(crate) fn shut(&self, entry: Entry) -> Option<Shut> {
+        why(self.shut.load(Ordering::SeqCst), entry)
     }
 
     /// Ends when the gate is not shut for a change any more (it may be poisoned or closing then).
@@ -208,7 +219,7 @@ impl Gate {
         loop {
             let mut notified = std::pin::pin!(self.reopened.notified());
             notified.as_mut().enable();
-            if self.shut() != Some(Shut::Changing) {
+            if self.shut(Entry::Admitted) != Some(Shut::Changing) {
                 return;
             }
             notified.await;
@@ -266,6 +277,12 @@ impl Gate {
     /// Ends [`Gate::poison`].
     pub(crate) fn heal(&self) {
         self.clear(POISONED);
+    }
+
+    /// Keeps everybody out who was not admitted before.
+    pub(crate) fn drain(&self) {
+        self.set(DRAINING);
+        self.reopened.notify_waiters();
     }
 
     /// Keeps everybody out for good; who is inside stays.
@@ -380,8 +397,8 @@ impl Gate {
     }
 }
 
-fn why(shut: u32) -> Option<Shut> {
-    if shut & CLOSING != 0 {
+fn why(shut: u32, entry: Entry) -> Option<Shut> {
+    if shut & CLOSING != 0 || (shut & DRAINING != 0 && entry == Entry::New) {
         Some(Shut::Closing)
     } else if shut & POISONED != 0 {
         Some(Shut::Poisoned)
@@ -488,7 +505,9 @@ mod tests {
         let other = Arc::clone(&gate);
         let view = thread::spawn(move || {
             let name: Arc<str> = "report".into();
-            let entered = other.enter(ENV, Location::caller(), Some(&name)).unwrap();
+            let entered = other
+                .enter(ENV, Location::caller(), Some(&name), Entry::New)
+                .unwrap();
             inside.send(()).unwrap();
             may_leave.recv().unwrap();
             drop(entered);
@@ -501,18 +520,26 @@ mod tests {
         assert_eq!(in_the_way.len(), 1);
         assert_eq!(in_the_way[0].name.as_deref(), Some("report"));
         assert!(in_the_way[0].site.file().ends_with("gate.rs"));
-        assert!(gate.shut().is_none(), "the gate is open again on expiry");
+        assert!(
+            gate.shut(Entry::New).is_none(),
+            "the gate is open again on expiry"
+        );
         assert!(gate.try_close().is_none());
 
         leave.send(()).unwrap();
-        let closed = gate.close(Instant::now() + Duration::from_secs(10)).unwrap();
+        let closed = gate
+            .close(Instant::now() + Duration::from_secs(10))
+            .unwrap();
         view.join().unwrap();
         assert_eq!(
-            gate.enter(ENV, Location::caller(), None).err(),
+            gate.enter(ENV, Location::caller(), None, Entry::New).err(),
             Some(Shut::Changing)
         );
         drop(closed);
-        assert!(gate.enter(ENV, Location::caller(), None).is_ok());
+        assert!(
+            gate.enter(ENV, Location::caller(), None, Entry::New)
+                .is_ok()
+        );
     }
 
     #[test]
@@ -526,7 +553,8 @@ mod tests {
                     (Arc::clone(&gate), Arc::clone(&readers), Arc::clone(&stop));
                 thread::spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
-                        if let Ok(_entered) = gate.enter(ENV, Location::caller(), None) {
+                        if let Ok(_entered) = gate.enter(ENV, Location::caller(), None, Entry::New)
+                        {
                             readers.fetch_add(1, Ordering::SeqCst);
                             std::hint::spin_loop();
                             readers.fetch_sub(1, Ordering::SeqCst);
@@ -536,7 +564,9 @@ mod tests {
             })
             .collect();
         for _ in 0..20_000 {
-            let closed = gate.close(Instant::now() + Duration::from_secs(30)).unwrap();
+            let closed = gate
+                .close(Instant::now() + Duration::from_secs(30))
+                .unwrap();
             assert_eq!(readers.load(Ordering::SeqCst), 0);
             drop(closed);
         }
@@ -551,7 +581,7 @@ mod tests {
         let gate = Arc::new(Gate::new());
         for _ in 0..100 {
             let gate = Arc::clone(&gate);
-            thread::spawn(move || drop(gate.enter(ENV, Location::caller(), None)))
+            thread::spawn(move || drop(gate.enter(ENV, Location::caller(), None, Entry::New)))
                 .join()
                 .unwrap();
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::config::Durability;
+use crate::env::gate::Entry;
 use crate::env::transaction::{ReadTxn, WriteTxn};
 use crate::error::{Name, Site, Stage, TxnError};
 
@@ -126,6 +127,15 @@ impl Ask {
             attempts_before: 0,
             trace: tracing::Span::none(),
             permit: None,
+        }
+    }
+
+    /// Whoever has a place among the transactions in flight may still finish while the keeper shuts down.
+    pub(crate) fn entry(&self) -> Entry {
+        if self.permit.is_some() {
+            Entry::Admitted
+        } else {
+            Entry::New
         }
     }
 }

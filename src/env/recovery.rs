@@ -68,7 +68,10 @@ pub(super) fn recover(writer: &mut Writer) -> Result<(), EnvError> {
 fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
     // Views that run on keep the map; everybody else is answered while they do.
     let closed = loop {
-        match shared.gate.close(Instant::now() + Duration::from_millis(50)) {
+        match shared
+            .gate
+            .close(Instant::now() + Duration::from_millis(50))
+        {
             Ok(closed) => break closed,
             Err(_) => writer.refuse_queued(),
         }
@@ -79,8 +82,8 @@ fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
     drop_env(shared);
     let failed = |doing| move |error| EnvError::from(StorageError::new(doing, error));
     let map_size = shared.map_size.load(Ordering::Acquire);
-    let env = raw::open(&shared.path, &plan(&shared.config, map_size))
-        .map_err(failed("opening anew"))?;
+    let env =
+        raw::open(&shared.path, &plan(&shared.config, map_size)).map_err(failed("opening anew"))?;
     check(&env).map_err(failed("checking"))?;
     shared
         .registry

@@ -168,7 +168,7 @@ fn empty_typed<C: Comparator + 'static>(
 }
 
 /// See the module.
-pub(crate) struct Registry {
+pub struct Registry {
     /// Grows when handles become invalid: a deletion, a recovery. Changes only while the gate is shut and empty.
     epoch: AtomicU64,
     /// How many databases were ever opened.
@@ -376,13 +376,6 @@ impl Registry {
         }
         self.epoch.fetch_add(1, Ordering::AcqRel);
         Ok(())
-    }
-
-    /// The names that are open.
-    pub(crate) fn names(&self) -> Vec<Option<Arc<str>>> {
-        let mut names: Vec<_> = self.tables.lock().ids.keys().cloned().collect();
-        names.sort();
-        names
     }
 
     /// How many named databases are open.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::env::gate::{Closed, Gate, Shut};
+use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::job::{Ask, UpdateJob, ViewJob, Waiting};
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
@@ -174,11 +174,11 @@ impl Shared {
     }
 
     /// Why nothing can be begun, if so. A gate that is shut for a change of the map is not a reason: that is waited for.
-    pub(crate) fn refusal(&self) -> Option<TxnError> {
+    pub(crate) fn refusal(&self, entry: Entry) -> Option<TxnError> {
         if self.forked() {
             return Some(TxnError::Forked);
         }
-        match self.gate.shut()? {
+        match self.gate.shut(entry)? {
             Shut::Changing => None,
             Shut::Poisoned => Some(self.recovery_needed()),
             Shut::Closing => Some(TxnError::ShuttingDown),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::env::core::Core;
+use crate::env::gate::Entry;
 use crate::env::inside::BodyKind;
 use crate::env::transaction::Sealed;
 use crate::env::view::{Tried, try_view};
@@ -19,6 +20,8 @@ use crate::error::{Site, TxnError, body_name};
 pub struct EnvStats {
     /// The folder.
     pub path: PathBuf,
+    /// Why LMDB could not be asked (recovery, shutdown); then the figures that only LMDB knows are 0.
+    pub unreadable: Option<String>,
     /// The size of the map.
     pub map_size: u64,
     /// The largest size that the map may have.
@@ -113,6 +116,7 @@ pub struct DatabaseStats {
 }
 
 /// What LMDB says of the environment, without the address of the map, which belongs to nobody outside the gate.
+#[derive(Default)]
 struct EnvFacts {
     map_size: u64,
     pages: u64,
@@ -141,10 +145,27 @@ fn milliseconds(span: Duration) -> u64 {
 }
 
 impl Core {
+    /// The statistics also when the environment cannot be looked at: then without what only LMDB knows.
+    pub(crate) async fn stats_in_any_case(&self, site: Site) -> EnvStats {
+        match self.stats(site).await {
+            Ok(stats) => stats,
+            Err(error) => {
+                let facts = EnvFacts {
+                    map_size: self.shared.map_size.load(Ordering::Acquire),
+                    ..EnvFacts::default()
+                };
+                EnvStats {
+                    unreadable: Some(error.to_string()),
+                    ..self.assemble(&facts, Vec::new(), site)
+                }
+            }
+        }
+    }
+
     /// Collects the statistics; waits while the map changes.
     pub(crate) async fn stats(&self, site: Site) -> Result<EnvStats, TxnError> {
         let shared = &self.shared;
-        if let Some(error) = self.refusal() {
+        if let Some(error) = self.refusal(Entry::New) {
             return Err(error);
         }
         let mut wait = true;
@@ -152,12 +173,10 @@ impl Core {
             let mut databases = Vec::new();
             let mut info = None;
             // Also the environment's own figures are read inside: a change of the map would pull it away (I1).
-            let tried = try_view(shared, site, &None, |txn| {
+            let tried = try_view(shared, site, &None, Entry::New, |txn| {
                 databases = shared.registry.stats(txn.ro());
                 let env = shared.env.load();
-                info = env
-                    .as_ref()
-                    .map(|env| EnvFacts::of(env));
+                info = env.as_ref().map(|env| EnvFacts::of(env));
             });
             match tried {
                 Tried::Ran => {}
@@ -205,6 +224,7 @@ impl Core {
         metrics::counter!("lockkeeper_views_total").absolute(views_begun);
         EnvStats {
             path: shared.path.clone(),
+            unreadable: None,
             map_size: facts.map_size,
             max_map_size: shared.config.max_map_size(),
             used_bytes: facts.pages * page_size,

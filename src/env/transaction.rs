@@ -11,13 +11,13 @@ use crate::env::EnvId;
 
 /// What a database handle has to know of the transaction it is used in.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scope {
-    pub env: EnvId,
+pub struct Scope {
+    pub(crate) env: EnvId,
     /// Grows with each deletion of a database and each recovery: handles of the same epoch need no look-up.
-    pub epoch: u64,
+    pub(crate) epoch: u64,
     /// The number of databases that had been opened when the transaction began.
-    pub opened: u64,
-    pub max_key: usize,
+    pub(crate) opened: u64,
+    pub(crate) max_key: usize,
 }
 
 mod sealed {
@@ -190,10 +190,6 @@ impl<'e> WriteTxn<'e> {
 
     pub(crate) fn abort(self) {
         self.txn.abort();
-    }
-
-    pub(crate) fn id(&self) -> usize {
-        self.txn.id()
     }
 }
 

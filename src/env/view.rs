@@ -9,7 +9,7 @@ use heed::MdbError;
 use tokio::sync::oneshot;
 
 use crate::clock::block_on;
-use crate::env::gate::Shut;
+use crate::env::gate::{Entry, Shut};
 use crate::env::growth::{Adopt, AdoptCounter};
 use crate::env::inside::{BodyKind, Inside};
 use crate::env::shared::{Command, Shared, ViewTask};
@@ -35,12 +35,13 @@ pub(crate) fn try_view(
     shared: &Shared,
     site: Site,
     name: &Name,
+    entry: Entry,
     body: impl FnOnce(&ReadTxn<'_>),
 ) -> Tried {
     if shared.forked() {
         return Tried::Refused(TxnError::Forked);
     }
-    let entered = match shared.gate.enter(shared.id, site, name.as_ref()) {
+    let entered = match shared.gate.enter(shared.id, site, name.as_ref(), entry) {
         Ok(entered) => entered,
         Err(Shut::Changing) => return Tried::Changing,
         Err(Shut::Poisoned) => return Tried::Refused(shared.recovery_needed()),
@@ -80,7 +81,7 @@ fn broken(shared: &Shared, doing: &'static str, error: heed::Error) -> TxnError 
 /// A body answered an error: if it is one that the environment cannot go on after, everybody is told.
 #[cold]
 pub(crate) fn inspect<E>(shared: &Shared, error: &TxnError<E>) {
-    let (TxnError::Database(crate::error::DbError::Heed(error))) = error else {
+    let TxnError::Database(crate::error::DbError::Heed(error)) = error else {
         return;
     };
     if is_fatal(error)
@@ -158,7 +159,13 @@ fn random_unit() -> f64 {
 /// A reader thread: runs views that were sent to it, one after the other, until it is told to end.
 pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTask>>) {
     // Claims this thread's reader slot while there are some.
-    let _ = try_view(shared, std::panic::Location::caller(), &None, |_| {});
+    let _ = try_view(
+        shared,
+        std::panic::Location::caller(),
+        &None,
+        Entry::New,
+        |_| {},
+    );
     while let Ok(Some(task)) = tasks.recv() {
         let ViewTask { ask, mut job } = task;
         if !ask.ticket.start() {
@@ -170,7 +177,9 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
             if ask.ticket.given_up() {
                 break None;
             }
-            let tried = try_view(shared, ask.site, &ask.name, |txn| job.run(txn, ask.site));
+            let tried = try_view(shared, ask.site, &ask.name, ask.entry(), |txn| {
+                job.run(txn, ask.site);
+            });
             match tried {
                 Tried::Ran => break None,
                 Tried::Changing => {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use heed::{Env, MdbError};
 use tokio::sync::oneshot;
 
+use crate::backoff::RetryRng;
+use crate::config::page_size;
 use crate::config::{Durability, OnFatal};
 use crate::env::gate::{Closed, Occupant};
 use crate::env::gather::{Gather, Grouping};
@@ -20,8 +22,6 @@ use crate::env::registry::OpenSpec;
 use crate::env::shared::{Command, Counters, Shared, UpdateTask};
 use crate::env::{raw, recovery};
 use crate::error::{DatabaseError, EnvError, MapBusy, StorageError, TxnError};
-use crate::backoff::RetryRng;
-use crate::config::page_size;
 
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -49,15 +49,21 @@ pub(super) enum Change {
 
 /// Why the map stays as it is.
 #[derive(Clone)]
-pub(super) enum Refusal {
-    Full { size: u64, max: u64 },
-    Busy { views: Vec<Occupant>, waited: Duration },
+pub(crate) enum Refusal {
+    Full {
+        size: u64,
+        max: u64,
+    },
+    Busy {
+        views: Vec<Occupant>,
+        waited: Duration,
+    },
     Failed(StorageError),
 }
 
 impl Refusal {
     /// The error of the update, or of the explicit change (`None`), that needed it.
-    pub(super) fn error(self, update: Option<String>) -> TxnError {
+    pub(crate) fn error(self, update: Option<String>) -> TxnError {
         match self {
             Self::Full { size, max } => TxnError::EnvironmentFull { size, max },
             Self::Busy { views, waited } => TxnError::MapBusy(MapBusy {
@@ -118,8 +124,7 @@ impl Writer {
         if let Some(command) = self.waiting.pop_front() {
             return Some(command);
         }
-        if self.shared.poison.event().is_some()
-            && self.shared.config.on_fatal() == OnFatal::Recover
+        if self.shared.poison.event().is_some() && self.shared.config.on_fatal() == OnFatal::Recover
         {
             // What failed a moment ago may work now: the disk is there again, the last view has ended.
             return match self.commands.recv_timeout(RECOVERY_RETRY) {
@@ -573,7 +578,8 @@ impl Writer {
 
     fn change_closed(&mut self, env: &Env, bytes: u64, closed: &Closed<'_>) -> Change {
         let from = self.shared.map_size.load(Ordering::Acquire);
-        let span = tracing::info_span!(target: "lockkeeper", "resize", from, to = tracing::field::Empty);
+        let span =
+            tracing::info_span!(target: "lockkeeper", "resize", from, to = tracing::field::Empty);
         let _entered = span.enter();
         let Ok(size) = usize::try_from(bytes) else {
             return Change::Refused(Refusal::Full {

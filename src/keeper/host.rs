@@ -20,7 +20,10 @@ pub(super) struct Host {
 
 impl Host {
     /// Starts the actors in a `System` of their own, on threads of their own.
-    pub(super) fn own(runtime: &Arc<Runtime>, locks: &Locks) -> Result<(Self, Addresses), OpenError> {
+    pub(super) fn own(
+        runtime: &Arc<Runtime>,
+        locks: &Locks,
+    ) -> Result<(Self, Addresses), OpenError> {
         let (started, has_started) = mpsc::channel();
         let (runtime, locks) = (Arc::clone(runtime), locks.clone());
         let thread = thread::Builder::new()

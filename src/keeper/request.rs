@@ -7,6 +7,7 @@ use std::time::Instant;
 use actix::Message;
 
 use super::Keeper;
+use crate::env::gate::Entry;
 use crate::error::{DatabaseError, EnvError, TxnError};
 use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
@@ -17,23 +18,17 @@ use crate::messages::supervisor::RunTxn;
 /// A message that [`Keeper::send`] takes.
 pub trait Request: Message<Result: Send> + Send + 'static {
     /// Sends it to the actor that it is for.
-    fn send_to(
-        self,
-        keeper: &Keeper,
-    ) -> impl Future<Output = Self::Result> + Send + use<Self>;
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<Self>;
 }
 
 impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
-    fn send_to(
-        mut self,
-        keeper: &Keeper,
-    ) -> impl Future<Output = Self::Result> + Send + use<T, E> {
+    fn send_to(mut self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<T, E> {
         self.options.sent.get_or_insert_with(Instant::now);
         let runtime = Arc::clone(&keeper.inner.runtime);
         let supervisor = keeper.inner.addresses.supervisor.clone();
         async move {
             // Checked here, where the thread tells whether it is inside a body; the actor has another one.
-            if let Some(error) = runtime.env.refusal() {
+            if let Some(error) = runtime.env.refusal(Entry::New) {
                 return Err(error.widen());
             }
             // The mailbox is not the queue: a place among the transactions in flight comes first.
@@ -57,7 +52,7 @@ macro_rules! for_environment {
                 let environment = keeper.inner.addresses.environment.clone();
                 let runtime = Arc::clone(&keeper.inner.runtime);
                 async move {
-                    if let Some(nested @ TxnError::NestedTransaction { .. }) = runtime.env.refusal() {
+                    if let Some(nested @ TxnError::NestedTransaction { .. }) = runtime.env.refusal(Entry::New) {
                         #[allow(clippy::redundant_closure_call)]
                         return $gone(nested);
                     }

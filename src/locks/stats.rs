@@ -59,7 +59,7 @@ impl Default for Limits {
 }
 
 /// How much of something is in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Usage {
     /// In use now.
     pub now: usize,
@@ -79,6 +79,7 @@ impl Usage {
 /// What the lock table has done since it began, and what it holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
+#[derive(serde::Serialize)]
 pub struct LockStats {
     /// Requests granted, at once or after a wait; a repeated lock (reference count) counts too.
     pub grants: u64,

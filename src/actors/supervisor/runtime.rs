@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::actors::lock_table::{Locker, Locks};
 use crate::config::{Durability, WhenFull};
+use crate::env::gate::Entry;
 use crate::env::{Answer, Ask, Core, Held, random_seed};
 use crate::error::{Stage, TxnError};
-use crate::actors::lock_table::{Locker, Locks};
 use crate::locks::{Age, LockerSpec};
 use crate::messages::lock_table::{LockError, Wait};
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
@@ -76,6 +77,7 @@ impl Runtime {
 
     /// Nothing is admitted any more.
     pub(crate) fn close(&self) {
+        self.env.shared.gate.drain();
         self.permits.close();
     }
 
@@ -153,7 +155,12 @@ impl Runtime {
         E: Send + 'static,
     {
         let RunTxn { body, mut options } = txn;
-        if let Some(error) = self.env.refusal() {
+        let entry = if options.permit.is_some() {
+            Entry::Admitted
+        } else {
+            Entry::New
+        };
+        if let Some(error) = self.env.refusal(entry) {
             return Err(error.widen());
         }
         let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
@@ -208,7 +215,8 @@ impl Runtime {
             if body.is_none() {
                 return Err(error);
             }
-            self.stand_back(error, &mut attempts, deadline, span).await?;
+            self.stand_back(error, &mut attempts, deadline, span)
+                .await?;
         }
     }
 
@@ -255,7 +263,9 @@ impl Runtime {
             options.locks.sort();
             // The strongest of those for one object is enough; taken first, it needs no upgrade.
             options.locks.reverse();
-            options.locks.dedup_by(|weaker, stronger| weaker.0 == stronger.0);
+            options
+                .locks
+                .dedup_by(|weaker, stronger| weaker.0 == stronger.0);
             options.locks.reverse();
         }
         let locker = table
