@@ -268,8 +268,13 @@ impl Keeper {
         let runtime = Arc::clone(&self.inner.runtime);
         let site = Location::caller();
         async move {
-            let span = runtime.env.shared.config.deadline();
-            runtime.env.view(site, None, span, body).await
+            match runtime.env.view_now(site, body) {
+                Ok(result) => result,
+                Err((tried, body)) => {
+                    let span = runtime.env.shared.config.deadline();
+                    runtime.env.view_slowly(tried, site, None, span, body).await
+                }
+            }
         }
     }
 
@@ -284,13 +289,15 @@ impl Keeper {
         F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
         T: Send + 'static,
     {
-        let span = self.config().deadline();
-        block_on(
-            self.inner
-                .runtime
-                .env
-                .view(Location::caller(), None, span, body),
-        )
+        let env = &self.inner.runtime.env;
+        let site = Location::caller();
+        match env.view_now(site, body) {
+            Ok(result) => result,
+            Err((tried, body)) => {
+                let span = self.config().deadline();
+                block_on(env.view_slowly(tried, site, None, span, body))
+            }
+        }
     }
 
     /// A typed handle of a named database, which is made if it is missing. Any time is a good time; a name that is open costs

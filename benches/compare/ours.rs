@@ -59,6 +59,8 @@ impl Ours {
             .path(dir)
             .map_size(map_size)
             .max_map_size(LARGE_MAP)
+            // As the peer by hand: each name that could be open costs every transaction a little.
+            .max_databases(1)
             .growth(Growth::Doubling)
             .durability(durability)
             .flush_interval(Duration::from_secs(3600))
@@ -77,7 +79,7 @@ impl Ours {
         &self,
         op: Op,
     ) -> impl FnMut(&mut WriteTxn<'_>) -> Result<bool, TxnError> + Send + 'static {
-        let table = self.table.clone();
+        let table = self.table;
         move |txn| change(&table, txn, op.key)
     }
 
@@ -87,7 +89,7 @@ impl Ours {
         op: Op,
     ) -> impl FnMut(&mut WriteTxn<'_>) -> Result<bool, TxnError<&'static str>> + Send + 'static
     {
-        let table = self.table.clone();
+        let table = self.table;
         move |txn| {
             change(&table, txn, op.key)?;
             Err(TxnError::Abort(REFUSED))
@@ -103,7 +105,7 @@ impl Ours {
     }
 
     fn total(&self) -> Result<u64, Failure> {
-        let table = self.table.clone();
+        let table = self.table;
         let total = self.keeper().blocking_view(move |txn| {
             let mut total = Some(0);
             for entry in table.iter(txn)? {
@@ -236,7 +238,7 @@ impl Stalls for ByMessage {
 impl Views for Ours {
     #[inline]
     fn view(&self, key: u64) -> Result<u64, Failure> {
-        let table = self.table.clone();
+        let table = self.table;
         let seen = self
             .keeper()
             .blocking_view(move |txn| Ok(views::look_at(table.get(txn, &key)?).ok()))?;
@@ -245,7 +247,7 @@ impl Views for Ours {
 
     #[inline]
     async fn view_async(&self, key: u64) -> Result<u64, Failure> {
-        let table = self.table.clone();
+        let table = self.table;
         let seen = self
             .keeper()
             .view(move |txn| Ok(views::look_at(table.get(txn, &key)?).ok()))
@@ -256,7 +258,7 @@ impl Views for Ours {
 
 impl Inserts for Ours {
     async fn insert(&self, first: u64) -> Result<(), Failure> {
-        let table = self.table.clone();
+        let table = self.table;
         let insert_all = move |txn: &mut WriteTxn<'_>| {
             for n in first..first + INSERTS {
                 table.put(txn, &scatter(n), &FRESH)?;
@@ -267,7 +269,7 @@ impl Inserts for Ours {
     }
 
     async fn finish(&self) -> Result<(u64, u64), Failure> {
-        let table = self.table.clone();
+        let table = self.table;
         let records = self.keeper().view(move |txn| Ok(table.len(txn)?)).await?;
         let resizes = self.keeper().stats().await.environment.map_resizes;
         Ok((records, resizes))

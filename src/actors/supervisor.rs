@@ -3,7 +3,9 @@
 mod runtime;
 
 use std::sync::Arc;
+use std::task::Poll;
 
+use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Context, Handler, ResponseFuture};
 
 use crate::error::TxnError;
@@ -28,10 +30,63 @@ impl Actor for Supervisor {
 }
 
 impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Supervisor {
-    type Result = ResponseFuture<Result<T, TxnError<E>>>;
+    type Result = Handed<T, E>;
 
     fn handle(&mut self, txn: RunTxn<T, E>, _: &mut Self::Context) -> Self::Result {
-        Box::pin(Arc::clone(&self.runtime).run(txn))
+        let runtime = Arc::clone(&self.runtime);
+        if runtime.is_direct(&txn) {
+            Handed::Direct(runtime, txn)
+        } else {
+            Handed::Supervised(Box::pin(runtime.run(txn)))
+        }
+    }
+}
+
+/// How a transaction that came as a message is answered.
+pub enum Handed<T, E> {
+    /// By the writer thread itself: there are no locks to take, no handlers to ask, and the sender keeps the deadline.
+    #[doc(hidden)]
+    Direct(#[doc(hidden)] Arc<Runtime>, #[doc(hidden)] RunTxn<T, E>),
+    /// By the supervisor's core, when the transaction has ended.
+    Supervised(ResponseFuture<Result<T, TxnError<E>>>),
+}
+
+impl<T: Send + 'static, E: Send + 'static> MessageResponse<Supervisor, RunTxn<T, E>>
+    for Handed<T, E>
+{
+    fn handle(
+        self,
+        _: &mut Context<Supervisor>,
+        sender: Option<OneshotSender<Result<T, TxnError<E>>>>,
+    ) {
+        match (self, sender) {
+            (Self::Direct(runtime, txn), Some(sender)) => runtime.run_direct(txn, sender),
+            // Sent with `do_send`: nobody keeps its deadline.
+            (Self::Direct(runtime, txn), None) => {
+                actix::spawn(async move { drop(runtime.run(txn).await) });
+            }
+            (Self::Supervised(future), Some(sender)) => {
+                actix::spawn(answer(future, sender));
+            }
+            (Self::Supervised(future), None) => {
+                actix::spawn(async move { drop(future.await) });
+            }
+        }
+    }
+}
+
+/// Answers, unless the sender goes away first: then the transaction is dropped where it stands, as with a method.
+async fn answer<T>(mut future: ResponseFuture<T>, mut sender: OneshotSender<T>) {
+    let ended = std::future::poll_fn(|cx| {
+        if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        sender.poll_closed(cx).map(|()| None)
+    })
+    .await;
+    if let Some(value) = ended {
+        // Gone in the meantime.
+        drop(sender.send(value));
     }
 }
 

@@ -13,7 +13,7 @@ use heed::{Env, MdbError};
 
 use crate::config::Durability;
 use crate::env::growth::AdoptCounter;
-use crate::env::inside::{BodyKind, Inside};
+use crate::env::inside::InsideUpdate;
 use crate::env::job::{Ask, Ran, UpdateJob};
 use crate::env::raw;
 use crate::env::shared::{Counters, Running, UpdateTask};
@@ -388,7 +388,7 @@ impl Writer {
         });
         txn.begin_body(item.ask.attempts_before + item.attempt, item.ask.deadline);
         let ran = {
-            let _inside = Inside::enter(self.shared.id, BodyKind::Update, item.ask.site);
+            let _inside = InsideUpdate::enter(self.shared.id, item.ask.site);
             let _trace = item.ask.trace.enter();
             item.job.run(txn, item.ask.site)
         };

@@ -57,7 +57,7 @@ fn copy(shared: &Shared, folder: &Path, compact: bool, site: Site) -> Result<u64
                 }
             }
             Err(Shut::Poisoned) => return Err(shared.recovery_needed().into()),
-            Err(Shut::Closing) => return Err(TxnError::ShuttingDown.into()),
+            Err(Shut::Closing | Shut::Inside(_)) => return Err(TxnError::ShuttingDown.into()),
         }
     };
     let env = shared

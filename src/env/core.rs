@@ -16,14 +16,16 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::gate::{Entry, Shut};
-use crate::env::job::{Answer, Ask, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob, Waiting};
+use crate::env::job::{
+    Answer, Ask, Reply, Ticket, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob, Waiting,
+};
 use crate::env::poison::{Listener, Poison};
 use crate::env::registry::OpenSpec;
 use crate::env::shared::{Command, Counters, Shared, SizeRequest, UpdateTask, ViewTask};
 use crate::env::transaction::ReadTxn;
 use crate::env::view::{Tried, Tries, inspect, reader, try_view};
 use crate::env::writer::Writer;
-use crate::env::{Db, EnvId, inside, raw, recovery};
+use crate::env::{Db, EnvId, raw, recovery};
 use crate::error::{
     DatabaseError, EnvError, Name, OpenError, ShutdownError, Site, Stage, TxnError,
 };
@@ -185,10 +187,7 @@ impl Core {
 
     /// Why a transaction that begins on this thread would wait for itself (I14), or cannot begin at all.
     pub(crate) fn refusal(&self, entry: Entry) -> Option<TxnError> {
-        if let Some((outer, outer_site)) = inside::inside(self.shared.id) {
-            return Some(TxnError::NestedTransaction { outer, outer_site });
-        }
-        self.shared.refusal(entry)
+        self.shared.nested().or_else(|| self.shared.refusal(entry))
     }
 
     /// Has the writer run a body; answers when its commit has returned.
@@ -201,26 +200,38 @@ impl Core {
         T: Send + 'static,
         E: Send + 'static,
     {
-        if let Some(error) = self.refusal(ask.entry()) {
-            return Err(error);
-        }
-        let (job, answer) = Typed::new(body);
+        let (reply, answer) = oneshot::channel();
         let wait = Wait::on(&ask, answer);
-        self.shared.counters.queued.fetch_add(1, Ordering::Relaxed);
-        let task = UpdateTask {
-            ask,
-            job: job as Box<dyn UpdateJob>,
-        };
-        if let Err(refused) = self.shared.commands.try_send(Command::Update(task)) {
-            self.shared.counters.queued.fetch_sub(1, Ordering::Relaxed);
-            return Err(match refused {
-                flume::TrySendError::Full(_) => TxnError::Overloaded {
-                    limit: self.shared.config.queue(),
-                },
-                flume::TrySendError::Disconnected(_) => TxnError::ShuttingDown,
-            });
-        }
+        self.submit(ask, Typed::new(body, Reply::Supervised(reply)))
+            .map_err(|(error, _)| error)?;
         wait.answer(&self.shared).await
+    }
+
+    /// Queues an update for the writer, or hands it back with the reason.
+    pub(crate) fn submit(
+        &self,
+        ask: Ask,
+        job: Box<dyn UpdateJob>,
+    ) -> Result<(), (TxnError, Box<dyn UpdateJob>)> {
+        if let Some(error) = self.refusal(ask.entry()) {
+            return Err((error, job));
+        }
+        let queued = &self.shared.counters.queued;
+        queued.fetch_add(1, Ordering::Relaxed);
+        let command = Command::Update(UpdateTask { ask, job });
+        let (error, command) = match self.shared.commands.try_send(command) {
+            Ok(()) => return Ok(()),
+            Err(flume::TrySendError::Full(command)) => {
+                let limit = self.shared.config.queue();
+                (TxnError::Overloaded { limit }, command)
+            }
+            Err(flume::TrySendError::Disconnected(command)) => (TxnError::ShuttingDown, command),
+        };
+        queued.fetch_sub(1, Ordering::Relaxed);
+        match command {
+            Command::Update(task) => Err((error, task.job)),
+            _ => unreachable!("an update was sent"),
+        }
     }
 
     /// Has a reader thread run a body.
@@ -237,7 +248,8 @@ impl Core {
             return Err(error);
         }
         Counters::add(&self.shared.counters.views_shipped, 1);
-        let (job, answer) = Typed::new(body);
+        let (reply, answer) = oneshot::channel();
+        let job = Typed::new(body, Reply::Supervised(reply));
         let wait = Wait::on(&ask, answer);
         let (deadline, span) = (ask.deadline, ask.span);
         let task = ViewTask {
@@ -259,40 +271,35 @@ impl Core {
         }
     }
 
-    /// Runs a body in place, on the thread that polls; waits without a thread while the map changes.
-    pub(crate) async fn view<T, E, F>(
+    /// Runs a body in place, on this thread, if that is possible right now; otherwise hands it back for
+    /// [`Core::view_slowly`].
+    #[inline]
+    pub(crate) fn view_now<T, E, F>(
         &self,
         site: Site,
-        name: Name,
-        span: Duration,
         mut body: F,
-    ) -> Result<T, TxnError<E>>
+    ) -> Result<Result<T, TxnError<E>>, (Tried, F)>
     where
-        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
-        T: Send + 'static,
-        E: Send + 'static,
+        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>>,
     {
         let shared = &*self.shared;
-        if let Some((outer, outer_site)) = inside::inside(shared.id) {
-            return Err(TxnError::NestedTransaction { outer, outer_site });
-        }
         let mut result = None;
-        let tried = try_view(shared, site, &name, Entry::New, |txn| {
+        let tried = try_view(shared, site, &None, Entry::New, |txn| {
             result = Some(super::job::guarded(site, || body(txn)));
         });
-        let tried = match (tried, result) {
-            (Tried::Ran, Some(Ok(value))) => return Ok(value),
-            (Tried::Ran, Some(Err(error))) => {
-                inspect(shared, &error);
-                return Err(error);
+        match (tried, result) {
+            (Tried::Ran, Some(result)) => {
+                if let Err(error) = &result {
+                    inspect(shared, error);
+                }
+                Ok(result)
             }
-            (tried, _) => tried,
-        };
-        self.view_slowly(tried, site, name, span, body).await
+            (tried, _) => Err((tried, body)),
+        }
     }
 
-    /// A view that could not run at the first try.
-    async fn view_slowly<T, E, F>(
+    /// A view that could not run at the first try: waits without a thread while the map changes.
+    pub(crate) async fn view_slowly<T, E, F>(
         &self,
         mut tried: Tried,
         site: Site,
@@ -330,9 +337,6 @@ impl Core {
                         .map_err(TxnError::widen)?;
                 }
                 Tried::Refused(error) => return Err(error.widen()),
-            }
-            if let Some((outer, outer_site)) = inside::inside(shared.id) {
-                return Err(TxnError::NestedTransaction { outer, outer_site });
             }
             let mut result = None;
             tried = try_view(shared, site, &name, Entry::New, |txn| {
@@ -580,24 +584,28 @@ fn first_look(env: &heed::Env, folder: &Path) -> Result<(), OpenError> {
 }
 
 /// A caller that waits for the answer to its transaction; going away, it gives up.
-struct Wait<T, E, B> {
-    ticket: Arc<super::job::Ticket>,
-    answer: oneshot::Receiver<Answer<T, E, B>>,
+pub(crate) struct Wait<A> {
+    ticket: Arc<Ticket>,
+    answer: A,
     deadline: Instant,
     span: Duration,
 }
 
-impl<T, E, B> Wait<T, E, B> {
-    fn on(ask: &Ask, answer: oneshot::Receiver<Answer<T, E, B>>) -> Self {
+impl<R, X, A: Future<Output = Result<R, X>> + Unpin> Wait<A> {
+    fn on(ask: &Ask, answer: A) -> Self {
+        Self::with(Arc::clone(&ask.ticket), ask.deadline, ask.span, answer)
+    }
+
+    pub(crate) fn with(ticket: Arc<Ticket>, deadline: Instant, span: Duration, answer: A) -> Self {
         Self {
-            ticket: Arc::clone(&ask.ticket),
+            ticket,
             answer,
-            deadline: ask.deadline,
-            span: ask.span,
+            deadline,
+            span,
         }
     }
 
-    async fn answer(mut self, shared: &Shared) -> Result<Answer<T, E, B>, TxnError> {
+    pub(crate) async fn answer(mut self, shared: &Shared) -> Result<R, TxnError> {
         match shared.clock.until(self.deadline, &mut self.answer).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(_)) => Err(TxnError::ShuttingDown),
@@ -609,7 +617,7 @@ impl<T, E, B> Wait<T, E, B> {
     }
 }
 
-impl<T, E, B> Drop for Wait<T, E, B> {
+impl<A> Drop for Wait<A> {
     fn drop(&mut self) {
         self.ticket.abandon();
     }

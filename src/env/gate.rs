@@ -28,6 +28,8 @@ pub(crate) enum Shut {
     Changing,
     /// A fatal error; open again after recovery.
     Poisoned,
+    /// This thread is inside already, since it was begun there.
+    Inside(&'static Location<'static>),
     /// For good; or, while what was admitted is finished, for everybody else.
     Closing,
 }
@@ -102,6 +104,15 @@ struct SlotState {
 }
 
 impl Slot {
+    fn site(&self) -> &'static Location<'static> {
+        sites::at(self.state.site.load(Ordering::Relaxed) & !NAMED)
+    }
+
+    fn name(&self) -> Option<Arc<str>> {
+        let named = self.state.site.load(Ordering::Relaxed) & NAMED != 0;
+        named.then(|| self.name.lock().clone()).flatten()
+    }
+
     fn key(&self) -> OccupantKey {
         OccupantKey {
             slot: std::ptr::from_ref(self).addr(),
@@ -167,7 +178,7 @@ impl Gate {
         }
     }
 
-    /// Enters, or says why not. The caller is not inside already (see `inside`).
+    /// Enters, or says why not.
     #[inline]
     pub(crate) fn enter(
         &self,
@@ -178,6 +189,9 @@ impl Gate {
     ) -> Result<Entered<'_>, Shut> {
         let seat = self.seat(env);
         let slot = &seat.slot;
+        if slot.state.inside.load(Ordering::Relaxed) != 0 {
+            return Err(Shut::Inside(slot.site()));
+        }
         if let Some(name) = name {
             *slot.name.lock() = Some(Arc::clone(name));
         } else if slot.state.site.load(Ordering::Relaxed) & NAMED != 0 {
@@ -204,6 +218,15 @@ impl Gate {
     /// Why the gate is shut, if it is.
     pub(crate) fn shut(&self, entry: Entry) -> Option<Shut> {
         why(self.shut.load(Ordering::SeqCst), entry)
+    }
+
+    /// The view that this thread is inside of, if any.
+    pub(crate) fn inside(&self, env: EnvId) -> Option<&'static Location<'static>> {
+        SEATS.with_borrow(|seats| {
+            let seat = seats.iter().find(|seat| seat.env == env)?;
+            let slot = &seat.slot;
+            (slot.state.inside.load(Ordering::Relaxed) != 0).then(|| slot.site())
+        })
     }
 
     /// Ends when the gate is not shut for a change any more (it may be poisoned or closing then).
@@ -300,12 +323,9 @@ impl Gate {
             .filter(|slot| slot.state.inside.load(Ordering::Acquire) == 1)
             .map(|slot| {
                 let since = Duration::from_millis(slot.state.since_ms.load(Ordering::Relaxed));
-                let site = slot.state.site.load(Ordering::Relaxed);
                 Occupant {
-                    name: (site & NAMED != 0)
-                        .then(|| slot.name.lock().clone())
-                        .flatten(),
-                    site: sites::at(site & !NAMED),
+                    name: slot.name(),
+                    site: slot.site(),
                     age: now.saturating_sub(since),
                     key: slot.key(),
                 }

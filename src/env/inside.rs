@@ -4,9 +4,9 @@
 //! that is begun while a body of the same keeper runs on this thread is refused, and the error names that body.
 
 use std::cell::RefCell;
-use std::panic::Location;
 
 use crate::env::EnvId;
+use crate::error::Site;
 
 /// What kind of body a thread is inside of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -28,32 +28,34 @@ impl std::fmt::Display for BodyKind {
 }
 
 thread_local! {
-    static INSIDE: RefCell<Vec<(EnvId, BodyKind, &'static Location<'static>)>> = const { RefCell::new(Vec::new()) };
+    /// The updates that this thread is inside of; a view is known by its thread's place in the gate.
+    static UPDATES: RefCell<Vec<(EnvId, Site)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Marks the thread as inside a body until it is dropped.
-pub(crate) struct Inside(());
+/// Marks the thread as inside the body of an update until it is dropped.
+pub(crate) struct InsideUpdate(());
 
-impl Inside {
-    pub(crate) fn enter(env: EnvId, kind: BodyKind, site: &'static Location<'static>) -> Self {
-        INSIDE.with_borrow_mut(|stack| stack.push((env, kind, site)));
+impl InsideUpdate {
+    pub(crate) fn enter(env: EnvId, site: Site) -> Self {
+        UPDATES.with_borrow_mut(|updates| updates.push((env, site)));
         Self(())
     }
 }
 
-impl Drop for Inside {
+impl Drop for InsideUpdate {
     fn drop(&mut self) {
-        INSIDE.with_borrow_mut(|stack| stack.pop());
+        UPDATES.with_borrow_mut(Vec::pop);
     }
 }
 
-/// The body of `env` that this thread is inside of, if any.
-pub(crate) fn inside(env: EnvId) -> Option<(BodyKind, &'static Location<'static>)> {
-    INSIDE.with_borrow(|stack| {
-        stack
+/// The update of `env` that this thread is inside of, if any.
+#[inline]
+pub(crate) fn update(env: EnvId) -> Option<Site> {
+    UPDATES.with_borrow(|updates| {
+        updates
             .iter()
             .rev()
-            .find(|(id, ..)| *id == env)
-            .map(|&(_, kind, site)| (kind, site))
+            .find(|(id, _)| *id == env)
+            .map(|&(_, site)| site)
     })
 }

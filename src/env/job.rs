@@ -173,24 +173,33 @@ pub(crate) struct Answer<T, E, B> {
 pub(crate) struct Typed<T, E, B> {
     body: B,
     result: Option<Result<T, TxnError<E>>>,
-    reply: oneshot::Sender<Answer<T, E, B>>,
+    reply: Reply<T, E, B>,
+}
+
+/// Where the answer goes.
+pub(crate) enum Reply<T, E, B> {
+    /// To whoever may try again with the body.
+    Supervised(oneshot::Sender<Answer<T, E, B>>),
+    /// Straight to the sender of a message.
+    Direct(oneshot::Sender<Result<T, TxnError<E>>>),
 }
 
 impl<T, E, B> Typed<T, E, B> {
-    pub(crate) fn new(body: B) -> (Box<Self>, oneshot::Receiver<Answer<T, E, B>>) {
-        let (reply, answer) = oneshot::channel();
-        let job = Box::new(Self {
+    pub(crate) fn new(body: B, reply: Reply<T, E, B>) -> Box<Self> {
+        Box::new(Self {
             body,
             result: None,
             reply,
-        });
-        (job, answer)
+        })
     }
 
     fn reply(self, result: Result<T, TxnError<E>>) {
         let Self { body, reply, .. } = self;
         // A caller that went away wants no answer.
-        let _ = reply.send(Answer { result, body });
+        match reply {
+            Reply::Supervised(reply) => drop(reply.send(Answer { result, body })),
+            Reply::Direct(reply) => drop(reply.send(result)),
+        }
     }
 }
 

@@ -21,11 +21,11 @@ mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use core::Core;
+pub(crate) use core::{Core, Wait};
 pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;
-pub(crate) use job::{Answer, Ask, Held, UpdateBody, ViewBody};
+pub(crate) use job::{Answer, Ask, Held, Reply, Ticket, Typed, UpdateBody, ViewBody};
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub(crate) use registry::{OpenSpec, Registry};

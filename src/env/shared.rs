@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
+use crate::env::inside::{self, BodyKind};
 use crate::env::job::{Ask, UpdateJob, ViewJob, Waiting};
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
@@ -182,7 +183,17 @@ impl Shared {
             Shut::Changing => None,
             Shut::Poisoned => Some(self.recovery_needed()),
             Shut::Closing => Some(TxnError::ShuttingDown),
+            Shut::Inside(_) => None,
         }
+    }
+
+    /// The body on this thread that something which is begun now would wait for (I14).
+    pub(crate) fn nested(&self) -> Option<TxnError> {
+        let (outer, outer_site) = match inside::update(self.id) {
+            Some(site) => (BodyKind::Update, site),
+            None => (BodyKind::View, self.gate.inside(self.id)?),
+        };
+        Some(TxnError::NestedTransaction { outer, outer_site })
     }
 
     /// The error of everybody who comes between a fatal error and the recovery.

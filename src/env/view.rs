@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use crate::clock::block_on;
 use crate::env::gate::{Entry, Shut};
 use crate::env::growth::{Adopt, AdoptCounter};
-use crate::env::inside::{BodyKind, Inside};
+use crate::env::inside::{self, BodyKind};
 use crate::env::shared::{Command, Shared, ViewTask};
 use crate::env::transaction::ReadTxn;
 use crate::env::writer::is_fatal;
@@ -41,11 +41,23 @@ pub(crate) fn try_view(
     if shared.forked() {
         return Tried::Refused(TxnError::Forked);
     }
+    if let Some(outer_site) = inside::update(shared.id) {
+        return Tried::Refused(TxnError::NestedTransaction {
+            outer: BodyKind::Update,
+            outer_site,
+        });
+    }
     let entered = match shared.gate.enter(shared.id, site, name.as_ref(), entry) {
         Ok(entered) => entered,
         Err(Shut::Changing) => return Tried::Changing,
         Err(Shut::Poisoned) => return Tried::Refused(shared.recovery_needed()),
         Err(Shut::Closing) => return Tried::Refused(TxnError::ShuttingDown),
+        Err(Shut::Inside(outer_site)) => {
+            return Tried::Refused(TxnError::NestedTransaction {
+                outer: BodyKind::View,
+                outer_site,
+            });
+        }
     };
     let env = shared.env.load();
     let Some(env) = env.as_ref() else {
@@ -60,9 +72,8 @@ pub(crate) fn try_view(
         Err(error) => return Tried::Refused(broken(shared, "beginning a view", error)),
     };
     let txn = ReadTxn::new(txn, scope, &shared.registry);
-    let inside = Inside::enter(shared.id, BodyKind::View, site);
     body(&txn);
-    drop((inside, txn, entered));
+    drop((txn, entered));
     Tried::Ran
 }
 

@@ -8,6 +8,7 @@ use actix::Message;
 
 use super::Keeper;
 use crate::env::gate::Entry;
+use crate::env::{Ticket, Wait};
 use crate::error::{DatabaseError, EnvError, TxnError};
 use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
@@ -37,10 +38,23 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
                 .await
                 .map_err(TxnError::widen)?;
             self.options.permit = Some(permit);
-            match supervisor.send(self).await {
-                Ok(answer) => answer,
-                Err(_) => Err(TxnError::ShuttingDown),
+            let ticket = Arc::new(Ticket::new());
+            self.options.ticket = Some(Arc::clone(&ticket));
+            let direct = runtime.is_direct(&self);
+            let started = Instant::now();
+            let (deadline, span) = runtime.deadline(&mut self.options);
+            let answer = supervisor.send(self);
+            if !direct {
+                return answer.await.unwrap_or_else(|_| Err(TxnError::ShuttingDown));
             }
+            let answer = std::pin::pin!(answer);
+            let wait = Wait::with(ticket, deadline, span, answer);
+            let outcome = match wait.answer(&runtime.env.shared).await {
+                Ok(outcome) => outcome,
+                Err(error) => Err(error.widen()),
+            };
+            runtime.count(&outcome, started);
+            outcome
         }
     }
 }

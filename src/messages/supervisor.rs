@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{Durability, WhenFull};
-use crate::env::{ReadTxn, UpdateBody, ViewBody, WriteTxn};
+use crate::env::{ReadTxn, Ticket, UpdateBody, ViewBody, WriteTxn};
 use crate::error::{Name, Site, TxnError};
 use crate::locks::{DEFAULT_PRIORITY, Mode, Object};
 use crate::txn::handler::{Handler, HandlerChain};
@@ -65,6 +65,8 @@ pub(crate) struct TxnOptions {
     pub sent: Option<Instant>,
     /// Its place among the transactions in flight, if it has one already.
     pub permit: Option<Arc<OwnedSemaphorePermit>>,
+    /// Set by a sender that keeps the deadline itself: the writer may then answer it directly.
+    pub ticket: Option<Arc<Ticket>>,
 }
 
 impl<T> RunTxn<T>
@@ -130,6 +132,7 @@ impl<T, E> RunTxn<T, E> {
                 handlers: HandlerChain::default(),
                 sent: None,
                 permit: None,
+                ticket: None,
             },
         }
     }

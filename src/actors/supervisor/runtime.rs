@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::actors::lock_table::{Locker, Locks};
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, random_seed};
+use crate::env::{Answer, Ask, Core, Held, Reply, Typed, random_seed};
 use crate::error::{Stage, TxnError};
 use crate::locks::{Age, LockerSpec};
 use crate::messages::lock_table::{LockError, Wait};
@@ -21,7 +21,7 @@ use crate::txn::handler::{HandlerChain, HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
 
 /// What runs transactions: an environment, perhaps a lock table, and the bound on what is in flight.
-pub(crate) struct Runtime {
+pub struct Runtime {
     pub(crate) env: Arc<Core>,
     pub(crate) locks: Option<Locks>,
     handlers: HandlerChain,
@@ -122,12 +122,50 @@ impl Runtime {
         }
     }
 
-    fn deadline(&self, options: &mut TxnOptions) -> (Instant, Duration) {
+    pub(crate) fn deadline(&self, options: &mut TxnOptions) -> (Instant, Duration) {
         let sent = *options.sent.get_or_insert_with(Instant::now);
         let span = options
             .deadline
             .unwrap_or(self.env.shared.config.deadline());
         (crate::clock::far(sent, span), span)
+    }
+
+    /// Whether there is nothing to supervise: no locks, no handlers, and the sender keeps the deadline.
+    pub(crate) fn is_direct<T, E>(&self, txn: &RunTxn<T, E>) -> bool {
+        let options = &txn.options;
+        matches!(txn.body, Body::Update(_))
+            && options.ticket.is_some()
+            && options.locks.is_empty()
+            && options.handlers.is_empty()
+            && self.handlers.is_empty()
+    }
+
+    /// Has the writer answer `sender` directly; see [`Runtime::is_direct`].
+    pub(crate) fn run_direct<T, E>(
+        &self,
+        txn: RunTxn<T, E>,
+        sender: oneshot::Sender<Result<T, TxnError<E>>>,
+    ) where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
+        let RunTxn { body, mut options } = txn;
+        let (deadline, span) = self.deadline(&mut options);
+        let (Body::Update(body), Some(ticket)) = (body, options.ticket.take()) else {
+            return;
+        };
+        let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
+        ask.durability = options.durability.map(for_one_transaction);
+        ask.permit = options.permit.take();
+        ask.ticket = ticket;
+        ask.trace = trace(&ask);
+        ask.trace.record("attempt", 1);
+        if let Err((error, job)) = self
+            .env
+            .submit(ask, Typed::new(body, Reply::Direct(sender)))
+        {
+            job.fail(error);
+        }
     }
 
     /// Runs a transaction to its end.
@@ -138,7 +176,13 @@ impl Runtime {
     {
         let started = Instant::now();
         let outcome = self.supervise(txn).await;
-        let (counter, label) = match &outcome {
+        self.count(&outcome, started);
+        outcome
+    }
+
+    /// Counts a transaction that is answered now.
+    pub(crate) fn count<T, E>(&self, outcome: &Result<T, TxnError<E>>, started: Instant) {
+        let (counter, label) = match outcome {
             Ok(_) => (&self.counters.committed, "committed"),
             Err(TxnError::Abort(_)) => (&self.counters.aborted, "aborted"),
             Err(_) => (&self.counters.failed, "failed"),
@@ -146,7 +190,6 @@ impl Runtime {
         counter.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("lockkeeper_transactions_total", "outcome" => label).increment(1);
         metrics::histogram!("lockkeeper_transaction_seconds").record(started.elapsed());
-        outcome
     }
 
     async fn supervise<T, E>(&self, txn: RunTxn<T, E>) -> Result<T, TxnError<E>>
@@ -165,16 +208,6 @@ impl Runtime {
         }
         let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
         let (deadline, span) = self.deadline(&mut options);
-        let trace = tracing::debug_span!(
-            target: "lockkeeper",
-            "transaction",
-            name = options.name.as_deref(),
-            site = %options.site,
-            attempt = tracing::field::Empty,
-            wait_us = tracing::field::Empty,
-            run_us = tracing::field::Empty,
-            commit_us = tracing::field::Empty,
-        );
         let mut attempts = Attempts::new(self, &options, span);
         let mut body = Some(body);
         loop {
@@ -182,7 +215,6 @@ impl Runtime {
                 return Err(TxnError::ShuttingDown);
             };
             attempts.number += 1;
-            trace.record("attempt", attempts.number);
             let ended = match self.take_locks(&mut options, &mut attempts, deadline).await {
                 Err(error) => Ended {
                     result: Err(error.widen()),
@@ -194,7 +226,8 @@ impl Runtime {
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
                     ask.permit = Some(Arc::clone(&permit));
-                    ask.trace = trace.clone();
+                    ask.trace = trace(&ask);
+                    ask.trace.record("attempt", attempts.number);
                     self.run_body(ask, current).await
                 }
             };
@@ -393,6 +426,20 @@ impl Runtime {
         clock.sleep_until(wake).await;
         Ok(())
     }
+}
+
+/// The span of one attempt.
+fn trace(ask: &Ask) -> tracing::Span {
+    tracing::debug_span!(
+        target: "lockkeeper",
+        "transaction",
+        name = ask.name.as_deref(),
+        site = %ask.site,
+        attempt = tracing::field::Empty,
+        wait_us = tracing::field::Empty,
+        run_us = tracing::field::Empty,
+        commit_us = tracing::field::Empty,
+    )
 }
 
 /// No-sync is a property of the environment; one transaction can at most leave out the flush of the meta page.
