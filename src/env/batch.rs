@@ -217,11 +217,11 @@ impl Writer {
         refused: Option<&Refusal>,
     ) -> Pass {
         let group = self.grouping.size(items.len());
-        let started = Instant::now();
+        let most = crate::clock::far(Instant::now(), self.shared.config.batch_time());
         let mut at = 0;
         while at < items.len() {
             // Bodies that take their time do not keep those before them from their commit.
-            if at > 0 && started.elapsed() > self.shared.config.batch_time() {
+            if at > 0 && self.body_began.is_some_and(|began| began > most) {
                 return Pass::Enough(at);
             }
             let Some(item) = items.get(at) else { break };
@@ -379,6 +379,7 @@ impl Writer {
             Counters::add(&self.shared.counters.bodies_rerun, 1);
         }
         let since = Instant::now();
+        self.body_began = Some(since);
         *self.shared.running.lock() = Some(Running {
             name: item.ask.name.clone(),
             site: item.ask.site,

@@ -35,6 +35,8 @@ pub(crate) struct Writer {
     blocked_by: Vec<Occupant>,
     unsynced_since: Option<Instant>,
     pub(super) meta_sync: bool,
+    /// When the last body began.
+    pub(super) body_began: Option<Instant>,
     stopping: bool,
     /// Who asked for a recovery while one was under way.
     pub(super) recovery_asked: Vec<oneshot::Sender<Result<(), EnvError>>>,
@@ -78,7 +80,11 @@ impl Refusal {
 
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, commands: flume::Receiver<Command>) -> Self {
-        let gather = Gather::new(shared.config.gather());
+        // Company is worth waiting for only where a commit waits for the disk.
+        let gather = Gather::new(match shared.config.durability() {
+            Durability::NoSync => Duration::ZERO,
+            _ => shared.config.gather(),
+        });
         let meta_sync = true;
         Self {
             shared,
@@ -90,6 +96,7 @@ impl Writer {
             blocked_by: Vec::new(),
             unsynced_since: None,
             meta_sync,
+            body_began: None,
             stopping: false,
             recovery_asked: Vec::new(),
             recovering: false,

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::actors::lock_table::{Locker, Locks};
-use crate::config::{Durability, WhenFull};
+use crate::config::{Config, Durability, WhenFull};
 use crate::env::gate::Entry;
 use crate::env::{Answer, Ask, Core, Held, Reply, Typed, random_seed};
 use crate::error::{Stage, TxnError};
-use crate::locks::{Age, LockerSpec};
+use crate::locks::{Age, LockerId, LockerSpec};
 use crate::messages::lock_table::{LockError, Wait};
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::{HandlerChain, HandlerContext, Outcome};
@@ -208,7 +208,8 @@ impl Runtime {
         }
         let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
         let (deadline, span) = self.deadline(&mut options);
-        let mut attempts = Attempts::new(self, &options, span);
+        let sent = *options.sent.get_or_insert_with(Instant::now);
+        let mut attempts = Attempts::new(sent, span);
         let mut body = Some(body);
         loop {
             let Some(current) = body.take() else {
@@ -248,7 +249,7 @@ impl Runtime {
             if body.is_none() {
                 return Err(error);
             }
-            self.stand_back(error, &mut attempts, deadline, span)
+            self.stand_back(error, &mut attempts, &options, deadline)
                 .await?;
         }
     }
@@ -344,7 +345,7 @@ impl Runtime {
         let context = attempts
             .context
             .get_or_insert_with(|| HandlerContext::new(options.name.clone(), options.site));
-        context.next_attempt(attempts.state.sent().elapsed());
+        context.next_attempt(attempts.sent.elapsed());
         let (kept, outcome) = match result {
             Ok(value) => (Some(Ok(value)), Outcome::Committed),
             Err(error) => match error.into_abort() {
@@ -373,16 +374,17 @@ impl Runtime {
         &self,
         error: TxnError<E>,
         attempts: &mut Attempts,
+        options: &TxnOptions,
         deadline: Instant,
-        span: Duration,
     ) -> Result<(), TxnError<E>> {
+        let span = attempts.span;
         let out_of_time = || TxnError::DeadlineExceeded {
             deadline: span,
             stage: Stage::BackedOff,
         };
+        let decision = attempts.decide(&self.env.shared.config, options);
         let loss = attempts.loss.take();
-        let outcome = loss.map_or(retry::Outcome::Final, retry::Outcome::Lost);
-        let after = match attempts.state.decide(Instant::now(), outcome) {
+        let after = match decision {
             Decision::Retry { after } => after,
             Decision::GiveUp(GiveUp::PassThrough) => return Err(error),
             Decision::GiveUp(GiveUp::DeadlineExceeded { .. }) => return Err(out_of_time()),
@@ -460,27 +462,23 @@ enum Handled<T, E> {
 
 /// What lasts over the attempts of one transaction.
 struct Attempts {
-    state: RetryState,
+    /// Made when the first attempt has failed: most do not.
+    state: Option<RetryState>,
+    sent: Instant,
     number: u32,
     span: Duration,
     /// Of the first attempt: a victim keeps its seniority.
     age: Option<Age>,
     loss: Option<Loss>,
-    older: Vec<crate::locks::LockerId>,
+    older: Vec<LockerId>,
     context: Option<HandlerContext>,
 }
 
 impl Attempts {
-    fn new(runtime: &Runtime, options: &TxnOptions, span: Duration) -> Self {
-        let config = &runtime.env.shared.config;
-        let policy = RetryPolicy {
-            budget: options.retries.unwrap_or(config.retries()),
-            backoff: config.retry_backoff(),
-            retry_timeouts: options.retry_timeouts.unwrap_or(config.retry_timeouts()),
-        };
-        let sent = options.sent.unwrap_or_else(Instant::now);
+    fn new(sent: Instant, span: Duration) -> Self {
         Self {
-            state: RetryState::new(policy, sent, span, random_seed()),
+            state: None,
+            sent,
             number: 0,
             span,
             age: None,
@@ -488,6 +486,22 @@ impl Attempts {
             older: Vec::new(),
             context: None,
         }
+    }
+
+    fn decide(&mut self, config: &Config, options: &TxnOptions) -> Decision {
+        let outcome = match self.loss {
+            Some(loss) => retry::Outcome::Lost(loss),
+            None => return Decision::GiveUp(GiveUp::PassThrough),
+        };
+        let state = self.state.get_or_insert_with(|| {
+            let policy = RetryPolicy {
+                budget: options.retries.unwrap_or(config.retries()),
+                backoff: config.retry_backoff(),
+                retry_timeouts: options.retry_timeouts.unwrap_or(config.retry_timeouts()),
+            };
+            RetryState::new(policy, self.sent, self.span, random_seed())
+        });
+        state.decide(Instant::now(), outcome)
     }
 
     fn lost(&mut self, error: &LockError) {
