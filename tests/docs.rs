@@ -1,10 +1,14 @@
-//! The pages under `docs/` name what is there: each metric, span and statistic of the library.
+//! What the README and the pages under `docs/` say: each metric, statistic and test that they name is there, and their
+//! advice works.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
-use lockkeeper::Keeper;
+use lockkeeper::heed::types::{Bytes, Str};
+use lockkeeper::{CopyTo, Keeper, ReadTxn};
 use serde_json::Value;
 
 fn page() -> String {
@@ -103,4 +107,60 @@ fn every_test_that_the_readme_names_is_there() {
             "there is no test {name}"
         );
     }
+}
+
+#[test]
+fn a_large_map_takes_no_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = Keeper::builder()
+        .path(folder.path())
+        .map_size(256 << 30)
+        .open()
+        .unwrap();
+    let db = keeper.blocking_database::<Str, Str>("names").unwrap();
+    keeper
+        .blocking_update(move |txn| Ok(db.put(txn, "one", "eins")?))
+        .unwrap();
+    let file = fs::metadata(folder.path().join("data.mdb")).unwrap();
+    let on_disk = file.blocks() * 512;
+    assert!(on_disk < 1 << 20, "{on_disk} bytes");
+}
+
+/// The guide's way to restore a copy, which is also its way to shrink a file.
+#[test]
+fn a_file_shrinks_when_a_compacting_copy_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, copy) = (folder.path().join("live"), folder.path().join("copy"));
+    let size = || fs::metadata(live.join("data.mdb")).unwrap().len();
+
+    let keeper = Keeper::open(&live).unwrap();
+    let db = keeper.blocking_database::<Str, Bytes>("values").unwrap();
+    keeper
+        .blocking_update(move |txn| {
+            db.put(txn, "kept", b"value")?;
+            Ok(db.put(txn, "large", &vec![1; 4 << 20])?)
+        })
+        .unwrap();
+    keeper
+        .blocking_update(move |txn| Ok(db.delete(txn, "large")?))
+        .unwrap();
+    assert!(size() > 4 << 20, "deleting made the file smaller");
+    let whole = keeper
+        .blocking_send(CopyTo::new(folder.path().join("whole")))
+        .unwrap();
+    assert!(whole > 4 << 20, "a plain copy leaves pages out");
+    keeper.blocking_send(CopyTo::new(&copy).compact()).unwrap();
+    keeper.blocking_shutdown(Duration::from_secs(10)).unwrap();
+
+    fs::rename(copy.join("data.mdb"), live.join("data.mdb")).unwrap();
+    fs::remove_file(live.join("lock.mdb")).unwrap();
+    assert!(size() < 1 << 20, "{} bytes", size());
+    let keeper = Keeper::open(&live).unwrap();
+    let db = keeper.blocking_database::<Str, Bytes>("values").unwrap();
+    let read = |key: &'static str| {
+        let value = move |txn: &ReadTxn<'_>| Ok(db.get(txn, key)?.map(<[u8]>::to_vec));
+        keeper.blocking_view(value).unwrap()
+    };
+    assert_eq!(read("kept").as_deref(), Some(&b"value"[..]));
+    assert_eq!(read("large"), None);
 }
