@@ -12,18 +12,18 @@ use lockkeeper::{CopyTo, Keeper, ReadTxn};
 use serde_json::Value;
 
 fn page() -> String {
-    fs::read_to_string("docs/observability.md").unwrap()
+    fs::read_to_string("docs/observability.md").expect("the page is there")
 }
 
 /// All of `src`.
 fn sources(folder: &Path) -> String {
     let mut all = String::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder of the crate") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             all += &sources(&path);
         } else if path.extension().is_some_and(|ending| ending == "rs") {
-            all += &fs::read_to_string(path).unwrap();
+            all += &fs::read_to_string(path).expect("a source file");
         }
     }
     all
