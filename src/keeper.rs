@@ -106,12 +106,21 @@ impl Keeper {
     /// Sends a message of this crate to the actor that it is for, and answers its reply.
     ///
     /// The answer is the message's own result: an actor that is gone answers "shutting down" in the terms of that message.
+    /// The future does nothing until it is polled.
+    ///
+    /// # Errors
+    ///
+    /// Those of the message.
     #[track_caller]
     pub fn send<M: Request>(&self, message: M) -> impl Future<Output = M::Result> + Send + use<M> {
         message.send_to(self)
     }
 
-    /// [`Keeper::send`] from a thread that may block.
+    /// [`Keeper::send`] from a thread that may block: it parks the calling thread, which must not be an executor's.
+    ///
+    /// # Errors
+    ///
+    /// Those of the message.
     pub fn blocking_send<M: Request>(&self, message: M) -> M::Result {
         block_on(message.send_to(self))
     }
@@ -233,7 +242,7 @@ impl Keeper {
     }
 
     /// Reads one consistent snapshot, in place: the body runs on the thread that polls, and should be short. Long ones are sent
-    /// as [`RunTxn::view`].
+    /// as [`RunTxn::view`]. Its deadline is the setting `deadline`, 30 s by default, counted from the first poll.
     ///
     /// # Errors
     ///
@@ -278,7 +287,7 @@ impl Keeper {
         }
     }
 
-    /// [`Keeper::view`] from a thread that may block.
+    /// [`Keeper::view`] from a thread that may block: the body runs on it.
     ///
     /// # Errors
     ///
@@ -398,7 +407,8 @@ impl Keeper {
         async move { runtime.env.database(spec).await }
     }
 
-    /// What a person would want to look up.
+    /// What a person would want to look up. It answers also while the environment cannot be read; then
+    /// [`EnvStats::unreadable`] says why, and what only LMDB knows is 0.
     #[track_caller]
     pub fn stats(&self) -> impl Future<Output = KeeperStats> + Send + use<> {
         let site = Location::caller();
@@ -412,8 +422,9 @@ impl Keeper {
         }
     }
 
-    /// Has `listener` called at each fatal error of the environment, on the writer thread. See also
-    /// [`KeeperBuilder::on_panic`], which also sees one while opening.
+    /// Has `listener` called once at each fatal error of the environment, on the thread that met it, usually the
+    /// writer's: it should be short, and must not wait for the keeper. See also [`KeeperBuilder::on_panic`], which subscribes before the environment is
+    /// opened.
     pub fn on_panic(&self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) {
         self.inner
             .runtime

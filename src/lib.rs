@@ -1,4 +1,62 @@
-//! Transactions, locks and leases on LMDB for actix applications.
+//! Transactions and locks on LMDB for services written with actix-web or plain tokio.
+//!
+//! A [`Keeper`] is a runtime inside your process: an LMDB environment with one writer thread, a lock table, and a supervisor
+//! that runs transactions. Updates that wait share one commit, each isolated from the others; the memory map grows under load
+//! while nobody is on it; deadlocks are found and retried; and every call ends with an answer by its deadline.
+//!
+//! ```
+//! use lockkeeper::heed::{byteorder::BigEndian, types::{Str, U64}};
+//! use lockkeeper::{Db, Keeper, RunTxn, TxnError};
+//!
+//! #[derive(Debug, PartialEq)]
+//! struct SoldOut;
+//!
+//! async fn sell(keeper: &Keeper, stock: Db<Str, U64<BigEndian>>, item: String) -> Result<u64, TxnError<SoldOut>> {
+//!     keeper.send(RunTxn::try_update(move |txn| {
+//!         let left = stock.get(txn, &item)?.unwrap_or(1);
+//!         let left = left.checked_sub(1).ok_or(TxnError::Abort(SoldOut))?;
+//!         stock.put(txn, &item, &left)?;
+//!         Ok(left)
+//!     })).await // answered when it is durable
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! let keeper = Keeper::open(folder.path())?;
+//! let stock = keeper.database("stock").await?;
+//! assert_eq!(sell(&keeper, stock, "pears".into()).await.unwrap(), 0);
+//! assert!(matches!(sell(&keeper, stock, "pears".into()).await, Err(TxnError::Abort(SoldOut))));
+//! assert_eq!(keeper.view(move |txn| Ok(stock.get(txn, "pears")?)).await?, Some(0));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where to find what
+//!
+//! - **Open and close**: [`Keeper`], [`KeeperBuilder`], [`Settings`] and the file `lockkeeper.toml`, [`OpenError`],
+//!   [`ShutdownError`].
+//! - **Transactions**: [`Keeper::update`] and [`Keeper::view`], or [`RunTxn`] as a message with a name, locks, a deadline, a
+//!   retry budget and a durability; [`WriteTxn`] and [`ReadTxn`] are what a body gets; [`TxnRunner`] is for tests.
+//! - **Databases**: [`Keeper::database`] gives a [`Db`], a typed handle with heed's methods that may be copied into every body.
+//! - **Errors**: [`TxnError`], with [`TxnError::class`] and [`TxnError::is_retryable`]; [`DbError`], [`DatabaseError`],
+//!   [`EnvError`].
+//! - **Outcomes**: [`Handler`] and [`HandlerChain`] stand between an outcome and the caller.
+//! - **The map**: [`Growth`], [`SetMapSize`], [`MapBusy`].
+//! - **The environment**: [`Durability`], [`Sync`], [`CopyTo`], [`ClearDatabase`], [`DeleteDatabase`], [`ClearStaleReaders`];
+//!   after a fatal error [`PanicEvent`], [`OnFatal`], [`Recover`].
+//! - **Locks**: [`Object`] and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in place. [`Conflict`]
+//!   says who is in the way.
+//! - **To be seen**: [`Keeper::stats`]; spans and metrics.
+//! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
+//!
+//! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
+//! client goes away, backup, durability and recovery; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
+//! rest.
+//!
+//! # Features
+//!
+//! - `actix-web` (off by default): `ResponseError` for [`TxnError`], [`DatabaseError`] and [`EnvError`].
 #![warn(missing_docs)]
 
 mod actors;
@@ -54,4 +112,19 @@ pub mod lock_core {
         Attempt, ConflictTable, DEFAULT_PRIORITY, Denied, Effect, Limits, LockerSpec, Moment,
         Reason, Request, Table, TableConfig, WaitId,
     };
+}
+
+/// The samples in the README and in the docs are compiled, and run where that means something.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+    #[doc = include_str!("../docs/migrating.md")]
+    struct Migrating;
+    #[doc = include_str!("../docs/observability.md")]
+    struct Observability;
+    #[doc = include_str!("../docs/settings.md")]
+    struct SettingsPage;
 }

@@ -87,7 +87,7 @@ macro_rules! with_settings {
 macro_rules! builder_setters {
     (@one copy $(#[$meta:meta])+ $name:ident $ty:ty) => {
         $(#[$meta])+
-        #[must_use]
+        #[must_use = "a setter answers the settings with the change"]
         pub fn $name(mut self, $name: $ty) -> Self {
             self.settings_mut().$name = Some($name);
             self
@@ -95,7 +95,7 @@ macro_rules! builder_setters {
     };
     (@one borrow $(#[$meta:meta])+ $name:ident $ty:ty) => {
         $(#[$meta])+
-        #[must_use]
+        #[must_use = "a setter answers the settings with the change"]
         pub fn $name(mut self, $name: impl Into<$ty>) -> Self {
             self.settings_mut().$name = Some($name.into());
             self

@@ -60,7 +60,7 @@ pub enum WhenFull {
     /// It waits for its turn, at most until its deadline. This is the default.
     #[default]
     Wait,
-    /// It is answered `Overloaded` at once, and handed back.
+    /// It is answered `Overloaded` at once, and nothing of it has run.
     Refuse,
 }
 
@@ -73,7 +73,7 @@ pub enum OnFatal {
     Recover,
     /// Every call is answered `RecoveryNeeded` until someone sends `Recover`.
     Wait,
-    /// The process exits in order, with status 1.
+    /// The process exits with status 74 (`EX_IOERR`), after those who subscribed were told.
     Exit,
     /// The process is aborted on the spot.
     Abort,

@@ -41,19 +41,19 @@ pub struct KeeperBuilder {
 }
 
 impl KeeperBuilder {
-    /// The folder of the environment, which is made if it is missing. Default: the current folder.
+    /// The folder of the environment, which is made if it is missing, with all above it. Default: the current folder.
     pub fn path(mut self, folder: impl Into<PathBuf>) -> Self {
         self.path = folder.into();
         self
     }
 
-    /// All settings at once.
+    /// All settings at once, in place of those that were set before.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Adds a handler for the outcomes of all transactions.
+    /// Adds a handler for the outcomes of all transactions. Default: none.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.handlers = self.handlers.append(handler);
         self
@@ -65,7 +65,8 @@ impl KeeperBuilder {
         self
     }
 
-    /// Has `listener` called at each fatal error of the environment, on the writer thread.
+    /// Has `listener` called once at each fatal error of the environment, on the thread that met it, usually the writer's: it
+    /// should be short, and must not wait for the keeper. Default: none.
     pub fn on_panic(mut self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) -> Self {
         self.listeners.push(Arc::new(listener));
         self

@@ -19,6 +19,10 @@ use crate::messages::supervisor::RunTxn;
 /// A message that [`Keeper::send`] takes.
 pub trait Request: Message<Result: Send> + Send + 'static {
     /// Sends it to the actor that it is for.
+    ///
+    /// # Errors
+    ///
+    /// Those of the message; an actor that is gone answers "shutting down" in its terms.
     fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<Self>;
 }
 
@@ -113,6 +117,10 @@ for_environment! {
 /// ```
 pub trait TxnRunner: Send + std::marker::Sync {
     /// Runs a transaction to its end.
+    ///
+    /// # Errors
+    ///
+    /// See [`TxnError`].
     fn run_txn<T: Send + 'static, E: Send + 'static>(
         &self,
         txn: RunTxn<T, E>,

@@ -21,7 +21,12 @@ use crate::error::{DatabaseError, EnvError, TxnError};
 #[rtype(result = "Result<u64, EnvError>")]
 pub struct SetMapSize(pub u64);
 
-/// Flushes what was committed without a flush.
+/// Flushes what was committed without a flush; answered when the disk has it. It answers lmdbsync's `Env.Sync`.
+///
+/// # Errors
+///
+/// [`TxnError::RecoveryNeeded`] when the flush fails, which is a fatal error; otherwise what stands in the way of any
+/// transaction, as [`EnvError::Txn`].
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), EnvError>")]
 pub struct Sync;
@@ -29,8 +34,15 @@ pub struct Sync;
 /// Copies the environment, as of one moment, into a folder while writes go on; answers the size of the copy in bytes.
 ///
 /// The folder is made if it is missing; it must not contain an environment. The copy is complete once it has its name,
-/// `data.mdb`. A compacting copy leaves out free pages, which is how a file shrinks; both kinds keep the map from
-/// growing while they run.
+/// `data.mdb`; a `data.mdb.partial` is what a copy that was cut short has left. A compacting copy leaves out free pages,
+/// which is how a file shrinks; both kinds keep the map from growing while they run.
+///
+/// A thread of its own makes the copy. If the sender goes away, it is finished.
+///
+/// # Errors
+///
+/// [`EnvError::Exists`] if the folder has a `data.mdb`; [`TxnError::Storage`] if it cannot be written, and then nothing of
+/// the copy is left; otherwise what stands in the way of any transaction, as [`EnvError::Txn`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<u64, EnvError>")]
 pub struct CopyTo {
@@ -41,7 +53,7 @@ pub struct CopyTo {
 }
 
 impl CopyTo {
-    /// A copy page by page.
+    /// A copy page by page, as large as the file. [`CopyTo::compact`] leaves out free pages.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
@@ -57,7 +69,12 @@ impl CopyTo {
     }
 }
 
-/// Asks for the state and the statistics of the environment.
+/// Asks for the state and the statistics of the environment. It waits while the map changes.
+///
+/// # Errors
+///
+/// What stands in the way of any view: recovery, shutdown, a fork, no reader slot. [`Keeper::stats`](crate::Keeper::stats)
+/// answers then too, without what only LMDB knows.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<EnvStats, TxnError>")]
 pub struct EnvStatsQuery;
@@ -69,17 +86,33 @@ pub struct EnvStatsQuery;
 pub struct ClearStaleReaders;
 
 /// Recovers after a fatal error: closes the environment, opens it anew and checks it. Answers at once if nothing is wrong.
+/// It waits for views that are still inside; nobody else gets in.
+///
+/// # Errors
+///
+/// [`EnvError::RecoveryRefused`] after a failed flush under no-sync; [`TxnError::Storage`] when the environment cannot be
+/// opened or fails its check, and then everybody is answered `RecoveryNeeded` as before.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "Result<(), EnvError>")]
 pub struct Recover;
 
-/// Removes every entry of a named database; answers how many there were.
+/// Removes every entry of a named database; answers how many there were. Its handles stay valid. Inside an update,
+/// [`Db::clear`](crate::Db::clear) does so.
+///
+/// # Errors
+///
+/// [`DatabaseError::NoSuchDatabase`]; otherwise what stands in the way of any update, as [`DatabaseError::Txn`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<u64, DatabaseError>")]
 pub struct ClearDatabase(pub Arc<str>);
 
 /// Deletes a named database. Its handles answer [`DbError::Deleted`](crate::DbError::Deleted) from then on. It waits until
 /// no view is open, at most for `resize_timeout`.
+///
+/// # Errors
+///
+/// [`DatabaseError::NoSuchDatabase`]; [`TxnError::MapBusy`] when views stayed in the way; otherwise what stands in the way of
+/// any update, as [`DatabaseError::Txn`].
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct DeleteDatabase(pub Arc<str>);
