@@ -306,6 +306,61 @@ impl<E> TxnError<E> {
 }
 
 impl TxnError {
+    /// The same error once more, for several callers, or for a handler and the caller. What cannot be cloned keeps its text.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::Abort(never) => match *never {},
+            Self::Conflict(error) => Self::Conflict(error.clone()),
+            Self::RetriesExhausted {
+                attempts,
+                waited,
+                last,
+            } => Self::RetriesExhausted {
+                attempts: *attempts,
+                waited: *waited,
+                last: Box::new(last.duplicate()),
+            },
+            &Self::Overloaded { limit } => Self::Overloaded { limit },
+            &Self::DeadlineExceeded { deadline, stage } => {
+                Self::DeadlineExceeded { deadline, stage }
+            }
+            Self::MaybeCommitted { cause } => Self::MaybeCommitted {
+                cause: cause.clone(),
+            },
+            Self::WriterStalled { name, site, since } => Self::WriterStalled {
+                name: name.clone(),
+                site,
+                since: *since,
+            },
+            &Self::EnvironmentFull { size, max } => Self::EnvironmentFull { size, max },
+            Self::TooLarge => Self::TooLarge,
+            Self::MapBusy(busy) => Self::MapBusy(busy.clone()),
+            &Self::MapChanging {
+                attempts,
+                ours,
+                theirs,
+            } => Self::MapChanging {
+                attempts,
+                ours,
+                theirs,
+            },
+            Self::RecoveryNeeded(event) => Self::RecoveryNeeded(Arc::clone(event)),
+            Self::ShuttingDown => Self::ShuttingDown,
+            Self::BodyPanicked { message, site } => Self::BodyPanicked {
+                message: message.clone(),
+                site,
+            },
+            &Self::NestedTransaction { outer, outer_site } => {
+                Self::NestedTransaction { outer, outer_site }
+            }
+            &Self::ReadersFull { max } => Self::ReadersFull { max },
+            Self::NoLockTable => Self::NoLockTable,
+            Self::Forked => Self::Forked,
+            Self::Database(error) => Self::Database(error.duplicate()),
+            Self::Storage(error) => Self::Storage(error.clone()),
+        }
+    }
+
     /// The same error where an application error could be.
     pub fn widen<E>(self) -> TxnError<E> {
         macro_rules! same {
@@ -390,6 +445,36 @@ pub enum DbError {
     /// What heed or LMDB answered.
     #[error(transparent)]
     Heed(#[from] heed::Error),
+}
+
+impl DbError {
+    fn duplicate(&self) -> Self {
+        match self {
+            &Self::KeySize { len, max } => Self::KeySize { len, max },
+            Self::Foreign => Self::Foreign,
+            Self::Deleted { name } => Self::Deleted {
+                name: Arc::clone(name),
+            },
+            Self::HandleNewerThanSnapshot { name } => Self::HandleNewerThanSnapshot {
+                name: Arc::clone(name),
+            },
+            Self::Heed(error) => Self::Heed(duplicate(error)),
+        }
+    }
+}
+
+/// heed's errors are not `Clone`: what cannot be cloned keeps its text.
+pub(crate) fn duplicate(error: &heed::Error) -> heed::Error {
+    match error {
+        heed::Error::Mdb(error) => heed::Error::Mdb(*error),
+        heed::Error::Io(error) => heed::Error::Io(match error.raw_os_error() {
+            Some(errno) => io::Error::from_raw_os_error(errno),
+            None => io::Error::new(error.kind(), error.to_string()),
+        }),
+        heed::Error::Encoding(error) => heed::Error::Encoding(error.to_string().into()),
+        heed::Error::Decoding(error) => heed::Error::Decoding(error.to_string().into()),
+        heed::Error::EnvAlreadyOpened => heed::Error::EnvAlreadyOpened,
+    }
 }
 
 /// Opening or deleting a database failed.
@@ -630,6 +715,9 @@ pub enum ShutdownError {
         /// How long it has been running.
         since: Duration,
     },
+    /// Asked for inside a body, which would wait for itself. Remedy: after the body.
+    #[error("asked for inside a body, which would wait for itself")]
+    InsideBody,
     /// Something else did not end in time.
     #[error("{what} did not end in time")]
     TimedOut {

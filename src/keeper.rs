@@ -144,6 +144,23 @@ impl Keeper {
         Arc::clone(&self.inner.runtime).run(txn)
     }
 
+    /// Takes a place among the transactions in flight for `txn`, right now, or hands it back: for those who would rather do
+    /// something else than wait. The transaction keeps its place until it is run, sent or dropped, and its deadline begins now.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] with the transaction, and [`TxnError::Overloaded`], or why nothing can be begun at all.
+    pub fn try_admit<T, E>(
+        &self,
+        mut txn: RunTxn<T, E>,
+    ) -> Result<RunTxn<T, E>, Box<Refused<T, E>>> {
+        txn.options.sent.get_or_insert_with(Instant::now);
+        match self.inner.runtime.try_admit(&mut txn.options) {
+            Ok(()) => Ok(txn),
+            Err(why) => Err(Box::new(Refused { txn, why })),
+        }
+    }
+
     /// [`Keeper::run`] from a thread that may block.
     ///
     /// # Errors
@@ -469,18 +486,25 @@ impl Keeper {
         &self,
         deadline: Duration,
     ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<> {
+        let inside = self.inner.runtime.env.shared.nested().is_some();
         let (reply, answer) = oneshot::channel();
-        let (runtime, host) = (
-            Arc::clone(&self.inner.runtime),
-            self.inner.host.lock().take(),
-        );
+        let runtime = Arc::clone(&self.inner.runtime);
+        let host = if inside {
+            None
+        } else {
+            self.inner.host.lock().take()
+        };
         let stop = move || {
             let _ = reply.send(stop(&runtime, host, deadline));
         };
-        let started = thread::Builder::new()
-            .name("lockkeeper-stop".into())
-            .spawn(stop);
+        let started = if inside {
+            None
+        } else {
+            let thread = thread::Builder::new().name("lockkeeper-stop".into());
+            Some(thread.spawn(stop))
+        };
         async move {
+            let started = started.ok_or(ShutdownError::InsideBody)?;
             let timed_out = |_| ShutdownError::TimedOut {
                 what: "the thread that stops the keeper",
             };
@@ -497,9 +521,23 @@ impl Keeper {
     ///
     /// As [`Keeper::shutdown`].
     pub fn blocking_shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        if self.inner.runtime.env.shared.nested().is_some() {
+            return Err(ShutdownError::InsideBody);
+        }
         let host = self.inner.host.lock().take();
         stop(&self.inner.runtime, host, deadline)
     }
+}
+
+/// A transaction that [`Keeper::try_admit`] hands back.
+#[derive(Debug, thiserror::Error)]
+#[error("the transaction was refused")]
+pub struct Refused<T, E> {
+    /// The transaction, as it was.
+    pub txn: RunTxn<T, E>,
+    /// Why.
+    #[source]
+    pub why: TxnError,
 }
 
 impl fmt::Debug for Keeper {
@@ -560,7 +598,7 @@ fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), Shu
     let deadline = deadline.max(Instant::now() + GRACE);
     let outcome = runtime.env.stop(deadline);
     if let Some(host) = host {
-        host.stop();
+        host.stop(deadline);
     }
     outcome
 }

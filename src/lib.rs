@@ -90,7 +90,7 @@ pub use error::{
     StorageError, TxnError,
 };
 pub use heed;
-pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Request, TxnRunner};
+pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};
 pub use locks::{
     Age, Candidate, Conflict, ConflictKind, ConflictTable, CycleStep, DEFAULT_PRIORITY,
     DetectReport, HeldLock, LimitKind, LockSnapshot, LockStats, LockerId, LockerSpec, Mode, Object,

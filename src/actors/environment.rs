@@ -20,16 +20,11 @@ use crate::txn::handler::HandlerChain;
 /// Owns an LMDB environment. A [`Keeper`](crate::Keeper) has one; it can also be started alone.
 pub struct Environment {
     runtime: Arc<Runtime>,
-    /// Started alone, it closes the environment when it stops.
-    alone: bool,
 }
 
 impl Environment {
     pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
-        Self {
-            runtime,
-            alone: false,
-        }
+        Self { runtime }
     }
 
     /// Opens the environment in `folder` and starts its actor alone, without a lock table, in the actix `System` of this
@@ -49,11 +44,7 @@ impl Environment {
         let config = settings.resolve(folder)?;
         let core = Core::open(folder, config, Vec::new())?;
         let runtime = Arc::new(Runtime::new(core, None, HandlerChain::default()));
-        Ok(Self {
-            runtime,
-            alone: true,
-        }
-        .start())
+        Ok(Self::new(runtime).start())
     }
 
     fn core(&self) -> Arc<Core> {
@@ -64,8 +55,10 @@ impl Environment {
 impl Actor for Environment {
     type Context = Context<Self>;
 
+    /// Started alone, or because the application's system stops under a keeper: the environment is closed in order. If the
+    /// keeper has been shut down already, there is nothing left to do.
     fn stopped(&mut self, _: &mut Self::Context) {
-        if self.alone {
+        if !self.runtime.env.has_ended() {
             self.runtime.close();
             crate::keeper::stop_in_background(Arc::clone(&self.runtime));
         }

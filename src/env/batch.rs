@@ -7,6 +7,7 @@
 //! answered is forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use heed::{Env, MdbError};
@@ -14,12 +15,12 @@ use heed::{Env, MdbError};
 use crate::config::Durability;
 use crate::env::growth::AdoptCounter;
 use crate::env::inside::InsideUpdate;
-use crate::env::job::{Ask, Ran, UpdateJob};
+use crate::env::job::{Ask, Ran, UpdateJob, quietly};
 use crate::env::raw;
 use crate::env::shared::{Counters, Running, UpdateTask};
 use crate::env::transaction::{Spoiled, WriteTxn};
 use crate::env::writer::{Change, Refusal, Writer, is_fatal};
-use crate::error::{StorageError, TxnError, body_name, brief};
+use crate::error::{StorageError, TxnError, body_name, brief, duplicate};
 
 /// One body of a batch.
 struct Item {
@@ -30,6 +31,8 @@ struct Item {
     alone: bool,
     state: State,
     wrote: bool,
+    /// What LMDB said, if the transaction could not go on after this body.
+    fault: Option<StorageError>,
 }
 
 enum State {
@@ -103,7 +106,9 @@ impl Writer {
                 return Vec::new();
             }
             // Whoever gave up before the body began never has it run.
-            items.retain_mut(|item| !item.ask.ticket.given_up());
+            for gone in items.extract_if(.., |item| item.ask.ticket.given_up()) {
+                quietly(|| drop(gone));
+            }
             count = count.min(items.len());
             if items.is_empty() {
                 return items;
@@ -136,7 +141,7 @@ impl Writer {
                 Err(error) => {
                     drop(closed);
                     if let Err(error) = self.overcome(error, "beginning a transaction", adoption) {
-                        return self.fail_all(items, &error);
+                        return Self::fail_all(items, &error);
                     }
                     continue;
                 }
@@ -177,7 +182,7 @@ impl Writer {
                     txn.abort();
                     drop(closed);
                     if let Err(error) = self.overcome(error, "running a batch", adoption) {
-                        return self.fail_all(items, &error);
+                        return Self::fail_all(items, &error);
                     }
                     continue;
                 }
@@ -197,6 +202,14 @@ impl Writer {
                     if refused.is_some() {
                         count = 1;
                     }
+                }
+                Err(Some(error)) if items.len() > 1 && is_too_much(&error) => {
+                    drop(closed);
+                    // One body must not take the others with it: smaller commits may fit.
+                    items
+                        .iter()
+                        .for_each(|item| item.ask.ticket.revert_commit());
+                    count = items.len() / 2;
                 }
                 Err(Some(error)) => {
                     drop(closed);
@@ -261,11 +274,9 @@ impl Writer {
             }
             Verdict::Spoiled(Spoiled::MapFull) => Err(Pass::MapFull(at)),
             Verdict::Spoiled(Spoiled::TxnFull) => Err(Pass::Split(at)),
-            Verdict::Spoiled(Spoiled::Corrupted) => {
-                Err(Pass::Broken(heed::Error::Mdb(MdbError::Corrupted)))
-            }
+            Verdict::Spoiled(Spoiled::Corrupted) => Err(item.broken()),
             Verdict::Spoiled(Spoiled::Other) if !many => {
-                item.state = State::Failed;
+                item.spoiled();
                 Ok(at + 1)
             }
             Verdict::Spoiled(Spoiled::Other) => {
@@ -284,6 +295,7 @@ impl Writer {
         at: usize,
         refused: Option<&Refusal>,
     ) -> Result<usize, Pass> {
+        let dirty = has_written(items, at);
         let mut child = txn.child(env).map_err(|error| nested(error, at))?;
         let Some(item) = items.get_mut(at) else {
             return Ok(at + 1);
@@ -298,6 +310,8 @@ impl Writer {
                 child.abort();
                 match spoiled {
                     Spoiled::MapFull => match refused {
+                        // What neighbours wrote, and might yet be undone, must not decide.
+                        Some(_) if dirty => return Err(Pass::Enough(at)),
                         Some(refusal) => {
                             item.state = State::Impossible(item.refused(refusal.clone()));
                         }
@@ -305,10 +319,8 @@ impl Writer {
                     },
                     Spoiled::TxnFull if at > 0 => return Err(Pass::Enough(at)),
                     Spoiled::TxnFull => return Err(Pass::Split(at)),
-                    Spoiled::Corrupted => {
-                        return Err(Pass::Broken(heed::Error::Mdb(MdbError::Corrupted)));
-                    }
-                    Spoiled::Other => item.state = State::Failed,
+                    Spoiled::Corrupted => return Err(item.broken()),
+                    Spoiled::Other => item.spoiled(),
                 }
             }
         }
@@ -355,7 +367,7 @@ impl Writer {
                         Spoiled::MapFull => Pass::MapFull(nth),
                         Spoiled::TxnFull if at > 0 => Pass::Enough(at),
                         Spoiled::TxnFull => Pass::Split(nth),
-                        _ => Pass::Broken(heed::Error::Mdb(MdbError::Corrupted)),
+                        _ => item.broken(),
                     });
                 }
             }
@@ -397,8 +409,9 @@ impl Writer {
         let in_time = item.ask.ticket.returned();
         let run = txn.body();
         item.wrote = run.wrote;
-        if let Some(fault) = run.fault {
-            return Verdict::Spoiled(fault);
+        if let Some((spoiled, error)) = run.fault.take() {
+            item.fault = Some(StorageError::new("running a body", error));
+            return Verdict::Spoiled(spoiled);
         }
         if !in_time {
             item.state = State::Gone;
@@ -462,6 +475,9 @@ impl Writer {
         let outcome = txn.commit();
         match outcome {
             Ok(()) => {
+                // Not the transaction's own id: LMDB skips a commit without a write, and gives the id to the next.
+                let last = env.info().last_txn_id as u64;
+                self.shared.last_committed.store(last, Ordering::Release);
                 Counters::add(&self.shared.counters.commits, 1);
                 Ok(())
             }
@@ -496,23 +512,24 @@ impl Writer {
     /// Locks first, then the answers: who is answered finds its locks free (I4).
     fn answer(&mut self, items: Vec<Item>) {
         for mut item in items {
-            drop(item.ask.locks.take());
-            match item.state {
-                State::Kept => item.job.answer(),
-                State::Failed | State::Ready => {
-                    Counters::add(&self.shared.counters.bodies_failed, 1);
-                    item.job.answer();
-                }
-                State::Impossible(error) => item.job.fail(error),
-                State::Gone => {}
+            item.ask.let_go();
+            if matches!(item.state, State::Failed | State::Ready) {
+                Counters::add(&self.shared.counters.bodies_failed, 1);
             }
+            quietly(|| match item.state {
+                State::Kept | State::Failed | State::Ready => item.job.answer(),
+                State::Impossible(error) => item.job.fail(error),
+                State::Gone => drop(item.job),
+            });
         }
     }
 
     /// A body, at `at`, needs a larger map.
     fn make_room(&mut self, items: &mut [Item], at: usize, refused: &mut Option<Refusal>) {
         if let Change::Refused(refusal) = self.grow() {
-            if let Some(item) = items.get_mut(at) {
+            // Behind neighbours that wrote it is tried again, once they are committed or undone.
+            let dirty = has_written(items, at);
+            if !dirty && let Some(item) = items.get_mut(at) {
                 item.state = State::Impossible(item.refused(refusal.clone()));
             }
             *refused = Some(refusal);
@@ -529,24 +546,9 @@ impl Writer {
         }
     }
 
-    fn fail_all(&self, items: Vec<Item>, error: &TxnError) -> Vec<Item> {
+    fn fail_all(items: Vec<Item>, error: &TxnError) -> Vec<Item> {
         for item in items {
-            let error = match error {
-                TxnError::Storage(error) => TxnError::Storage(error.clone()),
-                TxnError::MapBusy(busy) => TxnError::MapBusy(busy.clone()),
-                &TxnError::EnvironmentFull { size, max } => TxnError::EnvironmentFull { size, max },
-                &TxnError::MapChanging {
-                    attempts,
-                    ours,
-                    theirs,
-                } => TxnError::MapChanging {
-                    attempts,
-                    ours,
-                    theirs,
-                },
-                _ => self.shared.recovery_needed(),
-            };
-            item.fail(error);
+            item.fail(error.duplicate());
         }
         Vec::new()
     }
@@ -563,19 +565,16 @@ impl Writer {
         if fatal || panicked {
             self.shared.poison(error.clone());
         }
-        for mut item in items {
-            drop(item.ask.locks.take());
-            match item.state {
-                State::Kept if panicked || fatal => {
-                    item.job.fail(TxnError::MaybeCommitted {
-                        cause: Some(error.clone()),
-                    });
-                }
-                State::Impossible(error) => item.job.fail(error),
-                State::Gone => {}
-                _ if fatal || panicked => item.job.fail(self.shared.recovery_needed()),
-                _ => item.job.fail(TxnError::Storage(error.clone())),
-            }
+        for item in items {
+            let error = match &item.state {
+                State::Kept if panicked || fatal => TxnError::MaybeCommitted {
+                    cause: Some(error.clone()),
+                },
+                State::Impossible(error) => error.duplicate(),
+                _ if fatal || panicked => self.shared.recovery_needed(),
+                _ => TxnError::Storage(error.clone()),
+            };
+            item.fail(error);
         }
     }
 }
@@ -589,7 +588,24 @@ impl Item {
             alone: false,
             state: State::Ready,
             wrote: false,
+            fault: None,
         }
+    }
+
+    /// The body has spoiled its transaction; what it answered, perhaps "all is well", does not count.
+    fn spoiled(&mut self) {
+        self.wrote = true;
+        self.state = match self.fault.take() {
+            Some(fault) => State::Impossible(TxnError::Storage(fault)),
+            None => State::Failed,
+        };
+    }
+
+    fn broken(&self) -> Pass {
+        Pass::Broken(match &self.fault {
+            Some(fault) => duplicate(fault.heed()),
+            None => heed::Error::Mdb(MdbError::Corrupted),
+        })
     }
 
     fn refused(&self, refusal: Refusal) -> TxnError {
@@ -597,9 +613,24 @@ impl Item {
     }
 
     fn fail(mut self, error: TxnError) {
-        drop(self.ask.locks.take());
-        self.job.fail(error);
+        self.ask.let_go();
+        quietly(|| match self.state {
+            State::Gone => drop(self.job),
+            _ => self.job.fail(error),
+        });
     }
+}
+
+/// Whether a smaller commit might succeed where this one failed.
+fn is_too_much(error: &heed::Error) -> bool {
+    matches!(error, heed::Error::Mdb(MdbError::TxnFull))
+        || StorageError::new("commit", duplicate(error)).is_full()
+}
+
+/// Whether the transaction holds something that the first `at` bodies wrote.
+fn has_written(items: &[Item], at: usize) -> bool {
+    let wrote = |item: &Item| item.wrote && matches!(item.state, State::Kept);
+    items.iter().take(at).any(wrote)
 }
 
 fn nested(error: heed::Error, at: usize) -> Pass {

@@ -1,7 +1,6 @@
 //! The environment as its callers use it, from any thread: the second door beside the environment actor.
 
-use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,15 +14,16 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::env::claims::Claims;
 use crate::env::gate::{Entry, Shut};
 use crate::env::job::{
     Answer, Ask, Reply, Ticket, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob, Waiting,
 };
 use crate::env::poison::{Listener, Poison};
 use crate::env::registry::OpenSpec;
-use crate::env::shared::{Command, Counters, Shared, SizeRequest, UpdateTask, ViewTask};
+use crate::env::shared::{Command, Counters, Question, Shared, SizeRequest, UpdateTask, ViewTask};
 use crate::env::transaction::ReadTxn;
-use crate::env::view::{Tried, Tries, inspect, reader, try_view};
+use crate::env::view::{Tried, Tries, reader, try_view};
 use crate::env::writer::Writer;
 use crate::env::{Db, EnvId, raw, recovery};
 use crate::error::{
@@ -35,82 +35,6 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    _file: OpenFile,
-    _lock: ProcessLock,
-}
-
-/// The data files that are open in this process: LMDB must not have one twice, not even through a hard link.
-static OPEN_FILES: Mutex<Option<HashSet<(u64, u64)>>> = Mutex::new(None);
-
-struct OpenFile(Option<(u64, u64)>);
-
-impl OpenFile {
-    fn claim(data: &Path, folder: &Path) -> Result<Self, OpenError> {
-        let Some(id) = file_id(data) else {
-            return Ok(Self(None));
-        };
-        if OPEN_FILES.lock().get_or_insert_default().insert(id) {
-            Ok(Self(Some(id)))
-        } else {
-            Err(OpenError::AlreadyOpen {
-                path: folder.to_owned(),
-            })
-        }
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        if let (Some(id), Some(open)) = (self.0, OPEN_FILES.lock().as_mut()) {
-            open.remove(&id);
-        }
-    }
-}
-
-#[cfg(unix)]
-fn file_id(file: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = fs::metadata(file).ok()?;
-    Some((meta.dev(), meta.ino()))
-}
-
-#[cfg(not(unix))]
-fn file_id(_file: &Path) -> Option<(u64, u64)> {
-    None
-}
-
-/// Keeps other processes out under `no_lock`, and such processes out of an environment that is used with locks.
-struct ProcessLock(#[allow(dead_code, reason = "held, not read")] Option<File>);
-
-impl ProcessLock {
-    fn take(folder: &Path, alone: bool) -> Result<Self, OpenError> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join("lockkeeper.lock"))
-            .map_err(|source| OpenError::Folder {
-                path: folder.to_owned(),
-                source,
-            })?;
-        let outcome = if alone {
-            file.try_lock()
-        } else {
-            file.try_lock_shared()
-        };
-        match outcome {
-            Ok(()) => Ok(Self(Some(file))),
-            Err(fs::TryLockError::WouldBlock) => Err(OpenError::OtherProcess {
-                path: folder.to_owned(),
-            }),
-            // A file system without locks: only `no_lock` depends on it.
-            Err(fs::TryLockError::Error(_)) if !alone => Ok(Self(None)),
-            Err(fs::TryLockError::Error(source)) => Err(OpenError::Folder {
-                path: folder.to_owned(),
-                source,
-            }),
-        }
-    }
 }
 
 impl Core {
@@ -122,21 +46,16 @@ impl Core {
     ) -> Result<Arc<Self>, OpenError> {
         raw::watch_forks();
         let folder = prepare_folder(folder)?;
-        let data = folder.join("data.mdb");
-        let existing = OpenFile::claim(&data, &folder)?;
-        let lock = ProcessLock::take(&folder, config.no_lock())?;
+        let mut claims = Claims::take(&folder, config.no_lock())?;
         // A file that has grown is opened as large as it is, not made to grow again.
-        let map_size = recovery::read_size(&data)
+        let map_size = recovery::read_size(&folder.join("data.mdb"))
             .unwrap_or(0)
             .min(config.max_map_size())
             .max(config.map_size());
         let env = raw::open(&folder, &recovery::plan(&config, map_size))
             .map_err(|source| open_error(&folder, source))?;
         first_look(&env, &folder)?;
-        let file = match existing.0 {
-            Some(_) => existing,
-            None => OpenFile::claim(&data, &folder)?,
-        };
+        let file = claims.settle(&folder)?;
         let poison = Poison::default();
         for listener in listeners {
             poison.listen(listener);
@@ -156,21 +75,27 @@ impl Core {
             clock,
             commands,
             views,
+            file,
         ));
         let core = Arc::new(Self {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
             writer: Mutex::default(),
-            _file: file,
-            _lock: lock,
         });
-        let writer = Writer::new(Arc::clone(&shared), for_writer);
+        let writer = Writer::new(Arc::clone(&shared), for_writer, claims);
         let writer = spawn("lockkeeper-writer", move || writer.run())?;
         *core.writer.lock() = Some(writer);
         for _ in 0..readers {
             let (shared, tasks) = (Arc::clone(&shared), for_readers.clone());
-            let thread = spawn("lockkeeper-reader", move || reader(&shared, &tasks))?;
-            core.threads.lock().push(thread);
+            match spawn("lockkeeper-reader", move || reader(&shared, &tasks)) {
+                Ok(thread) => core.threads.lock().push(thread),
+                Err(error) => {
+                    // What has started ends by itself.
+                    core.shared.stop.store(true, Ordering::Release);
+                    let _ = core.shared.commands.try_send(Command::Stop);
+                    return Err(error);
+                }
+            }
         }
         if !stale_interval.is_zero() {
             let weak = Arc::downgrade(&shared);
@@ -201,7 +126,7 @@ impl Core {
         E: Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let wait = Wait::on(&ask, answer);
+        let wait = Wait::on(&ask, answer, Blame::Writer);
         self.submit(ask, Typed::new(body, Reply::Supervised(reply)))
             .map_err(|(error, _)| error)?;
         wait.answer(&self.shared).await
@@ -213,6 +138,7 @@ impl Core {
         ask: Ask,
         job: Box<dyn UpdateJob>,
     ) -> Result<(), (TxnError, Box<dyn UpdateJob>)> {
+        let _sending = Sending::begin(&self.shared);
         if let Some(error) = self.refusal(ask.entry()) {
             return Err((error, job));
         }
@@ -250,7 +176,7 @@ impl Core {
         Counters::add(&self.shared.counters.views_shipped, 1);
         let (reply, answer) = oneshot::channel();
         let job = Typed::new(body, Reply::Supervised(reply));
-        let wait = Wait::on(&ask, answer);
+        let wait = Wait::on(&ask, answer, Blame::Nobody);
         let (deadline, span) = (ask.deadline, ask.span);
         let task = ViewTask {
             ask,
@@ -288,12 +214,7 @@ impl Core {
             result = Some(super::job::guarded(site, || body(txn)));
         });
         match (tried, result) {
-            (Tried::Ran, Some(result)) => {
-                if let Err(error) = &result {
-                    inspect(shared, error);
-                }
-                Ok(result)
-            }
+            (Tried::Ran, Some(result)) => Ok(result),
             (tried, _) => Err((tried, body)),
         }
     }
@@ -343,9 +264,6 @@ impl Core {
                 result = Some(super::job::guarded(site, || body(txn)));
             });
             if let Some(result) = result {
-                if let Err(error) = &result {
-                    inspect(shared, error);
-                }
                 return result;
             }
         }
@@ -374,73 +292,58 @@ impl Core {
         if let Some(found) = find() {
             return found;
         }
-        self.ask_writer(|reply| Command::Open(spec.clone(), reply))
+        self.shared
+            .ask_writer(|question| Command::Open(spec.clone(), question))
             .await?;
         find().unwrap_or_else(|| Err(DatabaseError::NoSuchDatabase { name: spec.label() }))
     }
 
     /// Removes every entry of a database; answers how many there were.
     pub(crate) async fn clear(&self, name: Arc<str>) -> Result<u64, DatabaseError> {
-        self.ask_writer(|reply| Command::Clear(name, reply)).await
+        self.shared
+            .ask_writer(|question| Command::Clear(name, question))
+            .await
     }
 
     /// Deletes a database.
     pub(crate) async fn delete(&self, name: Arc<str>) -> Result<(), DatabaseError> {
-        self.ask_writer(|reply| Command::Delete(name, reply)).await
+        let deleted = self
+            .shared
+            .ask_writer(|question| Command::Delete(name, question));
+        deleted.await.map(drop)
     }
 
     /// Gives the map a size; answers the size that it has then.
     pub(crate) async fn set_map_size(&self, bytes: u64) -> Result<u64, EnvError> {
-        self.ask_writer(|reply| {
-            self.shared.sizes.lock().push(SizeRequest { bytes, reply });
-            Command::Resize
-        })
-        .await
+        self.shared
+            .ask_writer(|question| {
+                let request = SizeRequest { bytes, question };
+                self.shared.sizes.lock().push(request);
+                Command::Resize
+            })
+            .await
     }
 
     pub(crate) async fn sync(&self) -> Result<(), EnvError> {
-        self.ask_writer(Command::Sync).await
+        self.shared.ask_writer(Command::Sync).await
     }
 
     pub(crate) async fn grow_ahead(&self) -> Result<(), TxnError> {
-        self.ask_writer(Command::GrowAhead).await
+        self.shared.ask_writer(Command::GrowAhead).await
     }
 
     pub(crate) async fn recover(&self) -> Result<(), EnvError> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.shared.commands.send_async(Command::Recover(reply));
-        if sent.await.is_err() {
-            return Err(TxnError::ShuttingDown.into());
+        // The one command that a poisoned environment takes.
+        match self.refusal(Entry::New) {
+            None | Some(TxnError::RecoveryNeeded(_)) => {}
+            Some(error) => return Err(error.into()),
         }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(TxnError::ShuttingDown.into()))
+        self.shared.ask_anyway(Command::Recover).await
     }
 
-    /// Sends a command and waits for its answer, at most for the usual deadline.
-    async fn ask_writer<T, E: From<TxnError>>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, E>>) -> Command,
-    ) -> Result<T, E> {
-        if let Some(error) = self.refusal(Entry::New) {
-            return Err(error.into());
-        }
-        let (reply, answer) = oneshot::channel();
-        let span = self.shared.config.deadline();
-        let deadline = crate::clock::far(Instant::now(), span);
-        let asked = async {
-            let sent = self.shared.commands.send_async(command(reply)).await;
-            if sent.is_err() {
-                return Err(TxnError::ShuttingDown.into());
-            }
-            answer
-                .await
-                .unwrap_or_else(|_| Err(TxnError::ShuttingDown.into()))
-        };
-        match self.shared.clock.until(deadline, asked).await {
-            Some(outcome) => outcome,
-            None => Err(self.shared.out_of_time(Waiting::Queued, span).into()),
-        }
+    /// Whether the environment is closed and its writer has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.writer_ended.load(Ordering::Acquire)
     }
 
     /// Ends the writer and the readers and closes the environment. Blocks, at most until `deadline`.
@@ -448,48 +351,113 @@ impl Core {
     /// What is queued behind this is answered with [`TxnError::ShuttingDown`].
     pub(crate) fn stop(&self, deadline: Instant) -> Result<(), ShutdownError> {
         self.shared.gate.shut_for_good();
-        let Some(writer) = self.writer.lock().take() else {
-            return Ok(());
-        };
-        // The queue has room for it, unless somebody fills it with commands; then the writer takes them first.
-        let _ = self.shared.commands.send_deadline(Command::Stop, deadline);
-        let outcome = join(writer, deadline).map_err(|()| match self.shared.running_now() {
-            Some(running) => ShutdownError::BodyRunsOn {
-                name: running.name,
-                site: running.site,
-                since: running.since.elapsed(),
-            },
-            None => ShutdownError::TimedOut {
-                what: "a view that keeps the environment open",
-            },
-        });
-        // Readers end when nobody can send to them any more: the senders are all in `Shared`, so they are told.
-        for _ in 0..self.threads.lock().len() {
-            let _ = self.shared.views.send_deadline(None, deadline);
-        }
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            if join(thread, deadline).is_err() && outcome.is_ok() {
-                return Err(ShutdownError::TimedOut {
-                    what: "a reader thread",
+        self.shared.stop.store(true, Ordering::Release);
+        // Wakes a writer that waits for commands; one that is busy looks at `stop`.
+        let _ = self.shared.commands.try_send(Command::Stop);
+        while !self.shared.writer_ended.load(Ordering::Acquire) {
+            if Instant::now() >= deadline {
+                return Err(match self.shared.running_now() {
+                    Some(running) => ShutdownError::BodyRunsOn {
+                        name: running.name,
+                        site: running.site,
+                        since: running.since.elapsed(),
+                    },
+                    None => ShutdownError::TimedOut {
+                        what: "a view that keeps the environment open",
+                    },
                 });
             }
+            thread::sleep(Duration::from_micros(200));
         }
-        outcome
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            join(writer, deadline.max(Instant::now() + MOMENT), "the writer")?;
+        }
+        let mut readers = std::mem::take(&mut *self.threads.lock());
+        for _ in &readers {
+            let _ = self.shared.views.send_deadline(None, deadline);
+        }
+        while let Some(thread) = readers.pop() {
+            join(thread, deadline.max(Instant::now() + MOMENT), "a reader")?;
+        }
+        Ok(())
     }
 }
 
-/// Joins a thread, unless it is the calling one, or takes too long.
-fn join(thread: JoinHandle<()>, deadline: Instant) -> Result<(), ()> {
+impl Shared {
+    /// Sends a command and waits for its answer, at most for the usual deadline.
+    pub(crate) async fn ask_writer<T, E: From<TxnError>>(
+        &self,
+        command: impl FnOnce(Question<T, E>) -> Command,
+    ) -> Result<T, E> {
+        match self.nested().or_else(|| self.refusal(Entry::Admitted)) {
+            None => self.ask_anyway(command).await,
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    /// [`Shared::ask_writer`] also of a poisoned environment.
+    async fn ask_anyway<T, E: From<TxnError>>(
+        &self,
+        command: impl FnOnce(Question<T, E>) -> Command,
+    ) -> Result<T, E> {
+        let (reply, answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::new());
+        let span = self.config.deadline();
+        let deadline = crate::clock::far(Instant::now(), span);
+        let wait = Wait::with(Arc::clone(&ticket), deadline, span, answer);
+        {
+            let _sending = Sending::begin(self);
+            if self.gate.shut(Entry::Admitted) == Some(Shut::Closing) {
+                return Err(TxnError::ShuttingDown.into());
+            }
+            let command = command(Question { ticket, reply });
+            let sent = self.commands.send_async(command);
+            match self.clock.until(deadline, sent).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return Err(TxnError::ShuttingDown.into()),
+                None => return Err(self.out_of_time(Waiting::Queued, span).into()),
+            }
+        }
+        wait.answer(self).await?
+    }
+}
+
+/// For a thread that has nothing to do but end.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// Counts a caller from its look at the gate to the end of its send.
+struct Sending<'s>(&'s Shared);
+
+impl<'s> Sending<'s> {
+    fn begin(shared: &'s Shared) -> Self {
+        shared.sending.fetch_add(1, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.sending.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Joins a thread, unless it is the calling one.
+fn join(
+    thread: JoinHandle<()>,
+    deadline: Instant,
+    what: &'static str,
+) -> Result<(), ShutdownError> {
     if thread.thread().id() == thread::current().id() {
         return Ok(());
     }
     while !thread.is_finished() {
         if Instant::now() >= deadline {
-            return Err(());
+            return Err(ShutdownError::TimedOut { what });
         }
         thread::sleep(Duration::from_micros(200));
     }
-    // A writer that panicked has nothing more to tell.
+    // One that panicked has nothing more to tell.
     let _ = thread.join();
     Ok(())
 }
@@ -589,30 +557,56 @@ pub(crate) struct Wait<A> {
     answer: A,
     deadline: Instant,
     span: Duration,
+    blame: Blame,
+}
+
+/// Who is named when the time runs out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// The body that keeps the writer.
+    Writer,
+    Nobody,
 }
 
 impl<R, X, A: Future<Output = Result<R, X>> + Unpin> Wait<A> {
-    fn on(ask: &Ask, answer: A) -> Self {
-        Self::with(Arc::clone(&ask.ticket), ask.deadline, ask.span, answer)
+    fn on(ask: &Ask, answer: A, blame: Blame) -> Self {
+        Self {
+            ticket: Arc::clone(&ask.ticket),
+            answer,
+            deadline: ask.deadline,
+            span: ask.span,
+            blame,
+        }
     }
 
+    /// Waits for the writer.
     pub(crate) fn with(ticket: Arc<Ticket>, deadline: Instant, span: Duration, answer: A) -> Self {
         Self {
             ticket,
             answer,
             deadline,
             span,
+            blame: Blame::Writer,
         }
     }
 
     pub(crate) async fn answer(mut self, shared: &Shared) -> Result<R, TxnError> {
-        match shared.clock.until(self.deadline, &mut self.answer).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(_)) => Err(TxnError::ShuttingDown),
-            None => match self.ticket.give_up() {
-                Some(waiting) => Err(shared.out_of_time(waiting, self.span)),
-                None => Err(TxnError::MaybeCommitted { cause: None }),
-            },
+        let answer = shared.clock.until(self.deadline, &mut self.answer).await;
+        let in_time = answer.is_some();
+        if let Some(Ok(answer)) = answer {
+            return Ok(answer);
+        }
+        match self.ticket.give_up() {
+            // The commit has begun, or a command that cannot be taken back.
+            None => Err(TxnError::MaybeCommitted { cause: None }),
+            Some(_) if in_time => Err(TxnError::ShuttingDown),
+            Some(waiting) if self.blame == Blame::Writer => {
+                Err(shared.out_of_time(waiting, self.span))
+            }
+            Some(waiting) => Err(TxnError::DeadlineExceeded {
+                deadline: self.span,
+                stage: waiting.stage(),
+            }),
         }
     }
 }

@@ -86,12 +86,12 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
             return Err(DbError::Foreign);
         }
         if scope.epoch != self.epoch {
-            let handle = txn.core().current::<C>(self.id, scope.opened)?;
+            let handle = txn.registry().current::<C>(self.id, scope.opened)?;
             return Ok(handle.remap_types());
         }
         if self.opened > scope.opened {
             return Err(DbError::HandleNewerThanSnapshot {
-                name: txn.core().name_of(self.id),
+                name: txn.registry().name_of(self.id),
             });
         }
         Ok(self.handle.remap_types())
@@ -194,7 +194,9 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
         KC: BytesDecode<'t>,
         DC: BytesDecode<'t>,
     {
-        Ok(self.resolve(txn)?.first(txn.ro())?)
+        self.resolve(txn)?
+            .first(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// The entry with the largest key.
@@ -203,32 +205,44 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
         KC: BytesDecode<'t>,
         DC: BytesDecode<'t>,
     {
-        Ok(self.resolve(txn)?.last(txn.ro())?)
+        self.resolve(txn)?
+            .last(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// The number of entries.
     pub fn len(&self, txn: &impl Readable) -> Result<u64> {
-        Ok(self.resolve(txn)?.len(txn.ro())?)
+        self.resolve(txn)?
+            .len(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self, txn: &impl Readable) -> Result<bool> {
-        Ok(self.resolve(txn)?.is_empty(txn.ro())?)
+        self.resolve(txn)?
+            .is_empty(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// Depth, pages and entries of the tree.
     pub fn stat(&self, txn: &impl Readable) -> Result<DatabaseStat> {
-        Ok(self.resolve(txn)?.stat(txn.ro())?)
+        self.resolve(txn)?
+            .stat(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// All entries in the order of their keys.
     pub fn iter<'t>(&self, txn: &'t impl Readable) -> Result<RoIter<'t, KC, DC>> {
-        Ok(self.resolve(txn)?.iter(txn.ro())?)
+        self.resolve(txn)?
+            .iter(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// All entries in reverse order.
     pub fn rev_iter<'t>(&self, txn: &'t impl Readable) -> Result<RoRevIter<'t, KC, DC>> {
-        Ok(self.resolve(txn)?.rev_iter(txn.ro())?)
+        self.resolve(txn)?
+            .rev_iter(txn.ro())
+            .map_err(|error| noted(error, txn))
     }
 
     /// The entries with keys in `range`, in order.
@@ -241,7 +255,9 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
         KC: BytesEncode<'a>,
         R: RangeBounds<KC::EItem>,
     {
-        Ok(self.resolve(txn)?.range(txn.ro(), range)?)
+        self.resolve(txn)?
+            .range(txn.ro(), range)
+            .map_err(|error| noted(error, txn))
     }
 
     /// The entries with keys in `range`, in reverse order.
@@ -254,7 +270,9 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
         KC: BytesEncode<'a>,
         R: RangeBounds<KC::EItem>,
     {
-        Ok(self.resolve(txn)?.rev_range(txn.ro(), range)?)
+        self.resolve(txn)?
+            .rev_range(txn.ro(), range)
+            .map_err(|error| noted(error, txn))
     }
 
     /// The entries whose keys start with `prefix`, in order.
@@ -267,7 +285,9 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
         KC: BytesEncode<'a>,
         C: LexicographicComparator,
     {
-        Ok(self.resolve(txn)?.prefix_iter(txn.ro(), prefix)?)
+        self.resolve(txn)?
+            .prefix_iter(txn.ro(), prefix)
+            .map_err(|error| noted(error, txn))
     }
 
     /// The entries whose keys start with `prefix`, in reverse order.
@@ -280,7 +300,9 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
         KC: BytesEncode<'a>,
         C: LexicographicComparator,
     {
-        Ok(self.resolve(txn)?.rev_prefix_iter(txn.ro(), prefix)?)
+        self.resolve(txn)?
+            .rev_prefix_iter(txn.ro(), prefix)
+            .map_err(|error| noted(error, txn))
     }
 
     /// Stores a value; in a database with duplicates, adds it.
@@ -297,7 +319,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     {
         let db = self.resolve(txn)?;
         db.put(txn.rw(), key, data)
-            .map_err(|error| written::<KC>(error, key, txn))
+            .map_err(|error| explain::<KC>(error, key, txn))
     }
 
     /// Stores a value as [`heed::Database::put_with_flags`] does.
@@ -314,7 +336,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     {
         let db = self.resolve(txn)?;
         db.put_with_flags(txn.rw(), flags, key, data)
-            .map_err(|error| written::<KC>(error, key, txn))
+            .map_err(|error| explain::<KC>(error, key, txn))
     }
 
     /// Stores a value unless the key has one; says whether it did.
@@ -343,7 +365,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     {
         let db = self.resolve(txn)?;
         db.delete(txn.rw(), key)
-            .map_err(|error| written::<KC>(error, key, txn))
+            .map_err(|error| explain::<KC>(error, key, txn))
     }
 
     /// Removes one value of a key, in a database with duplicates; says whether it was there.
@@ -359,7 +381,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     {
         let db = self.resolve(txn)?;
         db.delete_one_duplicate(txn.rw(), key, data)
-            .map_err(|error| written::<KC>(error, key, txn))
+            .map_err(|error| explain::<KC>(error, key, txn))
     }
 
     /// Removes the keys in `range`; says how many entries there were.
@@ -370,30 +392,21 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     {
         let db = self.resolve(txn)?;
         let outcome = db.delete_range(txn.rw(), range);
-        outcome.map_err(|error| {
-            txn.note(&error);
-            error.into()
-        })
+        outcome.map_err(|error| noted(error, txn))
     }
 
     /// Removes every entry; the database itself stays.
     pub fn clear(&self, txn: &mut WriteTxn<'_>) -> Result<()> {
         let db = self.resolve(txn)?;
-        db.clear(txn.rw()).map_err(|error| {
-            txn.note(&error);
-            error.into()
-        })
+        let outcome = db.clear(txn.rw());
+        outcome.map_err(|error| noted(error, txn))
     }
 }
 
 #[cold]
-fn written<'a, KC: BytesEncode<'a>>(
-    error: heed::Error,
-    key: &'a KC::EItem,
-    txn: &mut WriteTxn<'_>,
-) -> DbError {
+fn noted(error: heed::Error, txn: &impl Readable) -> DbError {
     txn.note(&error);
-    explain::<KC>(error, key, txn)
+    DbError::Heed(error)
 }
 
 /// LMDB says "bad value size" of a key that is empty or too long, without saying which.
@@ -414,5 +427,5 @@ fn explain<'a, KC: BytesEncode<'a>>(
             };
         }
     }
-    DbError::Heed(error)
+    noted(error, txn)
 }

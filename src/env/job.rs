@@ -63,7 +63,8 @@ impl Ticket {
     pub(crate) fn give_up(&self) -> Option<Waiting> {
         loop {
             let (state, was) = match self.0.load(Ordering::Acquire) {
-                state @ (QUEUED | GIVEN_UP) => (state, Waiting::Queued),
+                GIVEN_UP => return Some(Waiting::Queued),
+                state @ QUEUED => (state, Waiting::Queued),
                 state @ RUNNING => (state, Waiting::Running),
                 state @ RAN => (state, Waiting::Ran),
                 _ => return None,
@@ -128,6 +129,12 @@ impl Ask {
             trace: tracing::Span::none(),
             permit: None,
         }
+    }
+
+    /// Gives back what it holds, before it is answered: who is answered finds its locks free, and its place too.
+    pub(crate) fn let_go(&mut self) {
+        drop(self.locks.take());
+        drop(self.permit.take());
     }
 
     /// Whoever has a place among the transactions in flight may still finish while the keeper shuts down.
@@ -205,10 +212,12 @@ impl<T, E, B> Typed<T, E, B> {
 
 impl<T: Send, E: Send> UpdateJob for Typed<T, E, UpdateBody<T, E>> {
     fn run(&mut self, txn: &mut WriteTxn<'_>, site: Site) -> Ran {
-        // The result of an earlier run was undone with it.
-        self.result = None;
-        let body = &mut self.body;
-        let result = guarded(site, || body(txn));
+        let (body, earlier) = (&mut self.body, self.result.take());
+        let result = guarded(site, || {
+            // It was undone, with everything else of its run.
+            drop(earlier);
+            body(txn)
+        });
         let ran = if result.is_ok() {
             Ran::Done
         } else {
@@ -254,13 +263,23 @@ pub(crate) fn guarded<T, E>(
     site: Site,
     body: impl FnOnce() -> Result<T, TxnError<E>>,
 ) -> Result<T, TxnError<E>> {
-    // A body that is left half-way is undone, and is not run again after a panic.
+    // What a body that is left half-way has written is undone.
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
         Err(TxnError::BodyPanicked {
             message: panic_message(&*panic),
             site,
         })
     })
+}
+
+/// Runs what may drop or wake something of the application's: a panic there is not the writer's end.
+pub(crate) fn quietly(what: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(what)) {
+        let message = panic_message(&*panic);
+        tracing::error!(target: "lockkeeper", message, "a value of the application panicked while it was dropped or answered");
+        // Its own drop may panic once more; it is small.
+        std::mem::forget(panic);
+    }
 }
 
 pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

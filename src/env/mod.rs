@@ -1,6 +1,7 @@
 //! The environment: LMDB, its one writer thread, its readers, and the gate that keeps everybody out while the map changes.
 
 mod batch;
+mod claims;
 mod copy;
 mod core;
 mod database;

@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -46,6 +47,7 @@ pub(crate) type Listener = Arc<dyn Fn(&PanicEvent) + Send + Sync>;
 pub(crate) struct Poison {
     event: Mutex<Option<Arc<PanicEvent>>>,
     listeners: Mutex<Vec<Listener>>,
+    telling: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Poison {
@@ -53,12 +55,14 @@ impl Poison {
         self.listeners.lock().push(listener);
     }
 
-    /// The first error is the one that counts: `None` if there is one already.
-    pub(crate) fn set(&self, event: PanicEvent) -> Option<Arc<PanicEvent>> {
+    /// The first error is the one that counts: `None` if there is one already. The gate is shut, by `shut`, before anybody can
+    /// see the event.
+    pub(crate) fn set(&self, event: PanicEvent, shut: impl FnOnce()) -> Option<Arc<PanicEvent>> {
         let mut current = self.event.lock();
         if current.is_some() {
             return None;
         }
+        shut();
         let event = Arc::new(event);
         *current = Some(Arc::clone(&event));
         Some(event)
@@ -68,16 +72,42 @@ impl Poison {
         self.event.lock().clone()
     }
 
-    pub(crate) fn clear(&self) {
-        *self.event.lock() = None;
+    /// The environment has recovered; the gate opens, by `open`, together with it.
+    pub(crate) fn clear(&self, open: impl FnOnce()) {
+        let mut current = self.event.lock();
+        *current = None;
+        open();
     }
 
-    /// Tells everybody, on the calling thread. A listener that panics harms nobody else.
-    pub(crate) fn tell(&self, event: &PanicEvent) {
+    /// Tells everybody, on a thread of its own: what a listener does or waits for holds nobody up.
+    pub(crate) fn tell(&self, event: Arc<PanicEvent>) {
         let listeners = self.listeners.lock().clone();
-        for listener in listeners {
-            if catch_unwind(AssertUnwindSafe(|| listener(event))).is_err() {
-                tracing::error!(target: "lockkeeper", "a listener for fatal errors panicked");
+        if listeners.is_empty() {
+            return;
+        }
+        let told = thread::Builder::new()
+            .name("lockkeeper-event".into())
+            .spawn(move || {
+                for listener in listeners {
+                    if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
+                        tracing::error!(target: "lockkeeper", "a listener for fatal errors panicked");
+                    }
+                }
+            });
+        match told {
+            Ok(thread) => *self.telling.lock() = Some(thread),
+            Err(error) => {
+                tracing::error!(target: "lockkeeper", %error, "no thread to tell of a fatal error");
+            }
+        }
+    }
+
+    /// Gives the listeners a moment to finish, before the process ends.
+    pub(crate) fn let_listeners_finish(&self, most: Duration) {
+        let until = Instant::now() + most;
+        if let Some(thread) = self.telling.lock().take() {
+            while !thread.is_finished() && Instant::now() < until {
+                thread::sleep(Duration::from_millis(1));
             }
         }
     }

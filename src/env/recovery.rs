@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use heed::Env;
 
 use crate::config::{Config, Durability, OnFatal, page_size};
+use crate::env::claims::file_id;
 use crate::env::raw::{self, OpenPlan};
 use crate::env::shared::{Counters, Shared};
 use crate::env::writer::Writer;
@@ -23,14 +24,24 @@ pub(super) fn after_fatal(writer: &mut Writer) {
             if !writer.is_stopping()
                 && let Err(error) = recover(writer)
             {
-                tracing::error!(target: "lockkeeper", %error, "recovery failed; it will be tried again");
+                let again = !writer.recovery_refused;
+                tracing::error!(target: "lockkeeper", %error, again, "recovery failed");
             }
         }
         OnFatal::Wait => {}
-        OnFatal::Exit => std::process::exit(EXIT_STATUS),
-        OnFatal::Abort => std::process::abort(),
+        OnFatal::Exit => {
+            writer.shared.poison.let_listeners_finish(LAST_WORDS);
+            std::process::exit(EXIT_STATUS)
+        }
+        OnFatal::Abort => {
+            writer.shared.poison.let_listeners_finish(LAST_WORDS);
+            std::process::abort()
+        }
     }
 }
+
+/// How long the listeners have before the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// `EX_IOERR` of sysexits.
 const EXIT_STATUS: i32 = 74;
@@ -42,6 +53,7 @@ pub(super) fn recover(writer: &mut Writer) -> Result<(), EnvError> {
         return Ok(());
     };
     if shared.config.durability() == Durability::NoSync && event.source.doing() == "flush" {
+        writer.recovery_refused = true;
         return Err(EnvError::RecoveryRefused(
             "a flush failed under no-sync: what was answered \"committed\" since the last one may be lost, and the file may be \
              damaged; restore a copy"
@@ -51,6 +63,7 @@ pub(super) fn recover(writer: &mut Writer) -> Result<(), EnvError> {
     writer.recovering = true;
     let outcome = reopen(writer, &shared);
     writer.recovering = false;
+    writer.recovery_refused = matches!(outcome, Err(EnvError::RecoveryRefused(_)));
     let asked = std::mem::take(&mut writer.recovery_asked);
     for reply in asked {
         let answer = match &outcome {
@@ -60,7 +73,7 @@ pub(super) fn recover(writer: &mut Writer) -> Result<(), EnvError> {
             }
             Err(_) => Err(shared.recovery_needed().into()),
         };
-        let _ = reply.send(answer);
+        reply.answer(answer);
     }
     outcome
 }
@@ -82,9 +95,24 @@ fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
     drop_env(shared);
     let failed = |doing| move |error| EnvError::from(StorageError::new(doing, error));
     let map_size = shared.map_size.load(Ordering::Acquire);
+    // A file that is gone must not be taken for an empty environment.
+    let data = shared.path.join("data.mdb");
+    if shared.file.is_some() && file_id(&data) != shared.file {
+        return Err(EnvError::RecoveryRefused(format!(
+            "{} is not there any more, or is another file",
+            data.display()
+        )));
+    }
     let env =
         raw::open(&shared.path, &plan(&shared.config, map_size)).map_err(failed("opening anew"))?;
     check(&env).map_err(failed("checking"))?;
+    let last = env.info().last_txn_id as u64;
+    let known = shared.last_committed.load(Ordering::Acquire);
+    if last < known {
+        return Err(EnvError::RecoveryRefused(format!(
+            "the file ends with transaction {last}, but {known} was committed"
+        )));
+    }
     shared
         .registry
         .reopen_all(&env)
@@ -98,8 +126,7 @@ fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
     Counters::add(&shared.counters.recoveries, 1);
     metrics::counter!("lockkeeper_recoveries_total").increment(1);
     tracing::warn!(target: "lockkeeper", path = %shared.path.display(), "the environment has recovered");
-    shared.poison.clear();
-    shared.gate.heal();
+    shared.poison.clear(|| shared.gate.heal());
     drop(closed);
     Ok(())
 }

@@ -29,6 +29,8 @@ pub(crate) struct OpenSpec {
     pub name: Option<Arc<str>>,
     pub flags: DatabaseFlags,
     pub create: bool,
+    /// Nobody has said what is in it: the first who does decides.
+    untyped: bool,
     kind: Kind,
 }
 
@@ -62,6 +64,7 @@ impl OpenSpec {
             name: name.map(Arc::from),
             flags,
             create,
+            untyped: false,
             kind: Kind {
                 key: named::<KC>(),
                 data: named::<DC>(),
@@ -80,11 +83,14 @@ impl OpenSpec {
 
     /// The same name, whatever it is open as.
     pub(crate) fn any(name: &str) -> Self {
-        Self::new::<heed::types::Bytes, heed::types::Bytes, DefaultComparator>(
-            Some(name),
-            DatabaseFlags::empty(),
-            false,
-        )
+        Self {
+            untyped: true,
+            ..Self::new::<heed::types::Bytes, heed::types::Bytes, DefaultComparator>(
+                Some(name),
+                DatabaseFlags::empty(),
+                false,
+            )
+        }
     }
 
     fn describe(&self) -> String {
@@ -226,9 +232,12 @@ impl Registry {
         &self,
         spec: &OpenSpec,
     ) -> Option<Result<Found<C>, DatabaseError>> {
-        let tables = self.tables.lock();
+        let mut tables = self.tables.lock();
         let &id = tables.ids.get(&spec.name)?;
-        let entry = tables.open.get(&id)?;
+        let entry = tables.open.get_mut(&id)?;
+        if entry.spec.untyped && entry.spec.kind.comparator.0 == spec.kind.comparator.0 {
+            entry.spec = spec.clone();
+        }
         if !entry.spec.agrees_with(spec) {
             return Some(Err(DatabaseError::OpenedOtherwise {
                 name: spec.label(),
@@ -305,15 +314,32 @@ impl Registry {
 
     /// Empties an open database, or deletes it (then the gate is shut and empty). Only the writer thread calls this.
     pub(crate) fn empty(&self, env: &Env, name: &Arc<str>, delete: bool) -> heed::Result<u64> {
-        let entries = {
-            let tables = self.tables.lock();
-            let entry = tables
-                .ids
-                .get(&Some(Arc::clone(name)))
-                .and_then(|id| tables.open.get(id));
-            let Some(entry) = entry else { return Ok(0) };
-            (entry.spec.kind.empty)(env, &*entry.handle, delete)?
+        let outcome = {
+            let mut tables = self.tables.lock();
+            let key = Some(Arc::clone(name));
+            let Some(&id) = tables.ids.get(&key) else {
+                return Ok(0);
+            };
+            let Some(entry) = tables.open.get_mut(&id) else {
+                return Ok(0);
+            };
+            let outcome = (entry.spec.kind.empty)(env, &*entry.handle, delete);
+            if delete && outcome.is_err() {
+                // LMDB closed the handle before the commit that failed: its slot would be the next database's.
+                let mut spec = entry.spec.clone();
+                spec.create = false;
+                match (spec.kind.open)(env, &spec) {
+                    Ok(Some(handle)) => entry.handle = handle,
+                    _ => {
+                        tables.open.remove(&id);
+                        tables.ids.remove(&key);
+                    }
+                }
+                self.epoch.fetch_add(1, Ordering::AcqRel);
+            }
+            outcome
         };
+        let entries = outcome?;
         if delete {
             self.forget(name);
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
-use crate::env::job::{Ask, UpdateJob, ViewJob, Waiting};
+use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting};
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
 use crate::env::transaction::Scope;
@@ -42,6 +42,15 @@ pub(crate) struct Shared {
     /// Grows with each change of the map.
     pub generation: AtomicU64,
     pub counters: Counters,
+    /// Callers between their look at the gate and the end of their send; the writer ends only when there are none.
+    pub sending: AtomicUsize,
+    /// The writer is to end, also if its queue has no room for a command that says so.
+    pub stop: AtomicBool,
+    pub writer_ended: AtomicBool,
+    /// The data file, by device and inode.
+    pub file: Option<(u64, u64)>,
+    /// The id of the last transaction that was committed here.
+    pub last_committed: AtomicU64,
     forks: u32,
     max_key: usize,
 }
@@ -59,21 +68,42 @@ pub(crate) struct Running {
 /// For the writer thread, in the order of arrival.
 pub(crate) enum Command {
     Update(UpdateTask),
-    Open(OpenSpec, oneshot::Sender<Result<(), DatabaseError>>),
-    Clear(Arc<str>, oneshot::Sender<Result<u64, DatabaseError>>),
-    Delete(Arc<str>, oneshot::Sender<Result<(), DatabaseError>>),
+    Open(OpenSpec, Question<(), DatabaseError>),
+    Clear(Arc<str>, Question<u64, DatabaseError>),
+    Delete(Arc<str>, Question<u64, DatabaseError>),
     /// There is something in [`Shared::sizes`].
     Resize,
     /// Make room before a copy.
-    GrowAhead(oneshot::Sender<Result<(), TxnError>>),
+    GrowAhead(Question<(), TxnError>),
     /// Another process has changed the size of the map; the generation is the one that saw it.
-    Adopt(u64, oneshot::Sender<Result<(), TxnError>>),
-    Sync(oneshot::Sender<Result<(), EnvError>>),
-    /// A view has met a fatal error.
-    Fatal(StorageError),
-    Recover(oneshot::Sender<Result<(), EnvError>>),
+    Adopt(u64, Question<(), TxnError>),
+    Sync(Question<(), EnvError>),
+    /// A view has met a fatal error: look at the poison.
+    Fatal,
+    Recover(Question<(), EnvError>),
     /// Answer what is queued behind this with [`TxnError::ShuttingDown`], close the environment and end.
     Stop,
+}
+
+/// A command's way back to whoever asked. If that one has given up, the command is not carried out.
+pub(crate) struct Question<T, E> {
+    pub ticket: Arc<Ticket>,
+    pub reply: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T, E> Question<T, E> {
+    /// Whether it is still to be done; from here on it cannot be taken back.
+    pub(crate) fn begin(&self) -> bool {
+        !self.reply.is_closed()
+            && self.ticket.start()
+            && self.ticket.returned()
+            && self.ticket.begin_commit()
+    }
+
+    pub(crate) fn answer(self, answer: Result<T, E>) {
+        // Whoever went away wants none.
+        drop(self.reply.send(answer));
+    }
 }
 
 pub(crate) struct UpdateTask {
@@ -89,7 +119,7 @@ pub(crate) struct ViewTask {
 /// Somebody wants a map of another size.
 pub(crate) struct SizeRequest {
     pub bytes: u64,
-    pub reply: oneshot::Sender<Result<u64, EnvError>>,
+    pub question: Question<u64, EnvError>,
 }
 
 /// What is counted, and when: see [`EnvStats`](crate::EnvStats).
@@ -131,6 +161,7 @@ impl Shared {
         clock: Clock,
         commands: flume::Sender<Command>,
         views: flume::Sender<Option<ViewTask>>,
+        file: Option<(u64, u64)>,
     ) -> Self {
         let map_size = env.info().map_size as u64;
         let max_key = env.max_key_size();
@@ -150,6 +181,11 @@ impl Shared {
             map_size: AtomicU64::new(map_size),
             generation: AtomicU64::new(0),
             counters: Counters::default(),
+            sending: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            writer_ended: AtomicBool::new(false),
+            file,
+            last_committed: AtomicU64::new(0),
             forks: raw::forks(),
             max_key,
         }
@@ -217,15 +253,14 @@ impl Shared {
             since: SystemTime::now(),
             in_flight: self.counters.queued.load(Ordering::Relaxed),
         };
-        let Some(event) = self.poison.set(event) else {
+        let Some(event) = self.poison.set(event, || self.gate.poison()) else {
             return;
         };
-        self.gate.poison();
         Counters::add(&self.counters.poisonings, 1);
         metrics::counter!("lockkeeper_poisonings_total").increment(1);
         tracing::error!(target: "lockkeeper", path = %self.path.display(), error = %event.source, in_flight = event.in_flight,
             "fatal error of the environment: every call is refused until it has recovered");
-        self.poison.tell(&event);
+        self.poison.tell(event);
     }
 
     /// Under `no_lock` whoever writes has to be alone: shuts the gate until the answer is dropped. Only for the writer thread.
@@ -270,29 +305,32 @@ impl Shared {
         self.running.lock().clone()
     }
 
-    /// The answer at a caller's deadline, by what it was waiting for.
+    /// The answer at the deadline of a caller that waited for the writer, by what it was waiting for.
     pub(crate) fn out_of_time(&self, waiting: Waiting, span: Duration) -> TxnError {
         let own = TxnError::DeadlineExceeded {
             deadline: span,
             stage: waiting.stage(),
         };
-        let mut running = self.running.lock();
-        let Some(running) = running.as_mut() else {
-            return own;
+        let (running, first) = {
+            let mut running = self.running.lock();
+            let Some(running) = running.as_mut() else {
+                return own;
+            };
+            let late = Instant::now() >= running.deadline;
+            let first = late && !std::mem::replace(&mut running.reported, late);
+            (running.clone(), first)
         };
         let since = running.since.elapsed();
-        let late = Instant::now() >= running.deadline;
-        if late && !running.reported {
-            running.reported = true;
+        if first {
             Counters::add(&self.counters.stalls, 1);
             metrics::counter!("lockkeeper_writer_stalls_total").increment(1);
             tracing::error!(target: "lockkeeper", body = %body_name(running.name.as_deref(), running.site), ran = %brief(since),
                 "a body keeps the writer beyond its deadline");
         }
         // Who waited for the writer wants to know who has it: a body past its time, or one that took most of the wait.
-        if waiting != Waiting::Running && (late || since * 2 >= span) {
+        if waiting != Waiting::Running && (running.reported || since * 2 >= span) {
             return TxnError::WriterStalled {
-                name: running.name.clone(),
+                name: running.name,
                 site: running.site,
                 since,
             };
@@ -308,10 +346,14 @@ impl Shared {
         }
     }
 
-    /// A view met an error that no transaction can go on after.
-    pub(crate) fn report_fatal(&self, source: StorageError) {
-        self.poison(source.clone());
-        // A full queue is drained by the writer anyway, which looks at the poison first.
-        let _ = self.commands.try_send(Command::Fatal(source));
+    /// A view of that generation met an error that no transaction can go on after.
+    pub(crate) fn report_fatal(&self, source: StorageError, generation: u64) {
+        if self.generation.load(Ordering::Acquire) != generation {
+            // Recovered from, or mapped anew, in the meantime.
+            return;
+        }
+        self.poison(source);
+        // If the queue is full the writer is awake, and looks at the poison before the next command.
+        let _ = self.commands.try_send(Command::Fatal);
     }
 }

@@ -3,11 +3,13 @@
 //! Neither type can be made, committed or kept by an application (lmdbsync refuses `BeginTxn` for the same reason): the
 //! environment begins and ends them, so that it always knows who is on the map.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use heed::{AnyTls, MdbError, RoTxn, RwTxn, WithTls};
 
 use crate::env::EnvId;
+use crate::error::{StorageError, duplicate};
 
 /// What a database handle has to know of the transaction it is used in.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +26,9 @@ mod sealed {
     pub trait Sealed {
         fn ro(&self) -> &heed::RoTxn<'_, heed::AnyTls>;
         fn scope(&self) -> &super::Scope;
-        /// Only the environment and its handles' resolver are behind this.
-        fn core(&self) -> &crate::env::Registry;
+        fn registry(&self) -> &crate::env::Registry;
+        /// Remembers an error after which the transaction, or the environment, cannot go on.
+        fn note(&self, error: &heed::Error);
     }
 }
 pub(crate) use sealed::Sealed;
@@ -43,6 +46,7 @@ pub struct ReadTxn<'e> {
     txn: RoTxn<'e, WithTls>,
     scope: Scope,
     registry: &'e crate::env::Registry,
+    fault: Fault,
 }
 
 impl<'e> ReadTxn<'e> {
@@ -55,7 +59,14 @@ impl<'e> ReadTxn<'e> {
             txn,
             scope,
             registry,
+            fault: Fault::default(),
         }
+    }
+
+    /// An error that the environment cannot go on after, if the body met one.
+    pub(crate) fn fatal(&self) -> Option<StorageError> {
+        let (_, error) = self.fault.take()?;
+        super::writer::is_fatal(&error).then(|| StorageError::new("reading", error))
     }
 }
 
@@ -68,8 +79,11 @@ impl sealed::Sealed for ReadTxn<'_> {
     fn scope(&self) -> &Scope {
         &self.scope
     }
-    fn core(&self) -> &crate::env::Registry {
+    fn registry(&self) -> &crate::env::Registry {
         self.registry
+    }
+    fn note(&self, error: &heed::Error) {
+        self.fault.note(error);
     }
 }
 
@@ -93,8 +107,25 @@ pub(crate) struct BodyRun {
     pub deadline: Option<Instant>,
     /// It has written, or tried to.
     pub wrote: bool,
-    /// The first error after which LMDB's transaction is unusable, also if the body swallowed it.
-    pub fault: Option<Spoiled>,
+    pub fault: Fault,
+}
+
+/// The first error after which LMDB's transaction is unusable, also if the body swallowed it.
+#[derive(Debug, Default)]
+pub(crate) struct Fault(RefCell<Option<(Spoiled, heed::Error)>>);
+
+impl Fault {
+    #[cold]
+    fn note(&self, error: &heed::Error) {
+        let mut first = self.0.borrow_mut();
+        if first.is_none() {
+            *first = Spoiled::from_heed(error).map(|spoiled| (spoiled, duplicate(error)));
+        }
+    }
+
+    pub(crate) fn take(&self) -> Option<(Spoiled, heed::Error)> {
+        self.0.borrow_mut().take()
+    }
 }
 
 /// Why LMDB's transaction cannot go on.
@@ -157,7 +188,7 @@ impl<'e> WriteTxn<'e> {
             attempt,
             deadline: Some(deadline),
             wrote: false,
-            fault: None,
+            fault: Fault::default(),
         };
     }
 
@@ -170,12 +201,6 @@ impl<'e> WriteTxn<'e> {
     pub(crate) fn rw(&mut self) -> &mut RwTxn<'e> {
         self.run.wrote = true;
         &mut self.txn
-    }
-
-    pub(crate) fn note(&mut self, error: &heed::Error) {
-        if self.run.fault.is_none() {
-            self.run.fault = Spoiled::from_heed(error);
-        }
     }
 
     /// A transaction inside this one, which can be undone by itself.
@@ -202,8 +227,11 @@ impl sealed::Sealed for WriteTxn<'_> {
     fn scope(&self) -> &Scope {
         &self.scope
     }
-    fn core(&self) -> &crate::env::Registry {
+    fn registry(&self) -> &crate::env::Registry {
         self.registry
+    }
+    fn note(&self, error: &heed::Error) {
+        self.run.fault.note(error);
     }
 }
 

@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heed::MdbError;
-use tokio::sync::oneshot;
 
 use crate::clock::block_on;
 use crate::env::gate::{Entry, Shut};
 use crate::env::growth::{Adopt, AdoptCounter};
 use crate::env::inside::{self, BodyKind};
+use crate::env::job::quietly;
 use crate::env::shared::{Command, Shared, ViewTask};
 use crate::env::transaction::ReadTxn;
 use crate::env::writer::is_fatal;
@@ -69,37 +69,31 @@ pub(crate) fn try_view(
         Ok(txn) => txn,
         Err(heed::Error::Mdb(MdbError::ReadersFull)) => return Tried::NoSlot,
         Err(heed::Error::Mdb(MdbError::MapResized)) => return Tried::Resized(generation),
-        Err(error) => return Tried::Refused(broken(shared, "beginning a view", error)),
+        Err(error) => {
+            drop(entered);
+            return Tried::Refused(broken(shared, "beginning a view", error, generation));
+        }
     };
     let txn = ReadTxn::new(txn, scope, &shared.registry);
     body(&txn);
+    let fatal = txn.fatal();
     drop((txn, entered));
+    if let Some(error) = fatal {
+        shared.report_fatal(error, generation);
+    }
     Tried::Ran
 }
 
 /// An error of LMDB's that no body caused.
 #[cold]
-fn broken(shared: &Shared, doing: &'static str, error: heed::Error) -> TxnError {
+fn broken(shared: &Shared, doing: &'static str, error: heed::Error, generation: u64) -> TxnError {
     let fatal = is_fatal(&error);
     let error = StorageError::new(doing, error);
     if fatal {
-        shared.report_fatal(error);
+        shared.report_fatal(error, generation);
         return shared.recovery_needed();
     }
     TxnError::Storage(error)
-}
-
-/// A body answered an error: if it is one that the environment cannot go on after, everybody is told.
-#[cold]
-pub(crate) fn inspect<E>(shared: &Shared, error: &TxnError<E>) {
-    let TxnError::Database(crate::error::DbError::Heed(error)) = error else {
-        return;
-    };
-    if is_fatal(error)
-        && let heed::Error::Mdb(error) = error
-    {
-        shared.report_fatal(StorageError::new("reading", heed::Error::Mdb(*error)));
-    }
 }
 
 /// How the tries of one view are counted.
@@ -147,16 +141,10 @@ impl<'s> Tries<'s> {
             return Err(out_of_time());
         }
         self.shared.clock.sleep_until(wake).await;
-        let (reply, answer) = oneshot::channel();
-        let sent = async {
-            self.shared
-                .commands
-                .send_async(Command::Adopt(seen, reply))
-                .await
-                .map_err(|_| TxnError::ShuttingDown)?;
-            answer.await.map_err(|_| TxnError::ShuttingDown)?
-        };
-        match self.shared.clock.until(deadline, sent).await {
+        let adopted = self
+            .shared
+            .ask_writer(|question| Command::Adopt(seen, question));
+        match self.shared.clock.until(deadline, adopted).await {
             Some(outcome) => outcome,
             None => Err(out_of_time()),
         }
@@ -178,12 +166,13 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
         |_| {},
     );
     while let Ok(Some(task)) = tasks.recv() {
-        let ViewTask { ask, mut job } = task;
+        let ViewTask { mut ask, mut job } = task;
         if !ask.ticket.start() {
             continue;
         }
         let mut tries = Tries::new(shared);
-        let _trace = ask.trace.enter();
+        let trace = ask.trace.clone();
+        let _trace = trace.enter();
         let failure = loop {
             if ask.ticket.given_up() {
                 break None;
@@ -219,10 +208,15 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
                 Tried::Refused(error) => break Some(error),
             }
         };
-        match failure {
+        ask.let_go();
+        quietly(|| match failure {
             None => job.answer(),
             Some(error) => job.fail(error),
-        }
+        });
+    }
+    while let Ok(Some(mut task)) = tasks.try_recv() {
+        task.ask.let_go();
+        quietly(|| task.job.fail(TxnError::ShuttingDown));
     }
 }
 

@@ -4,22 +4,25 @@
 //! must not overlap. One thread that does all of it, one thing after the other, makes each of these true by construction.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use heed::{Env, MdbError};
-use tokio::sync::oneshot;
 
 use crate::backoff::RetryRng;
 use crate::config::page_size;
 use crate::config::{Durability, OnFatal};
+use crate::env::claims::Claims;
 use crate::env::gate::{Closed, Occupant};
 use crate::env::gather::{Gather, Grouping};
 use crate::env::growth::{self, Adopt, AdoptCounter};
+use crate::env::job::{panic_message, quietly};
+use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
-use crate::env::shared::{Command, Counters, Shared, UpdateTask};
+use crate::env::shared::{Command, Counters, Question, Shared, UpdateTask};
 use crate::env::{raw, recovery};
 use crate::error::{DatabaseError, EnvError, MapBusy, StorageError, TxnError};
 
@@ -39,8 +42,14 @@ pub(crate) struct Writer {
     pub(super) body_began: Option<Instant>,
     stopping: bool,
     /// Who asked for a recovery while one was under way.
-    pub(super) recovery_asked: Vec<oneshot::Sender<Result<(), EnvError>>>,
+    pub(super) recovery_asked: Vec<Question<(), EnvError>>,
     pub(super) recovering: bool,
+    /// Recovery was refused for good: only an explicit request tries again.
+    pub(super) recovery_refused: bool,
+    /// The fatal error that the policy was carried out for.
+    handled: Option<Arc<PanicEvent>>,
+    /// What keeps others from opening the same files; given back when the environment is closed.
+    claims: Option<Claims>,
 }
 
 /// Whether the map could be changed.
@@ -79,7 +88,11 @@ impl Refusal {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, commands: flume::Receiver<Command>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        commands: flume::Receiver<Command>,
+        claims: Claims,
+    ) -> Self {
         // Company is worth waiting for only where a commit waits for the disk.
         let gather = Gather::new(match shared.config.durability() {
             Durability::NoSync => Duration::ZERO,
@@ -100,30 +113,52 @@ impl Writer {
             stopping: false,
             recovery_asked: Vec::new(),
             recovering: false,
+            recovery_refused: false,
+            handled: None,
+            claims: Some(claims),
         }
     }
 
-    /// Runs until [`Command::Stop`].
+    /// Runs until it is told to stop.
     pub(crate) fn run(mut self) {
-        while !self.stopping {
-            let Some(command) = self.next() else {
-                continue;
-            };
-            if self.shared.poison.event().is_some() {
-                self.refuse(command);
-                continue;
-            }
-            match command {
-                Command::Update(task) => self.update(task),
-                other => self.control(other),
-            }
-            if self.shared.poison.event().is_some() {
-                recovery::after_fatal(&mut self);
+        while !self.stopping && !self.shared.stop.load(Ordering::Acquire) {
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
+            if let Err(panic) = turn {
+                // Nobody knows what was left half-way: the environment is opened anew, like after any fatal error.
+                let message = panic_message(&*panic);
+                std::mem::forget(panic);
+                let error = heed::Error::Io(std::io::Error::other(format!("a panic: {message}")));
+                self.shared.poison(StorageError::new("writing", error));
             }
         }
         self.shared.gate.shut_for_good();
-        self.drain();
         self.close();
+        self.shared.writer_ended.store(true, Ordering::Release);
+    }
+
+    /// One command, or what is due without one.
+    fn turn(&mut self) {
+        if let Some(event) = self.shared.poison.event()
+            && !self
+                .handled
+                .as_ref()
+                .is_some_and(|handled| Arc::ptr_eq(handled, &event))
+        {
+            self.handled = Some(event);
+            recovery::after_fatal(self);
+            return;
+        }
+        let Some(command) = self.next() else {
+            return;
+        };
+        if self.shared.poison.event().is_some() {
+            self.refuse(command);
+            return;
+        }
+        match command {
+            Command::Update(task) => self.update(task),
+            other => self.control(other),
+        }
     }
 
     /// The next command; `None` when there was none for so long that something periodic is due.
@@ -131,8 +166,10 @@ impl Writer {
         if let Some(command) = self.waiting.pop_front() {
             return Some(command);
         }
-        if self.shared.poison.event().is_some() && self.shared.config.on_fatal() == OnFatal::Recover
-        {
+        if self.shared.poison.event().is_some() {
+            if self.shared.config.on_fatal() != OnFatal::Recover || self.recovery_refused {
+                return Some(self.commands.recv().unwrap_or(Command::Stop));
+            }
             // What failed a moment ago may work now: the disk is there again, the last view has ended.
             return match self.commands.recv_timeout(RECOVERY_RETRY) {
                 Ok(command) => Some(command),
@@ -220,140 +257,146 @@ impl Writer {
     fn control(&mut self, command: Command) {
         match command {
             Command::Update(task) => self.update(task),
-            Command::Open(spec, reply) => {
+            Command::Open(spec, question) if question.begin() => {
                 let outcome = self.open_database(&spec);
-                let _ = reply.send(outcome);
+                question.answer(outcome);
             }
-            Command::Clear(name, reply) => {
+            Command::Clear(name, question) if question.begin() => {
                 let outcome = self.empty_database(&name, false);
-                let _ = reply.send(outcome);
+                question.answer(outcome);
             }
-            Command::Delete(name, reply) => {
+            Command::Delete(name, question) if question.begin() => {
                 let outcome = self.empty_database(&name, true);
-                let _ = reply.send(outcome.map(drop));
+                question.answer(outcome);
             }
             Command::Resize => self.resize(),
-            Command::GrowAhead(reply) => {
+            Command::GrowAhead(question) if question.begin() => {
                 self.grow_ahead();
-                let _ = reply.send(Ok(()));
+                question.answer(Ok(()));
             }
-            Command::Adopt(seen, reply) => {
+            Command::Adopt(seen, question) if question.begin() => {
                 let outcome = if self.shared.generation.load(Ordering::Acquire) == seen {
                     self.adopt()
                 } else {
                     Ok(())
                 };
-                let _ = reply.send(outcome);
+                question.answer(outcome);
             }
-            Command::Sync(reply) => {
+            Command::Sync(question) if question.begin() => {
                 let outcome = self.sync();
-                let _ = reply.send(outcome);
+                question.answer(outcome);
             }
-            Command::Fatal(error) => self.shared.poison(error),
-            Command::Recover(reply) => {
-                // Nothing is wrong.
-                let _ = reply.send(Ok(()));
-            }
+            // Nothing is wrong.
+            Command::Recover(question) => question.answer(Ok(())),
+            // Whoever asked has given up.
+            Command::Open(..)
+            | Command::Clear(..)
+            | Command::Delete(..)
+            | Command::GrowAhead(_)
+            | Command::Adopt(..)
+            | Command::Sync(_)
+            | Command::Fatal => {}
             Command::Stop => self.stopping = true,
         }
     }
 
     /// Answers a command that came after a fatal error.
     pub(super) fn refuse(&mut self, command: Command) {
-        let error = || self.shared.recovery_needed();
         match command {
-            Command::Update(task) => {
-                self.shared.counters.queued.fetch_sub(1, Ordering::Relaxed);
-                drop(task.ask.locks);
-                task.job.fail(error());
-            }
-            Command::Open(_, reply) => drop(reply.send(Err(error().into()))),
-            Command::Clear(_, reply) => drop(reply.send(Err(error().into()))),
-            Command::Delete(_, reply) => drop(reply.send(Err(error().into()))),
-            Command::Resize => {
-                for request in std::mem::take(&mut *self.shared.sizes.lock()) {
-                    drop(request.reply.send(Err(error().into())));
-                }
-            }
-            Command::GrowAhead(reply) => drop(reply.send(Err(error()))),
-            Command::Adopt(_, reply) => drop(reply.send(Err(error()))),
-            Command::Sync(reply) => drop(reply.send(Err(error().into()))),
-            Command::Fatal(_) => {}
-            Command::Recover(reply) if self.recovering => self.recovery_asked.push(reply),
-            Command::Recover(reply) => {
+            Command::Recover(question) if self.recovering => self.recovery_asked.push(question),
+            Command::Recover(question) => {
                 let outcome = recovery::recover(self);
-                drop(reply.send(outcome));
+                question.answer(outcome);
             }
             Command::Stop => self.stopping = true,
+            other => {
+                let shared = Arc::clone(&self.shared);
+                self.turn_away(other, || shared.recovery_needed());
+            }
         }
+    }
+
+    /// Answers a command with an error instead of carrying it out.
+    fn turn_away(&self, command: Command, error: impl Fn() -> TxnError) {
+        match command {
+            Command::Update(mut task) => {
+                self.shared.counters.queued.fetch_sub(1, Ordering::Relaxed);
+                task.ask.let_go();
+                quietly(|| task.job.fail(error()));
+            }
+            Command::Open(_, question) => question.answer(Err(error().into())),
+            Command::Clear(_, question) | Command::Delete(_, question) => {
+                question.answer(Err(error().into()));
+            }
+            Command::Resize => {
+                for request in std::mem::take(&mut *self.shared.sizes.lock()) {
+                    request.question.answer(Err(error().into()));
+                }
+            }
+            Command::GrowAhead(question) | Command::Adopt(_, question) => {
+                question.answer(Err(error()));
+            }
+            Command::Sync(question) | Command::Recover(question) => {
+                question.answer(Err(error().into()));
+            }
+            Command::Fatal | Command::Stop => {}
+        }
+    }
+
+    fn take_one(&mut self) -> Option<Command> {
+        self.waiting
+            .pop_front()
+            .or_else(|| self.commands.try_recv().ok())
     }
 
     /// Refuses everything that is queued right now.
     pub(super) fn refuse_queued(&mut self) {
-        while let Some(command) = self
-            .waiting
-            .pop_front()
-            .or_else(|| self.commands.try_recv().ok())
+        while self.shared.poison.event().is_some()
+            && !self.is_stopping()
+            && let Some(command) = self.take_one()
         {
             self.refuse(command);
-            if self.stopping {
-                return;
-            }
         }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping
+        self.stopping || self.shared.stop.load(Ordering::Acquire)
     }
 
     /// At the end: everything that is still queued is answered.
     fn drain(&mut self) {
-        loop {
-            let Some(command) = self
-                .waiting
-                .pop_front()
-                .or_else(|| self.commands.try_recv().ok())
-            else {
-                return;
-            };
-            match command {
-                Command::Update(task) => {
-                    self.shared.counters.queued.fetch_sub(1, Ordering::Relaxed);
-                    drop(task.ask.locks);
-                    task.job.fail(TxnError::ShuttingDown);
-                }
-                Command::Open(_, reply) => drop(reply.send(Err(TxnError::ShuttingDown.into()))),
-                Command::Clear(_, reply) => drop(reply.send(Err(TxnError::ShuttingDown.into()))),
-                Command::Delete(_, reply) => drop(reply.send(Err(TxnError::ShuttingDown.into()))),
-                Command::Resize => {
-                    for request in std::mem::take(&mut *self.shared.sizes.lock()) {
-                        drop(request.reply.send(Err(TxnError::ShuttingDown.into())));
-                    }
-                }
-                Command::GrowAhead(reply) => drop(reply.send(Err(TxnError::ShuttingDown))),
-                Command::Adopt(_, reply) => drop(reply.send(Err(TxnError::ShuttingDown))),
-                Command::Sync(reply) | Command::Recover(reply) => {
-                    drop(reply.send(Err(TxnError::ShuttingDown.into())));
-                }
-                Command::Fatal(_) | Command::Stop => {}
-            }
+        while let Some(command) = self.take_one() {
+            self.turn_away(command, || TxnError::ShuttingDown);
         }
     }
 
     /// Flushes what no commit has flushed and closes the environment once the last view has ended.
     fn close(&mut self) {
         if self.unsynced_since.is_some()
+            && self.shared.poison.event().is_none()
             && let Err(error) = self.sync()
         {
             tracing::error!(target: "lockkeeper", %error, "the last flush failed");
         }
         while !self.shared.gate.is_empty() {
+            self.drain();
             thread::sleep(Duration::from_micros(200));
         }
         recovery::drop_env(&self.shared);
+        self.claims = None;
+        // Whoever looked at the gate before it was shut may still be sending.
+        while self.shared.sending.load(Ordering::SeqCst) > 0 {
+            self.drain();
+            thread::yield_now();
+        }
+        self.drain();
     }
 
+    /// The environment, unless it is poisoned: a failed resize has unmapped it, and nobody may look.
     pub(super) fn env(&self) -> Result<Arc<Env>, TxnError> {
+        if self.shared.poison.event().is_some() {
+            return Err(self.shared.recovery_needed());
+        }
         self.shared
             .env
             .load_full()
@@ -385,6 +428,7 @@ impl Writer {
                 Instant::now(),
                 self.shared.config.deadline(),
             ))?;
+            self.restore_meta_sync(&env);
             let outcome = self.shared.registry.open(&env, spec);
             drop(alone);
             let error = match outcome {
@@ -428,6 +472,7 @@ impl Writer {
             } else {
                 shared.exclude_views(until)?
             };
+            self.restore_meta_sync(&env);
             let outcome = self.shared.registry.empty(&env, name, delete);
             drop(closed);
             match outcome {
@@ -441,6 +486,14 @@ impl Writer {
                     self.overcome(error, doing, &mut adoption)?;
                 }
             }
+        }
+    }
+
+    /// The last batch may have left out the flush of the meta page; what is not a transaction gets the environment's durability.
+    fn restore_meta_sync(&mut self, env: &Env) {
+        let wanted = self.shared.config.durability() == Durability::Full;
+        if wanted && !self.meta_sync && raw::set_meta_sync(env, true).is_ok() {
+            self.meta_sync = true;
         }
     }
 
@@ -476,7 +529,12 @@ impl Writer {
     pub(super) fn adopt_again(&mut self, adoption: &mut AdoptCounter) -> Result<(), TxnError> {
         let ours = self.shared.map_size.load(Ordering::Acquire);
         let theirs = recovery::size_in_file(&self.shared).unwrap_or(ours);
-        let pause = match adoption.changed(ours, theirs, self.rng.next_unit()) {
+        let random = self.rng.next_unit();
+        // The delay may be a function of the application's.
+        let decided = catch_unwind(AssertUnwindSafe(|| adoption.changed(ours, theirs, random)));
+        let pause = match decided.unwrap_or(Adopt::Retry {
+            after: Duration::ZERO,
+        }) {
             Adopt::Retry { after } => after,
             Adopt::GiveUp(failed) => {
                 return Err(TxnError::MapChanging {
@@ -491,6 +549,10 @@ impl Writer {
     }
 
     fn adopt(&mut self) -> Result<(), TxnError> {
+        if let Some(views) = self.still_blocked() {
+            let waited = Duration::ZERO;
+            return Err(Refusal::Busy { views, waited }.error(None));
+        }
         let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
         match self.change_map(0, until) {
             Change::Done => {
@@ -498,7 +560,16 @@ impl Writer {
                 metrics::counter!("lockkeeper_map_adoptions_total").increment(1);
                 Ok(())
             }
-            Change::Refused(refusal) => Err(refusal.error(None)),
+            Change::Refused(refusal) => {
+                self.remember_blockers(&refusal);
+                Err(refusal.error(None))
+            }
+        }
+    }
+
+    fn remember_blockers(&mut self, refusal: &Refusal) {
+        if let Refusal::Busy { views, .. } = refusal {
+            self.blocked_by.clone_from(views);
         }
     }
 
@@ -518,20 +589,27 @@ impl Writer {
         }
         let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
         let change = self.change_map(next, until);
-        if let Change::Refused(Refusal::Busy { views, .. }) = &change {
-            self.blocked_by.clone_from(views);
+        if let Change::Refused(refusal) = &change {
+            self.remember_blockers(refusal);
         }
         change
     }
 
     fn next_size(&self, size: u64) -> Option<u64> {
-        growth::next_size(
-            self.shared.config.growth(),
-            size,
-            size.saturating_add(1),
-            self.shared.config.max_map_size(),
-            page_size(),
-        )
+        // The policy may be a function of the application's: one that panics gives no size.
+        let next = catch_unwind(AssertUnwindSafe(|| {
+            growth::next_size(
+                self.shared.config.growth(),
+                size,
+                size.saturating_add(1),
+                self.shared.config.max_map_size(),
+                page_size(),
+            )
+        }));
+        next.unwrap_or_else(|_| {
+            tracing::error!(target: "lockkeeper", "the growth function panicked; the map stays as it is");
+            None
+        })
     }
 
     /// The views that kept the map from growing and are still open.
@@ -615,7 +693,8 @@ impl Writer {
 
     /// All requests that are there at once are one change: the largest wins.
     fn resize(&mut self) {
-        let requests = std::mem::take(&mut *self.shared.sizes.lock());
+        let mut requests = std::mem::take(&mut *self.shared.sizes.lock());
+        requests.retain(|request| request.question.begin());
         let Some(asked) = requests.iter().map(|request| request.bytes).max() else {
             return;
         };
@@ -630,7 +709,7 @@ impl Writer {
                     why: why.clone(),
                 }),
             };
-            let _ = request.reply.send(answer);
+            request.question.answer(answer);
         }
     }
 

@@ -18,14 +18,15 @@ pub enum Outcome {
     Aborted,
     /// It failed with this error.
     Failed(TxnError),
-    /// Run it again, as lmdbsync's `ErrTxnRetry`. It counts against the retry budget and the deadline.
+    /// Run it again, as lmdbsync's `ErrTxnRetry`. It counts against the retry budget and the deadline. Where nobody can say
+    /// what became of the attempt ([`TxnError::MaybeCommitted`], an expired deadline) it has no effect.
     Retry,
 }
 
 /// A piece of application code that sees the outcome of each attempt, once, and may change it.
 ///
 /// It runs outside of the gate and holds no lock, in the task of the caller (or of the supervisor, for a message), and should
-/// be short. It answers lmdbsync's `Handler`.
+/// be short. If it panics, the outcome stays as it was before the handlers. It answers lmdbsync's `Handler`.
 ///
 /// ```
 /// use lockkeeper::{Handler, HandlerChain, HandlerContext, Outcome};

@@ -35,6 +35,10 @@ pub enum Loss {
 }
 
 /// How an attempt ended that did not succeed.
+#[allow(
+    dead_code,
+    reason = "the supervisor answers at once what is not on the list"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It may go better the next time.

@@ -3,11 +3,12 @@
 //! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
 //! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 
 use crate::actors::lock_table::{Locker, Locks};
 use crate::config::{Config, Durability, WhenFull};
@@ -92,8 +93,8 @@ impl Runtime {
         let (deadline, span) = self.deadline(options);
         match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => return Ok(Arc::new(permit)),
-            Err(tokio::sync::TryAcquireError::Closed) => return Err(TxnError::ShuttingDown),
-            Err(tokio::sync::TryAcquireError::NoPermits) => {}
+            Err(TryAcquireError::Closed) => return Err(TxnError::ShuttingDown),
+            Err(TryAcquireError::NoPermits) => {}
         }
         let shared = &self.env.shared;
         if options.when_full.unwrap_or(shared.config.when_full()) == WhenFull::Refuse {
@@ -120,6 +121,27 @@ impl Runtime {
                 stage: Stage::WaitedForAdmission,
             }),
         }
+    }
+
+    /// A place among the transactions in flight, if there is one right now.
+    pub(crate) fn try_admit(&self, options: &mut TxnOptions) -> Result<(), TxnError> {
+        if options.permit.is_some() {
+            return Ok(());
+        }
+        let refused = self.env.refusal(Entry::New);
+        let place = Arc::clone(&self.permits).try_acquire_owned();
+        options.permit = match (refused, place) {
+            (Some(error), _) => return Err(error),
+            (None, Ok(permit)) => Some(Arc::new(permit)),
+            (None, Err(TryAcquireError::Closed)) => return Err(TxnError::ShuttingDown),
+            (None, Err(TryAcquireError::NoPermits)) => {
+                self.counters.overloaded.fetch_add(1, Ordering::Relaxed);
+                metrics::counter!("lockkeeper_overloaded_total").increment(1);
+                let limit = self.env.shared.config.queue();
+                return Err(TxnError::Overloaded { limit });
+            }
+        };
+        Ok(())
     }
 
     pub(crate) fn deadline(&self, options: &mut TxnOptions) -> (Instant, Duration) {
@@ -233,20 +255,13 @@ impl Runtime {
                 }
             };
             body = ended.body;
-            let result = self.handled(ended.result, &mut attempts, &options);
-            let error = match result {
-                Handled::Answer(Ok(value)) => return Ok(value),
-                Handled::Answer(Err(error)) => error,
-                Handled::Retry => {
-                    attempts.loss = Some(Loss::Asked);
-                    // Only shown if the budget ends here.
-                    TxnError::DeadlineExceeded {
-                        deadline: span,
-                        stage: Stage::BackedOff,
-                    }
-                }
+            // Nobody knows what becomes of an attempt whose body did not come back: it is not repeated.
+            let repeatable = body.is_some();
+            let error = match self.handled(ended.result, repeatable, &mut attempts, &options) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
             };
-            if body.is_none() {
+            if !repeatable {
                 return Err(error);
             }
             self.stand_back(error, &mut attempts, &options, deadline)
@@ -332,40 +347,56 @@ impl Runtime {
         Ok(Some(locker))
     }
 
-    /// Shows the outcome of an attempt to the handlers.
+    /// Shows the outcome of an attempt to the handlers; what they make of it goes into `attempts` and the answer.
     fn handled<T, E>(
         &self,
         result: Result<T, TxnError<E>>,
+        repeatable: bool,
         attempts: &mut Attempts,
         options: &TxnOptions,
-    ) -> Handled<T, E> {
+    ) -> Result<T, TxnError<E>> {
         if self.handlers.is_empty() && options.handlers.is_empty() {
-            return Handled::Answer(result);
+            return result;
         }
         let context = attempts
             .context
             .get_or_insert_with(|| HandlerContext::new(options.name.clone(), options.site));
         context.next_attempt(attempts.sent.elapsed());
+        // What the caller gets if the handlers change nothing, and what the handlers see.
         let (kept, outcome) = match result {
-            Ok(value) => (Some(Ok(value)), Outcome::Committed),
+            Ok(value) => (Ok(value), Outcome::Committed),
             Err(error) => match error.into_abort() {
-                Ok(abort) => (Some(Err(abort)), Outcome::Aborted),
-                Err(error) => (None, Outcome::Failed(error)),
+                Ok(abort) => (Err(TxnError::Abort(abort)), Outcome::Aborted),
+                Err(error) => (Err(error.duplicate().widen()), Outcome::Failed(error)),
             },
         };
-        let outcome = self.handlers.run(context, outcome);
-        match (kept, options.handlers.run(context, outcome)) {
-            (Some(Ok(value)), _) => Handled::Answer(Ok(value)),
-            (_, Outcome::Retry) => Handled::Retry,
-            (_, Outcome::Failed(error)) => {
+        let seen = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = self.handlers.run(context, outcome);
+            options.handlers.run(context, outcome)
+        }));
+        let Ok(seen) = seen else {
+            tracing::error!(target: "lockkeeper", name = options.name.as_deref(), site = %options.site, "a handler panicked");
+            return kept;
+        };
+        let maybe_committed = matches!(kept, Err(TxnError::MaybeCommitted { .. }));
+        match (kept, seen) {
+            // Committed is committed.
+            (Ok(value), _) => Ok(value),
+            (Err(error), Outcome::Retry) => {
+                if repeatable && !maybe_committed {
+                    attempts.loss = Some(Loss::Asked);
+                }
+                Err(error)
+            }
+            (Err(kept), Outcome::Failed(error)) => {
                 if !matches!(error, TxnError::Conflict(_)) {
                     attempts.loss = None;
                 }
-                Handled::Answer(Err(error.widen()))
+                // A commit that may have happened is never told as something else.
+                Err(if maybe_committed { kept } else { error.widen() })
             }
-            (Some(Err(abort)), _) => Handled::Answer(Err(TxnError::Abort(abort))),
             // A failure cannot be made a success: there is no value.
-            (None, _) => Handled::Retry,
+            (Err(error), Outcome::Committed | Outcome::Aborted) => Err(error),
         }
     }
 
@@ -393,6 +424,7 @@ impl Runtime {
                 waited,
             }) => {
                 let last = match error.into_abort() {
+                    // A handler had it run again and again; the application's own error is the better answer.
                     Ok(abort) => return Err(TxnError::Abort(abort)),
                     Err(last) => last,
                 };
@@ -453,11 +485,6 @@ fn for_one_transaction(durability: Durability) -> Durability {
 struct Ended<T, E> {
     result: Result<T, TxnError<E>>,
     body: Option<Body<T, E>>,
-}
-
-enum Handled<T, E> {
-    Answer(Result<T, TxnError<E>>),
-    Retry,
 }
 
 /// What lasts over the attempts of one transaction.
