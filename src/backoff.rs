@@ -5,6 +5,7 @@
 //! ([`RetryRng`]), so that a run can be repeated. Nothing here sleeps or reads a clock.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ impl Backoff {
         Duration::try_from_secs_f64(grown).map_or(self.max, |grown| grown.min(self.max))
     }
 
-    /// The delay before retry `attempt` (counted from 0), for a `random` number in `[0, 1)`.
+    /// The delay before retry `attempt` (counted from 0), for a `random` number in `[0, 1)`. A function that panics means none.
     ///
     /// A number outside that interval is moved to its nearer end.
     #[must_use]
@@ -83,12 +84,15 @@ impl Delay {
         Self::Function(Arc::new(function))
     }
 
-    /// The delay before retry `attempt` (counted from 0), for a `random` number in `[0, 1)`.
+    /// The delay before retry `attempt` (counted from 0), for a `random` number in `[0, 1)`. A function that panics means none.
     #[must_use]
     pub fn after(&self, attempt: u32, random: f64) -> Duration {
         match self {
             Self::Backoff(backoff) => backoff.delay(attempt, random),
-            Self::Function(function) => function(attempt),
+            // It is asked on threads that serve everybody, and must not end them.
+            Self::Function(function) => {
+                catch_unwind(AssertUnwindSafe(|| function(attempt))).unwrap_or_default()
+            }
         }
     }
 }

@@ -715,6 +715,9 @@ pub enum ShutdownError {
         /// How long it has been running.
         since: Duration,
     },
+    /// The process was forked: what the keeper has belongs to the parent, and nothing was touched.
+    #[error("the process was forked after the environment was opened")]
+    Forked,
     /// Asked for inside a body, which would wait for itself. Remedy: after the body.
     #[error("asked for inside a body, which would wait for itself")]
     InsideBody,

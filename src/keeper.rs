@@ -293,15 +293,7 @@ impl Keeper {
     {
         let runtime = Arc::clone(&self.inner.runtime);
         let site = Location::caller();
-        async move {
-            match runtime.env.view_now(site, body) {
-                Ok(result) => result,
-                Err((tried, body)) => {
-                    let span = runtime.env.shared.config.deadline();
-                    runtime.env.view_slowly(tried, site, None, span, body).await
-                }
-            }
-        }
+        async move { runtime.view_in_place(site, body).await }
     }
 
     /// [`Keeper::view`] from a thread that may block: the body runs on it.
@@ -315,15 +307,8 @@ impl Keeper {
         F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
         T: Send + 'static,
     {
-        let env = &self.inner.runtime.env;
-        let site = Location::caller();
-        match env.view_now(site, body) {
-            Ok(result) => result,
-            Err((tried, body)) => {
-                let span = self.config().deadline();
-                block_on(env.view_slowly(tried, site, None, span, body))
-            }
-        }
+        let runtime = &self.inner.runtime;
+        runtime.blocking_view_in_place(Location::caller(), body)
     }
 
     /// A typed handle of a named database, which is made if it is missing. Any time is a good time; a name that is open costs
@@ -586,6 +571,11 @@ fn report(outcome: Result<(), ShutdownError>) {
 
 /// Ends everything in order: admission, transactions, locks, environment, actors.
 fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), ShutdownError> {
+    if runtime.env.shared.forked() {
+        // The threads are the parent's: here nobody would ever end, or be joined.
+        std::mem::forget(host);
+        return Err(ShutdownError::Forked);
+    }
     let deadline = crate::clock::far(Instant::now(), span);
     runtime.close();
     while runtime.in_flight() > 0 && Instant::now() < deadline {

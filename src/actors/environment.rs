@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, MessageResult, ResponseFuture};
 
-use crate::actors::supervisor::Runtime;
+use crate::actors::supervisor::{Handed, Runtime};
 use crate::config::Settings;
 use crate::env::{Core, EnvStats};
 use crate::error::{DatabaseError, EnvError, OpenError, TxnError};
@@ -66,10 +66,10 @@ impl Actor for Environment {
 }
 
 impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Environment {
-    type Result = ResponseFuture<Result<T, TxnError<E>>>;
+    type Result = Handed<T, E>;
 
     fn handle(&mut self, txn: RunTxn<T, E>, _: &mut Self::Context) -> Self::Result {
-        Box::pin(Arc::clone(&self.runtime).run(txn))
+        Handed::new(&self.runtime, txn)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The supervisor actor: takes transactions as messages.
 
+mod in_place;
 mod runtime;
 
 use std::sync::Arc;
@@ -33,12 +34,7 @@ impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Supervisor 
     type Result = Handed<T, E>;
 
     fn handle(&mut self, txn: RunTxn<T, E>, _: &mut Self::Context) -> Self::Result {
-        let runtime = Arc::clone(&self.runtime);
-        if runtime.is_direct(&txn) {
-            Handed::Direct(runtime, txn)
-        } else {
-            Handed::Supervised(Box::pin(runtime.run(txn)))
-        }
+        Handed::new(&self.runtime, txn)
     }
 }
 
@@ -51,14 +47,23 @@ pub enum Handed<T, E> {
     Supervised(ResponseFuture<Result<T, TxnError<E>>>),
 }
 
-impl<T: Send + 'static, E: Send + 'static> MessageResponse<Supervisor, RunTxn<T, E>>
+impl<T: Send + 'static, E: Send + 'static> Handed<T, E> {
+    pub(crate) fn new(runtime: &Arc<Runtime>, mut txn: RunTxn<T, E>) -> Self {
+        // A message that did not come by the keeper has waited in the mailbox since, at the latest.
+        txn.options.sent.get_or_insert(txn.options.built);
+        let runtime = Arc::clone(runtime);
+        if runtime.is_direct(&txn) {
+            Self::Direct(runtime, txn)
+        } else {
+            Self::Supervised(Box::pin(runtime.run(txn)))
+        }
+    }
+}
+
+impl<A: Actor, T: Send + 'static, E: Send + 'static> MessageResponse<A, RunTxn<T, E>>
     for Handed<T, E>
 {
-    fn handle(
-        self,
-        _: &mut Context<Supervisor>,
-        sender: Option<OneshotSender<Result<T, TxnError<E>>>>,
-    ) {
+    fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<Result<T, TxnError<E>>>>) {
         match (self, sender) {
             (Self::Direct(runtime, txn), Some(sender)) => runtime.run_direct(txn, sender),
             // Sent with `do_send`: nobody keeps its deadline.

@@ -13,14 +13,15 @@ use std::time::Instant;
 use heed::{Env, MdbError};
 
 use crate::config::Durability;
+use crate::env::gate::{Entry, Shut};
 use crate::env::growth::AdoptCounter;
 use crate::env::inside::InsideUpdate;
-use crate::env::job::{Ask, Ran, UpdateJob, quietly};
+use crate::env::job::{Ask, Ran, UpdateJob, micros, quietly};
 use crate::env::raw;
 use crate::env::shared::{Counters, Running, UpdateTask};
 use crate::env::transaction::{Spoiled, WriteTxn};
 use crate::env::writer::{Change, Refusal, Writer, is_fatal};
-use crate::error::{StorageError, TxnError, body_name, brief, duplicate};
+use crate::error::{MapBusy, StorageError, TxnError, body_name, brief, duplicate};
 
 /// One body of a batch.
 struct Item {
@@ -31,6 +32,8 @@ struct Item {
     alone: bool,
     state: State,
     wrote: bool,
+    /// When its last run began and ended, if its span wants to know.
+    ran: Option<(Instant, Instant)>,
     /// What LMDB said, if the transaction could not go on after this body.
     fault: Option<StorageError>,
 }
@@ -84,8 +87,11 @@ impl Writer {
         // Once the map may not grow, each body is tried by itself: some do not need the space.
         let mut refused = None;
         while !items.is_empty() {
+            let in_batch = &self.shared.counters.in_batch;
+            in_batch.store(items.len(), Ordering::Relaxed);
             items = self.commit_some(items, &mut adoption, &mut refused);
         }
+        self.shared.counters.in_batch.store(0, Ordering::Relaxed);
         *self.shared.running.lock() = None;
     }
 
@@ -104,6 +110,10 @@ impl Writer {
                     item.fail(TxnError::RecoveryNeeded(Arc::clone(&error)));
                 }
                 return Vec::new();
+            }
+            if shared.gate.shut(Entry::Admitted) == Some(Shut::Closing) {
+                // The time for what is in flight is over.
+                return Self::fail_all(items, &TxnError::ShuttingDown);
             }
             // Whoever gave up before the body began never has it run.
             for gone in items.extract_if(.., |item| item.ask.ticket.given_up()) {
@@ -406,6 +416,7 @@ impl Writer {
             item.job.run(txn, item.ask.site)
         };
         self.body_returned(item, since);
+        item.ran = (!item.ask.trace.is_disabled()).then(|| (since, Instant::now()));
         let in_time = item.ask.ticket.returned();
         let run = txn.body();
         item.wrote = run.wrote;
@@ -513,6 +524,7 @@ impl Writer {
     fn answer(&mut self, items: Vec<Item>) {
         for mut item in items {
             item.ask.let_go();
+            item.trace();
             if matches!(item.state, State::Failed | State::Ready) {
                 Counters::add(&self.shared.counters.bodies_failed, 1);
             }
@@ -548,7 +560,14 @@ impl Writer {
 
     fn fail_all(items: Vec<Item>, error: &TxnError) -> Vec<Item> {
         for item in items {
-            item.fail(error.duplicate());
+            let error = match error {
+                TxnError::MapBusy(busy) => TxnError::MapBusy(MapBusy {
+                    update: Some(body_name(item.ask.name.as_deref(), item.ask.site)),
+                    ..busy.clone()
+                }),
+                error => error.duplicate(),
+            };
+            item.fail(error);
         }
         Vec::new()
     }
@@ -588,7 +607,20 @@ impl Item {
             alone: false,
             state: State::Ready,
             wrote: false,
+            ran: None,
             fault: None,
+        }
+    }
+
+    /// Records in its span how long it waited and ran, and how long the commit took that its body waited for.
+    fn trace(&self) {
+        let Some((began, ended)) = self.ran else {
+            return;
+        };
+        self.ask.ran(began, ended);
+        if matches!(self.state, State::Kept) {
+            let commit = micros(ended.elapsed());
+            self.ask.trace.record("commit_us", commit);
         }
     }
 

@@ -28,22 +28,23 @@ impl Claims {
         if self.file.0.is_none() {
             self.file = OpenFile::claim(&folder.join("data.mdb"), folder)?;
         }
-        Ok(self.file.0)
+        Ok(self.file.0.as_ref().map(|&(id, _)| id))
     }
 }
 
 /// The data files that are open in this process: LMDB must not have one twice, not even through a hard link.
 static OPEN_FILES: Mutex<Option<HashSet<(u64, u64)>>> = Mutex::new(None);
 
-struct OpenFile(Option<(u64, u64)>);
+/// The claim to a data file. It keeps the file open: a deleted file's number would be given to a new one, which is not it.
+struct OpenFile(Option<((u64, u64), File)>);
 
 impl OpenFile {
     fn claim(data: &Path, folder: &Path) -> Result<Self, OpenError> {
-        let Some(id) = file_id(data) else {
+        let Some((id, file)) = file_id(data).zip(File::open(data).ok()) else {
             return Ok(Self(None));
         };
         if OPEN_FILES.lock().get_or_insert_default().insert(id) {
-            Ok(Self(Some(id)))
+            Ok(Self(Some((id, file))))
         } else {
             Err(OpenError::AlreadyOpen {
                 path: folder.to_owned(),
@@ -54,8 +55,8 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let (Some(id), Some(open)) = (self.0, OPEN_FILES.lock().as_mut()) {
-            open.remove(&id);
+        if let (Some((id, _)), Some(open)) = (&self.0, OPEN_FILES.lock().as_mut()) {
+            open.remove(id);
         }
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// The writer's queue, for the time when a body keeps the writer from looking at it.
+    backlog: flume::Receiver<Command>,
 }
 
 impl Core {
@@ -81,6 +83,7 @@ impl Core {
             shared: Arc::clone(&shared),
             threads: Mutex::default(),
             writer: Mutex::default(),
+            backlog: for_writer.clone(),
         });
         let writer = Writer::new(Arc::clone(&shared), for_writer, claims);
         let writer = spawn("lockkeeper-writer", move || writer.run())?;
@@ -313,14 +316,25 @@ impl Core {
         deleted.await.map(drop)
     }
 
-    /// Gives the map a size; answers the size that it has then.
+    /// Gives the map a size; answers the size that it has then. Who is in the way is waited for no longer than `resize_timeout`.
     pub(crate) async fn set_map_size(&self, bytes: u64) -> Result<u64, EnvError> {
+        let span = self.shared.config.resize_timeout();
+        let until = crate::clock::far(Instant::now(), span);
+        let ask = |question| {
+            let request = SizeRequest {
+                bytes,
+                until,
+                question,
+            };
+            self.shared.sizes.lock().push(request);
+            Command::Resize
+        };
+        if let Some(error) = self.refusal(Entry::New) {
+            return Err(error.into());
+        }
+        // At that moment the writer names the views; only if it is kept itself, who keeps it is named here.
         self.shared
-            .ask_writer(|question| {
-                let request = SizeRequest { bytes, question };
-                self.shared.sizes.lock().push(request);
-                Command::Resize
-            })
+            .ask_anyway(span.saturating_add(NAMING), ask)
             .await
     }
 
@@ -338,7 +352,8 @@ impl Core {
             None | Some(TxnError::RecoveryNeeded(_)) => {}
             Some(error) => return Err(error.into()),
         }
-        self.shared.ask_anyway(Command::Recover).await
+        let span = self.shared.config.deadline();
+        self.shared.ask_anyway(span, Command::Recover).await
     }
 
     /// Whether the environment is closed and its writer has ended.
@@ -352,6 +367,10 @@ impl Core {
     pub(crate) fn stop(&self, deadline: Instant) -> Result<(), ShutdownError> {
         self.shared.gate.shut_for_good();
         self.shared.stop.store(true, Ordering::Release);
+        // Not left to the writer: a body may keep it for as long as it likes.
+        while let Ok(command) = self.backlog.try_recv() {
+            self.shared.turn_away(command, || TxnError::ShuttingDown);
+        }
         // Wakes a writer that waits for commands; one that is busy looks at `stop`.
         let _ = self.shared.commands.try_send(Command::Stop);
         while !self.shared.writer_ended.load(Ordering::Acquire) {
@@ -391,7 +410,7 @@ impl Shared {
         command: impl FnOnce(Question<T, E>) -> Command,
     ) -> Result<T, E> {
         match self.nested().or_else(|| self.refusal(Entry::Admitted)) {
-            None => self.ask_anyway(command).await,
+            None => self.ask_anyway(self.config.deadline(), command).await,
             Some(error) => Err(error.into()),
         }
     }
@@ -399,11 +418,11 @@ impl Shared {
     /// [`Shared::ask_writer`] also of a poisoned environment.
     async fn ask_anyway<T, E: From<TxnError>>(
         &self,
+        span: Duration,
         command: impl FnOnce(Question<T, E>) -> Command,
     ) -> Result<T, E> {
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::new());
-        let span = self.config.deadline();
         let deadline = crate::clock::far(Instant::now(), span);
         let wait = Wait::with(Arc::clone(&ticket), deadline, span, answer);
         {
@@ -461,6 +480,9 @@ fn join(
     let _ = thread.join();
     Ok(())
 }
+
+/// What the writer has, after the end of a wait, to say who was in the way.
+const NAMING: Duration = Duration::from_millis(100);
 
 /// Commands that are no transactions: openings, changes of the map, flushes.
 const CONTROL_ROOM: usize = 256;

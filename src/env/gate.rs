@@ -386,6 +386,7 @@ impl Gate {
             if let Some(seat) = seats.iter().find(|seat| seat.env == env) {
                 return Rc::clone(seat);
             }
+            super::raw::watch_exit();
             // Seats of environments that are gone are only known by having no other owner.
             seats.retain(|seat| Arc::strong_count(&seat.slot) > 1);
             let slot = Arc::new(Slot {

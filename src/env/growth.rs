@@ -3,6 +3,7 @@
 //! The environment asks, changes the map, and tells the outcome. What always holds: a new size is larger than the
 //! present one, a whole number of pages and within the bound; and nobody is retried more often than the settings allow.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::backoff::Delay;
@@ -14,7 +15,7 @@ use crate::config::Growth;
 /// `page` the page size. The answer is larger than `current`, not above `max`, and a whole number of pages.
 ///
 /// A function is asked once: an answer below `needed_at_least` is taken as a step on the way there, since the body runs
-/// again and asks again. An answer that is no larger than `current` ends the growth.
+/// again and asks again. An answer that is no larger than `current` ends the growth, and so does a panic.
 #[must_use]
 pub fn next_size(
     policy: &Growth,
@@ -46,7 +47,13 @@ pub fn next_size(
             let steps = (needed - current).div_ceil(step);
             current.saturating_add(steps.saturating_mul(step))
         }
-        Growth::Function(function) => function(current).filter(|&size| size > current)?,
+        Growth::Function(function) => {
+            // It is asked on the writer thread, which must not end with it.
+            catch_unwind(AssertUnwindSafe(|| function(current)))
+                .ok()
+                .flatten()
+                .filter(|&size| size > current)?
+        }
     };
     Some(round_up(wanted, page).min(max))
 }

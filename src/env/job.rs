@@ -131,6 +131,16 @@ impl Ask {
         }
     }
 
+    /// Records in its span how long it waited, from its send, and how long its body ran.
+    pub(crate) fn ran(&self, began: Instant, ended: Instant) {
+        if let Some(sent) = self.deadline.checked_sub(self.span) {
+            let waited = began.saturating_duration_since(sent);
+            self.trace.record("wait_us", micros(waited));
+        }
+        let ran = ended.saturating_duration_since(began);
+        self.trace.record("run_us", micros(ran));
+    }
+
     /// Gives back what it holds, before it is answered: who is answered finds its locks free, and its place too.
     pub(crate) fn let_go(&mut self) {
         drop(self.locks.take());
@@ -145,6 +155,11 @@ impl Ask {
             Entry::New
         }
     }
+}
+
+/// A duration as spans show it.
+pub(crate) fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How a run of a body ended.
@@ -265,10 +280,9 @@ pub(crate) fn guarded<T, E>(
 ) -> Result<T, TxnError<E>> {
     // What a body that is left half-way has written is undone.
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {
-        Err(TxnError::BodyPanicked {
-            message: panic_message(&*panic),
-            site,
-        })
+        let message = panic_message(&*panic);
+        quietly(|| drop(panic));
+        Err(TxnError::BodyPanicked { message, site })
     })
 }
 

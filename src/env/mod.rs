@@ -26,7 +26,7 @@ pub(crate) use core::{Core, Wait};
 pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;
-pub(crate) use job::{Answer, Ask, Held, Reply, Ticket, Typed, UpdateBody, ViewBody};
+pub(crate) use job::{Answer, Ask, Held, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting};
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub(crate) use registry::{OpenSpec, Registry};

@@ -2,8 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::path::Path;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use heed::{Env, EnvFlags, EnvOpenOptions, FlagSetMode};
 
@@ -18,6 +20,8 @@ pub(crate) struct OpenPlan {
 
 /// Opens the environment in `folder`.
 pub(crate) fn open(folder: &Path, plan: &OpenPlan) -> heed::Result<Env> {
+    // The first look takes a reader slot.
+    watch_exit();
     let mut options = EnvOpenOptions::new();
     options
         .map_size(plan.map_size)
@@ -93,4 +97,90 @@ pub(crate) fn watch_forks() {
         // which is allowed in the child of a process with many threads.
         unsafe { libc::pthread_atfork(None, None, Some(count_fork)) };
     });
+}
+
+// LMDB frees the reader slot of a thread that ends from a destructor of pthread's, and closing an environment unmaps the
+// slots: a thread that is inside that destructor at this moment would write to memory that is gone. So threads on their way
+// out and closings keep each other waiting, for the microseconds that either takes.
+
+/// Threads between the end of their Rust code and the end of pthread's destructors.
+static LEAVING: AtomicUsize = AtomicUsize::new(0);
+/// Environments that are being closed.
+static CLOSING: AtomicUsize = AtomicUsize::new(0);
+/// Has a value on threads that are leaving; `None` if the system has no key left.
+static LEFT: OnceLock<Option<libc::pthread_key_t>> = OnceLock::new();
+/// Nobody waits longer for the other side: whoever is stuck there is not inside LMDB.
+const EXIT_PATIENCE: Duration = Duration::from_secs(1);
+
+struct Leave;
+
+thread_local! {
+    static LEAVE: Leave = const { Leave };
+}
+
+/// To be called on each thread before it can own a reader slot.
+pub(crate) fn watch_exit() {
+    LEFT.get_or_init(|| {
+        let mut key = 0;
+        // SAFETY: `key` is written before it is read; the destructor is a plain function that lives as long as the program.
+        (unsafe { libc::pthread_key_create(&mut key, Some(left)) } == 0).then_some(key)
+    });
+    // A thread that is past this point already has no environment to read from any more.
+    let _ = LEAVE.try_with(|_| {});
+}
+
+impl Drop for Leave {
+    /// Runs before pthread's destructors: Rust registers its own with the C library's thread exit.
+    fn drop(&mut self) {
+        let Some(&Some(key)) = LEFT.get() else { return };
+        LEAVING.fetch_add(1, Ordering::SeqCst);
+        let patience = Instant::now();
+        while CLOSING.load(Ordering::SeqCst) > 0 && patience.elapsed() < EXIT_PATIENCE {
+            LEAVING.fetch_sub(1, Ordering::SeqCst);
+            thread::sleep(EXIT_LOOK);
+            LEAVING.fetch_add(1, Ordering::SeqCst);
+        }
+        arm(key, 1);
+    }
+}
+
+const EXIT_LOOK: Duration = Duration::from_micros(20);
+
+/// Has [`left`] called in the next round of pthread's destructors.
+fn arm(key: libc::pthread_key_t, round: usize) {
+    // SAFETY: the key was made and is never deleted; its value is a number, never followed.
+    if unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(round)) } != 0 {
+        LEAVING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The destructors of one round run in no known order: only after a whole one has LMDB's been among them.
+extern "C" fn left(round: *mut libc::c_void) {
+    match (round.addr(), LEFT.get()) {
+        (1, Some(&Some(key))) => arm(key, 2),
+        _ => {
+            LEAVING.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// While an environment is being closed, no thread is inside LMDB's destructor.
+pub(crate) struct Closing(());
+
+impl Closing {
+    /// Waits for the threads that are on their way out.
+    pub(crate) fn begin() -> Self {
+        CLOSING.fetch_add(1, Ordering::SeqCst);
+        let patience = Instant::now();
+        while LEAVING.load(Ordering::SeqCst) > 0 && patience.elapsed() < EXIT_PATIENCE {
+            thread::sleep(EXIT_LOOK);
+        }
+        Self(())
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        CLOSING.fetch_sub(1, Ordering::SeqCst);
+    }
 }

@@ -147,6 +147,7 @@ pub(super) fn drop_env(shared: &Shared) {
         return;
     };
     let closing = Env::clone(&env).prepare_for_closing();
+    let _alone = raw::Closing::begin();
     drop(env);
     if !closing.wait_timeout(Duration::from_secs(10)) {
         tracing::error!(target: "lockkeeper", path = %shared.path.display(), "the environment is still in use and stays open");

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
-use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting};
+use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
 use crate::env::transaction::Scope;
@@ -119,6 +119,8 @@ pub(crate) struct ViewTask {
 /// Somebody wants a map of another size.
 pub(crate) struct SizeRequest {
     pub bytes: u64,
+    /// How long it waits for the transactions in the way.
+    pub until: Instant,
     pub question: Question<u64, EnvError>,
 }
 
@@ -139,6 +141,8 @@ pub(crate) struct Counters {
     pub stale_readers: AtomicU64,
     pub views_shipped: AtomicU64,
     pub queued: AtomicUsize,
+    /// Updates of the current batch that have not been answered.
+    pub in_batch: AtomicUsize,
 }
 
 impl Counters {
@@ -251,7 +255,8 @@ impl Shared {
             errno: source.errno(),
             source,
             since: SystemTime::now(),
-            in_flight: self.counters.queued.load(Ordering::Relaxed),
+            in_flight: self.counters.queued.load(Ordering::Relaxed)
+                + self.counters.in_batch.load(Ordering::Relaxed),
         };
         let Some(event) = self.poison.set(event, || self.gate.poison()) else {
             return;
@@ -285,6 +290,33 @@ impl Shared {
             views,
             waited: begun.elapsed(),
         })
+    }
+
+    /// Answers a command with an error instead of carrying it out.
+    pub(crate) fn turn_away(&self, command: Command, error: impl Fn() -> TxnError) {
+        match command {
+            Command::Update(mut task) => {
+                self.counters.queued.fetch_sub(1, Ordering::Relaxed);
+                task.ask.let_go();
+                quietly(|| task.job.fail(error()));
+            }
+            Command::Open(_, question) => question.answer(Err(error().into())),
+            Command::Clear(_, question) | Command::Delete(_, question) => {
+                question.answer(Err(error().into()));
+            }
+            Command::Resize => {
+                for request in std::mem::take(&mut *self.sizes.lock()) {
+                    request.question.answer(Err(error().into()));
+                }
+            }
+            Command::GrowAhead(question) | Command::Adopt(_, question) => {
+                question.answer(Err(error()));
+            }
+            Command::Sync(question) | Command::Recover(question) => {
+                question.answer(Err(error().into()));
+            }
+            Command::Fatal | Command::Stop => {}
+        }
     }
 
     /// Removes the reader slots of processes that died; answers how many there were.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::env::core::Core;
 use crate::env::gate::Entry;
 use crate::env::inside::BodyKind;
 use crate::env::transaction::Sealed;
-use crate::env::view::{Tried, try_view};
+use crate::env::view::{Tried, Tries, try_view};
 use crate::error::{Site, TxnError, body_name};
 
 /// The state of an environment and what was counted since it was opened. Sizes are in bytes.
@@ -168,7 +168,9 @@ impl Core {
         if let Some(error) = self.refusal(Entry::New) {
             return Err(error);
         }
-        let mut wait = true;
+        let span = shared.config.deadline();
+        let deadline = crate::clock::far(Instant::now(), span);
+        let mut tries = Tries::new(shared);
         loop {
             let mut databases = Vec::new();
             let mut info = None;
@@ -180,11 +182,15 @@ impl Core {
             });
             match tried {
                 Tried::Ran => {}
-                Tried::Changing if wait => {
-                    let span = shared.config.deadline();
-                    let until = crate::clock::far(std::time::Instant::now(), span);
-                    let opened = shared.clock.until(until, shared.gate.opened()).await;
-                    wait = opened.is_some();
+                Tried::Changing => {
+                    let opened = shared.clock.until(deadline, shared.gate.opened()).await;
+                    if opened.is_none() {
+                        return Err(shared.gate_held(span));
+                    }
+                    continue;
+                }
+                Tried::Resized(seen) => {
+                    tries.adopt(seen, deadline, span).await?;
                     continue;
                 }
                 Tried::Refused(error) => return Err(error),
@@ -192,9 +198,6 @@ impl Core {
                     return Err(TxnError::ReadersFull {
                         max: shared.config.max_readers(),
                     });
-                }
-                Tried::Changing | Tried::Resized(_) => {
-                    return Err(shared.gate_held(shared.config.deadline()));
                 }
             }
             let Some(facts) = info else {

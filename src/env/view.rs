@@ -173,12 +173,17 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
         let mut tries = Tries::new(shared);
         let trace = ask.trace.clone();
         let _trace = trace.enter();
+        let traced = !ask.trace.is_disabled();
         let failure = loop {
             if ask.ticket.given_up() {
                 break None;
             }
             let tried = try_view(shared, ask.site, &ask.name, ask.entry(), |txn| {
+                let began = traced.then(Instant::now);
                 job.run(txn, ask.site);
+                if let Some(began) = began {
+                    ask.ran(began, Instant::now());
+                }
             });
             match tried {
                 Tried::Ran => break None,

@@ -19,7 +19,7 @@ use crate::env::claims::Claims;
 use crate::env::gate::{Closed, Occupant};
 use crate::env::gather::{Gather, Grouping};
 use crate::env::growth::{self, Adopt, AdoptCounter};
-use crate::env::job::{panic_message, quietly};
+use crate::env::job::panic_message;
 use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
 use crate::env::shared::{Command, Counters, Question, Shared, UpdateTask};
@@ -311,35 +311,8 @@ impl Writer {
             Command::Stop => self.stopping = true,
             other => {
                 let shared = Arc::clone(&self.shared);
-                self.turn_away(other, || shared.recovery_needed());
+                shared.turn_away(other, || shared.recovery_needed());
             }
-        }
-    }
-
-    /// Answers a command with an error instead of carrying it out.
-    fn turn_away(&self, command: Command, error: impl Fn() -> TxnError) {
-        match command {
-            Command::Update(mut task) => {
-                self.shared.counters.queued.fetch_sub(1, Ordering::Relaxed);
-                task.ask.let_go();
-                quietly(|| task.job.fail(error()));
-            }
-            Command::Open(_, question) => question.answer(Err(error().into())),
-            Command::Clear(_, question) | Command::Delete(_, question) => {
-                question.answer(Err(error().into()));
-            }
-            Command::Resize => {
-                for request in std::mem::take(&mut *self.shared.sizes.lock()) {
-                    request.question.answer(Err(error().into()));
-                }
-            }
-            Command::GrowAhead(question) | Command::Adopt(_, question) => {
-                question.answer(Err(error()));
-            }
-            Command::Sync(question) | Command::Recover(question) => {
-                question.answer(Err(error().into()));
-            }
-            Command::Fatal | Command::Stop => {}
         }
     }
 
@@ -366,7 +339,7 @@ impl Writer {
     /// At the end: everything that is still queued is answered.
     fn drain(&mut self) {
         while let Some(command) = self.take_one() {
-            self.turn_away(command, || TxnError::ShuttingDown);
+            self.shared.turn_away(command, || TxnError::ShuttingDown);
         }
     }
 
@@ -529,12 +502,7 @@ impl Writer {
     pub(super) fn adopt_again(&mut self, adoption: &mut AdoptCounter) -> Result<(), TxnError> {
         let ours = self.shared.map_size.load(Ordering::Acquire);
         let theirs = recovery::size_in_file(&self.shared).unwrap_or(ours);
-        let random = self.rng.next_unit();
-        // The delay may be a function of the application's.
-        let decided = catch_unwind(AssertUnwindSafe(|| adoption.changed(ours, theirs, random)));
-        let pause = match decided.unwrap_or(Adopt::Retry {
-            after: Duration::ZERO,
-        }) {
+        let pause = match adoption.changed(ours, theirs, self.rng.next_unit()) {
             Adopt::Retry { after } => after,
             Adopt::GiveUp(failed) => {
                 return Err(TxnError::MapChanging {
@@ -549,38 +517,18 @@ impl Writer {
     }
 
     fn adopt(&mut self) -> Result<(), TxnError> {
-        if let Some(views) = self.still_blocked() {
-            let waited = Duration::ZERO;
-            return Err(Refusal::Busy { views, waited }.error(None));
-        }
-        let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
-        match self.change_map(0, until) {
+        match self.change_unless_blocked(0) {
             Change::Done => {
                 Counters::add(&self.shared.counters.resizes_adopted, 1);
                 metrics::counter!("lockkeeper_map_adoptions_total").increment(1);
                 Ok(())
             }
-            Change::Refused(refusal) => {
-                self.remember_blockers(&refusal);
-                Err(refusal.error(None))
-            }
+            Change::Refused(refusal) => Err(refusal.error(None)),
         }
     }
 
-    fn remember_blockers(&mut self, refusal: &Refusal) {
-        if let Refusal::Busy { views, .. } = refusal {
-            self.blocked_by.clone_from(views);
-        }
-    }
-
-    /// One larger map, by the policy.
-    pub(super) fn grow(&mut self) -> Change {
-        Counters::add(&self.shared.counters.map_fulls, 1);
-        let size = self.shared.map_size.load(Ordering::Acquire);
-        let max = self.shared.config.max_map_size();
-        let Some(next) = self.next_size(size) else {
-            return Change::Refused(Refusal::Full { size, max });
-        };
+    /// Changes the map for a transaction that needs it, unless views that were in the way of one before are still open (I14).
+    fn change_unless_blocked(&mut self, bytes: u64) -> Change {
         if let Some(views) = self.still_blocked() {
             return Change::Refused(Refusal::Busy {
                 views,
@@ -588,28 +536,32 @@ impl Writer {
             });
         }
         let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
-        let change = self.change_map(next, until);
-        if let Change::Refused(refusal) = &change {
-            self.remember_blockers(refusal);
+        let change = self.change_map(bytes, until);
+        if let Change::Refused(Refusal::Busy { views, .. }) = &change {
+            self.blocked_by.clone_from(views);
         }
         change
     }
 
+    /// One larger map, by the policy.
+    pub(super) fn grow(&mut self) -> Change {
+        Counters::add(&self.shared.counters.map_fulls, 1);
+        let size = self.shared.map_size.load(Ordering::Acquire);
+        let max = self.shared.config.max_map_size();
+        match self.next_size(size) {
+            Some(next) => self.change_unless_blocked(next),
+            None => Change::Refused(Refusal::Full { size, max }),
+        }
+    }
+
     fn next_size(&self, size: u64) -> Option<u64> {
-        // The policy may be a function of the application's: one that panics gives no size.
-        let next = catch_unwind(AssertUnwindSafe(|| {
-            growth::next_size(
-                self.shared.config.growth(),
-                size,
-                size.saturating_add(1),
-                self.shared.config.max_map_size(),
-                page_size(),
-            )
-        }));
-        next.unwrap_or_else(|_| {
-            tracing::error!(target: "lockkeeper", "the growth function panicked; the map stays as it is");
-            None
-        })
+        growth::next_size(
+            self.shared.config.growth(),
+            size,
+            size.saturating_add(1),
+            self.shared.config.max_map_size(),
+            page_size(),
+        )
     }
 
     /// The views that kept the map from growing and are still open.
@@ -698,7 +650,8 @@ impl Writer {
         let Some(asked) = requests.iter().map(|request| request.bytes).max() else {
             return;
         };
-        let outcome = self.resize_to(asked);
+        let until = requests.iter().map(|request| request.until).max();
+        let outcome = self.resize_to(asked, until.unwrap_or_else(Instant::now));
         let size = self.shared.map_size.load(Ordering::Acquire);
         for request in requests {
             let answer = match &outcome {
@@ -713,7 +666,7 @@ impl Writer {
         }
     }
 
-    fn resize_to(&mut self, asked: u64) -> Result<(), Result<Refusal, String>> {
+    fn resize_to(&mut self, asked: u64, until: Instant) -> Result<(), Result<Refusal, String>> {
         let page = page_size();
         let max = self.shared.config.max_map_size();
         let bytes = asked.div_ceil(page).saturating_mul(page);
@@ -728,7 +681,6 @@ impl Writer {
         if bytes == self.shared.map_size.load(Ordering::Acquire) {
             return Ok(());
         }
-        let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
         match self.change_map(bytes, until) {
             Change::Done => Ok(()),
             Change::Refused(refusal) => Err(Ok(refusal)),

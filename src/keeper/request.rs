@@ -29,6 +29,7 @@ pub trait Request: Message<Result: Send> + Send + 'static {
 impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
     fn send_to(mut self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<T, E> {
         self.options.sent.get_or_insert_with(Instant::now);
+        self.options.caller = Some(tracing::Span::current());
         let runtime = Arc::clone(&keeper.inner.runtime);
         let supervisor = keeper.inner.addresses.supervisor.clone();
         async move {
@@ -70,9 +71,10 @@ macro_rules! for_environment {
                 let environment = keeper.inner.addresses.environment.clone();
                 let runtime = Arc::clone(&keeper.inner.runtime);
                 async move {
-                    if let Some(nested @ TxnError::NestedTransaction { .. }) = runtime.env.refusal(Entry::New) {
+                    // In the child of a fork there is no actor to answer anything.
+                    if let Some(refused @ (TxnError::NestedTransaction { .. } | TxnError::Forked)) = runtime.env.refusal(Entry::New) {
                         #[allow(clippy::redundant_closure_call)]
-                        return $gone(nested);
+                        return $gone(refused);
                     }
                     match environment.send(self).await {
                         Ok(answer) => answer,

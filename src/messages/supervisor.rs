@@ -63,10 +63,38 @@ pub(crate) struct TxnOptions {
     pub handlers: HandlerChain,
     /// Deadlines count from here.
     pub sent: Option<Instant>,
+    /// And from here, if it was sent to an actor's address and nobody knows when.
+    pub built: Instant,
+    /// The span that was current where it was sent.
+    pub caller: Option<tracing::Span>,
     /// Its place among the transactions in flight, if it has one already.
     pub permit: Option<Arc<OwnedSemaphorePermit>>,
     /// Set by a sender that keeps the deadline itself: the writer may then answer it directly.
     pub ticket: Option<Arc<Ticket>>,
+}
+
+impl TxnOptions {
+    /// Nothing but the defaults.
+    pub(crate) fn new(site: Site) -> Self {
+        Self {
+            name: None,
+            site,
+            locks: Vec::new(),
+            in_order: false,
+            deadline: None,
+            retries: None,
+            retry_timeouts: None,
+            priority: DEFAULT_PRIORITY,
+            durability: None,
+            when_full: None,
+            handlers: HandlerChain::default(),
+            sent: None,
+            built: Instant::now(),
+            caller: None,
+            permit: None,
+            ticket: None,
+        }
+    }
 }
 
 impl<T> RunTxn<T>
@@ -118,22 +146,7 @@ impl<T, E> RunTxn<T, E> {
     pub(crate) fn new(body: Body<T, E>) -> Self {
         Self {
             body,
-            options: TxnOptions {
-                name: None,
-                site: Location::caller(),
-                locks: Vec::new(),
-                in_order: false,
-                deadline: None,
-                retries: None,
-                retry_timeouts: None,
-                priority: DEFAULT_PRIORITY,
-                durability: None,
-                when_full: None,
-                handlers: HandlerChain::default(),
-                sent: None,
-                permit: None,
-                ticket: None,
-            },
+            options: TxnOptions::new(Location::caller()),
         }
     }
 
@@ -166,7 +179,8 @@ impl<T, E> RunTxn<T, E> {
         self
     }
 
-    /// The time from the send to the answer. Default: the setting `deadline`, 30 s.
+    /// The time from the send to the answer, the time in an actor's mailbox included. Sent to an actor's address without the
+    /// keeper, it counts from when the transaction was made. Default: the setting `deadline`, 30 s.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.options.deadline = Some(deadline);
         self

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tracing::Instrument;
 
 use crate::actors::lock_table::{Locker, Locks};
 use crate::config::{Config, Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Reply, Typed, random_seed};
+use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting, random_seed};
 use crate::error::{Stage, TxnError};
 use crate::locks::{Age, LockerId, LockerSpec};
 use crate::messages::lock_table::{LockError, Wait};
@@ -25,7 +26,7 @@ use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
 pub struct Runtime {
     pub(crate) env: Arc<Core>,
     pub(crate) locks: Option<Locks>,
-    handlers: HandlerChain,
+    pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     counters: Counters,
 }
@@ -104,21 +105,25 @@ impl Runtime {
                 limit: shared.config.queue(),
             });
         }
-        struct Waiting<'c>(&'c AtomicUsize);
-        impl Drop for Waiting<'_> {
+        struct Counted<'c>(&'c AtomicUsize);
+        impl Drop for Counted<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(&self.counters.waiting);
+        let _counted = Counted(&self.counters.waiting);
         let place = Arc::clone(&self.permits).acquire_owned();
         match shared.clock.until(deadline, place).await {
             Some(Ok(permit)) => Ok(Arc::new(permit)),
             Some(Err(_)) => Err(TxnError::ShuttingDown),
-            None => Err(TxnError::DeadlineExceeded {
-                deadline: span,
-                stage: Stage::WaitedForAdmission,
+            None => Err(match shared.out_of_time(Waiting::Queued, span) {
+                // The places are taken because a body keeps the writer (I3).
+                stalled @ TxnError::WriterStalled { .. } => stalled,
+                _ => TxnError::DeadlineExceeded {
+                    deadline: span,
+                    stage: Stage::WaitedForAdmission,
+                },
             }),
         }
     }
@@ -176,12 +181,13 @@ impl Runtime {
         let (Body::Update(body), Some(ticket)) = (body, options.ticket.take()) else {
             return;
         };
+        let caller = options.caller.take();
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), &options, 1);
         let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
         ask.durability = options.durability.map(for_one_transaction);
         ask.permit = options.permit.take();
         ask.ticket = ticket;
-        ask.trace = trace(&ask);
-        ask.trace.record("attempt", 1);
+        ask.trace = trace;
         if let Err((error, job)) = self
             .env
             .submit(ask, Typed::new(body, Reply::Direct(sender)))
@@ -231,6 +237,15 @@ impl Runtime {
         let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
         let (deadline, span) = self.deadline(&mut options);
         let sent = *options.sent.get_or_insert_with(Instant::now);
+        // The time may have gone in a mailbox, or before the first poll.
+        if Instant::now() >= deadline {
+            return Err(TxnError::DeadlineExceeded {
+                deadline: span,
+                stage: Stage::WasQueued,
+            });
+        }
+        let caller = options.caller.take();
+        let caller = caller.unwrap_or_else(tracing::Span::current);
         let mut attempts = Attempts::new(sent, span);
         let mut body = Some(body);
         loop {
@@ -238,7 +253,11 @@ impl Runtime {
                 return Err(TxnError::ShuttingDown);
             };
             attempts.number += 1;
-            let ended = match self.take_locks(&mut options, &mut attempts, deadline).await {
+            let trace = trace(&caller, &options, attempts.number);
+            let locked = self
+                .take_locks(&mut options, &mut attempts, deadline)
+                .instrument(trace.clone());
+            let ended = match locked.await {
                 Err(error) => Ended {
                     result: Err(error.widen()),
                     body: Some(current),
@@ -249,8 +268,7 @@ impl Runtime {
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
                     ask.permit = Some(Arc::clone(&permit));
-                    ask.trace = trace(&ask);
-                    ask.trace.record("attempt", attempts.number);
+                    ask.trace = trace;
                     self.run_body(ask, current).await
                 }
             };
@@ -324,7 +342,7 @@ impl Runtime {
                 priority: options.priority,
                 site: options.site,
             })
-            .map_err(TxnError::Conflict)?;
+            .map_err(conflict)?;
         attempts.age = Some(locker.age());
         for (object, mode) in &options.locks {
             let lock = locker.lock(object, *mode, Wait::Default);
@@ -334,7 +352,7 @@ impl Runtime {
                     // Its locks go before anything else happens: others wait for them.
                     drop(locker);
                     attempts.lost(&error);
-                    return Err(TxnError::Conflict(error));
+                    return Err(conflict(error));
                 }
                 None => {
                     return Err(TxnError::DeadlineExceeded {
@@ -348,7 +366,7 @@ impl Runtime {
     }
 
     /// Shows the outcome of an attempt to the handlers; what they make of it goes into `attempts` and the answer.
-    fn handled<T, E>(
+    pub(super) fn handled<T, E>(
         &self,
         result: Result<T, TxnError<E>>,
         repeatable: bool,
@@ -401,7 +419,7 @@ impl Runtime {
     }
 
     /// Waits until the next attempt, or answers the error that ends the transaction.
-    async fn stand_back<E>(
+    pub(super) async fn stand_back<E>(
         &self,
         error: TxnError<E>,
         attempts: &mut Attempts,
@@ -462,14 +480,23 @@ impl Runtime {
     }
 }
 
+/// A lock table that goes down is no conflict: the keeper does.
+fn conflict(error: LockError) -> TxnError {
+    match error {
+        LockError::ShuttingDown => TxnError::ShuttingDown,
+        error => TxnError::Conflict(error),
+    }
+}
+
 /// The span of one attempt.
-fn trace(ask: &Ask) -> tracing::Span {
+fn trace(caller: &tracing::Span, options: &TxnOptions, attempt: u32) -> tracing::Span {
     tracing::debug_span!(
         target: "lockkeeper",
+        parent: caller,
         "transaction",
-        name = ask.name.as_deref(),
-        site = %ask.site,
-        attempt = tracing::field::Empty,
+        name = options.name.as_deref(),
+        site = %options.site,
+        attempt,
         wait_us = tracing::field::Empty,
         run_us = tracing::field::Empty,
         commit_us = tracing::field::Empty,
@@ -488,11 +515,11 @@ struct Ended<T, E> {
 }
 
 /// What lasts over the attempts of one transaction.
-struct Attempts {
+pub(super) struct Attempts {
     /// Made when the first attempt has failed: most do not.
     state: Option<RetryState>,
     sent: Instant,
-    number: u32,
+    pub(super) number: u32,
     span: Duration,
     /// Of the first attempt: a victim keeps its seniority.
     age: Option<Age>,
@@ -502,7 +529,7 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new(sent: Instant, span: Duration) -> Self {
+    pub(super) fn new(sent: Instant, span: Duration) -> Self {
         Self {
             state: None,
             sent,
