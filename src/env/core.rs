@@ -296,7 +296,7 @@ impl Core {
             return found;
         }
         self.shared
-            .ask_writer(|question| Command::Open(spec.clone(), question))
+            .ask_writer(Entry::New, |question| Command::Open(spec.clone(), question))
             .await?;
         find().unwrap_or_else(|| Err(DatabaseError::NoSuchDatabase { name: spec.label() }))
     }
@@ -304,7 +304,7 @@ impl Core {
     /// Removes every entry of a database; answers how many there were.
     pub(crate) async fn clear(&self, name: Arc<str>) -> Result<u64, DatabaseError> {
         self.shared
-            .ask_writer(|question| Command::Clear(name, question))
+            .ask_writer(Entry::New, |question| Command::Clear(name, question))
             .await
     }
 
@@ -312,7 +312,7 @@ impl Core {
     pub(crate) async fn delete(&self, name: Arc<str>) -> Result<(), DatabaseError> {
         let deleted = self
             .shared
-            .ask_writer(|question| Command::Delete(name, question));
+            .ask_writer(Entry::New, |question| Command::Delete(name, question));
         deleted.await.map(drop)
     }
 
@@ -339,11 +339,11 @@ impl Core {
     }
 
     pub(crate) async fn sync(&self) -> Result<(), EnvError> {
-        self.shared.ask_writer(Command::Sync).await
+        self.shared.ask_writer(Entry::New, Command::Sync).await
     }
 
     pub(crate) async fn grow_ahead(&self) -> Result<(), TxnError> {
-        self.shared.ask_writer(Command::GrowAhead).await
+        self.shared.ask_writer(Entry::New, Command::GrowAhead).await
     }
 
     pub(crate) async fn recover(&self) -> Result<(), EnvError> {
@@ -407,9 +407,10 @@ impl Shared {
     /// Sends a command and waits for its answer, at most for the usual deadline.
     pub(crate) async fn ask_writer<T, E: From<TxnError>>(
         &self,
+        entry: Entry,
         command: impl FnOnce(Question<T, E>) -> Command,
     ) -> Result<T, E> {
-        match self.nested().or_else(|| self.refusal(Entry::Admitted)) {
+        match self.nested().or_else(|| self.refusal(entry)) {
             None => self.ask_anyway(self.config.deadline(), command).await,
             Some(error) => Err(error.into()),
         }

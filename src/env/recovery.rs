@@ -19,6 +19,8 @@ use crate::error::{EnvError, StorageError, TxnError};
 /// Carries out the policy `on_fatal`. What is queued has been answered, or is here.
 pub(super) fn after_fatal(writer: &mut Writer) {
     writer.refuse_queued();
+    // Who is told may want to do something first, such as to stop what wrote; but nobody waits for it for long.
+    writer.shared.poison.let_listeners_finish(LAST_WORDS);
     match writer.shared.config.on_fatal() {
         OnFatal::Recover => {
             if !writer.is_stopping()
@@ -29,18 +31,12 @@ pub(super) fn after_fatal(writer: &mut Writer) {
             }
         }
         OnFatal::Wait => {}
-        OnFatal::Exit => {
-            writer.shared.poison.let_listeners_finish(LAST_WORDS);
-            std::process::exit(EXIT_STATUS)
-        }
-        OnFatal::Abort => {
-            writer.shared.poison.let_listeners_finish(LAST_WORDS);
-            std::process::abort()
-        }
+        OnFatal::Exit => std::process::exit(EXIT_STATUS),
+        OnFatal::Abort => std::process::abort(),
     }
 }
 
-/// How long the listeners have before the process ends.
+/// How long the listeners have before the policy is carried out.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// `EX_IOERR` of sysexits.

@@ -143,7 +143,7 @@ impl<'s> Tries<'s> {
         self.shared.clock.sleep_until(wake).await;
         let adopted = self
             .shared
-            .ask_writer(|question| Command::Adopt(seen, question));
+            .ask_writer(Entry::Admitted, |question| Command::Adopt(seen, question));
         match self.shared.clock.until(deadline, adopted).await {
             Some(outcome) => outcome,
             None => Err(out_of_time()),

@@ -125,6 +125,9 @@ fn i11_every_caller_is_answered_and_the_environment_recovers_by_itself() {
     assert_eq!((maybe, refused), (32, 32), "{answers:?}");
 
     // Each subscriber was told once, and of everybody who was in flight.
+    until("both are told", || {
+        !early.lock().unwrap().is_empty() && !late.lock().unwrap().is_empty()
+    });
     for (who, events) in [("builder", &early), ("keeper", &late)] {
         let events = events.lock().unwrap();
         let [event] = &events[..] else {
@@ -417,6 +420,7 @@ fn i11_recovery_after_a_failed_flush_is_refused_under_no_sync() {
         );
         let error = put(&keeper, numbers, 3, 4).unwrap_err();
         assert!(matches!(error, TxnError::RecoveryNeeded(_)), "{error:?}");
+        until("told", || !events.lock().unwrap().is_empty());
         let events = events.lock().unwrap();
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].errno, Some(libc::EIO));

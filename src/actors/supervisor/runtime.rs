@@ -182,7 +182,8 @@ impl Runtime {
             return;
         };
         let caller = options.caller.take();
-        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), &options, 1);
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), &options);
+        trace.record("attempt", 1);
         let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
         ask.durability = options.durability.map(for_one_transaction);
         ask.permit = options.permit.take();
@@ -245,7 +246,7 @@ impl Runtime {
             });
         }
         let caller = options.caller.take();
-        let caller = caller.unwrap_or_else(tracing::Span::current);
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::current), &options);
         let mut attempts = Attempts::new(sent, span);
         let mut body = Some(body);
         loop {
@@ -253,7 +254,7 @@ impl Runtime {
                 return Err(TxnError::ShuttingDown);
             };
             attempts.number += 1;
-            let trace = trace(&caller, &options, attempts.number);
+            trace.record("attempt", attempts.number);
             let locked = self
                 .take_locks(&mut options, &mut attempts, deadline)
                 .instrument(trace.clone());
@@ -268,7 +269,7 @@ impl Runtime {
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
                     ask.permit = Some(Arc::clone(&permit));
-                    ask.trace = trace;
+                    ask.trace = trace.clone();
                     self.run_body(ask, current).await
                 }
             };
@@ -488,15 +489,15 @@ fn conflict(error: LockError) -> TxnError {
     }
 }
 
-/// The span of one attempt.
-fn trace(caller: &tracing::Span, options: &TxnOptions, attempt: u32) -> tracing::Span {
+/// The span of a transaction; the times are those of its last attempt.
+fn trace(caller: &tracing::Span, options: &TxnOptions) -> tracing::Span {
     tracing::debug_span!(
         target: "lockkeeper",
         parent: caller,
         "transaction",
         name = options.name.as_deref(),
         site = %options.site,
-        attempt,
+        attempt = tracing::field::Empty,
         wait_us = tracing::field::Empty,
         run_us = tracing::field::Empty,
         commit_us = tracing::field::Empty,
