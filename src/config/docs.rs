@@ -10,8 +10,6 @@ pub enum Change {
     Never,
     /// At any time.
     Always,
-    /// At any time, and never below what is in use.
-    Upward,
 }
 
 impl fmt::Display for Change {
@@ -19,7 +17,6 @@ impl fmt::Display for Change {
         f.write_str(match self {
             Self::Never => "no",
             Self::Always => "yes",
-            Self::Upward => "yes, not below what is in use",
         })
     }
 }
@@ -58,7 +55,6 @@ map_size = \"64MiB\"
 growth = {step = \"16MiB\"}
 durability = \"no-meta-sync\"
 lock_timeout = \"500ms\"
-txn_timeout = \"off\"
 
 [retry_backoff]
 base = \"2ms\"

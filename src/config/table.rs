@@ -63,19 +63,17 @@ macro_rules! with_settings {
             /// Opens the environment without LMDB's own lock file; then an update excludes views. For one process only, and experimental.
             no_lock: bool [copy, Switch, Change::Never] = false, "false", ();
             /// Whether a deadlock is looked for whenever a request has to wait.
-            detect_on_block: bool [copy, Switch, Change::Always] = true, "true", ();
+            detect_on_block: bool [copy, Switch, Change::Never] = true, "true", ();
             /// How often all deadlocks are looked for.
-            detect_interval: std::time::Duration [copy, Time, Change::Always] = secs(1), "1s", zero_or("off", millis(1), HOUR);
+            detect_interval: std::time::Duration [copy, Time, Change::Never] = secs(1), "1s", zero_or("off", millis(1), HOUR);
             /// The longest wait for one lock.
-            lock_timeout: std::time::Duration [copy, Time, Change::Always] = secs(5), "5s", zero_or("none", millis(1), MONTH);
-            /// The longest time a transaction may take when it has to wait for a lock.
-            txn_timeout: std::time::Duration [copy, Time, Change::Always] = Duration::ZERO, "0s", zero_or("none", millis(1), MONTH);
+            lock_timeout: std::time::Duration [copy, Time, Change::Never] = secs(5), "5s", zero_or("none", millis(1), MONTH);
             /// Most lockers at one time.
-            max_lockers: usize [copy, Count<usize>, Change::Upward] = 100_000, "100000", bounds(1, 100_000_000);
+            max_lockers: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
             /// Most locks at one time, held and waited for.
-            max_locks: usize [copy, Count<usize>, Change::Upward] = 100_000, "100000", bounds(1, 100_000_000);
+            max_locks: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
             /// Most locked objects at one time.
-            max_objects: usize [copy, Count<usize>, Change::Upward] = 100_000, "100000", bounds(1, 100_000_000);
+            max_objects: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
             /// The time transactions in flight are given when the last `Keeper` is dropped.
             shutdown_deadline: std::time::Duration [copy, Time, Change::Never] = secs(10), "10s", zero_or("none at all", millis(1), DAY);
         }

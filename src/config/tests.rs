@@ -58,10 +58,7 @@ fn the_defaults_are_a_valid_configuration() {
         (config.queue(), config.batch(), config.retries()),
         (4096, 1024, 10)
     );
-    assert_eq!(
-        (config.lock_timeout(), config.txn_timeout()),
-        (secs(5), Duration::ZERO)
-    );
+    assert_eq!(config.lock_timeout(), secs(5));
     assert!(
         config
             .describe()
