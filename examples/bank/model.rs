@@ -161,7 +161,7 @@ impl Bank {
 
     /// Opens an account.
     pub async fn open_account(&self, account: Account) -> Answer<Account> {
-        let accounts = self.accounts.clone();
+        let accounts = self.accounts;
         let txn = RunTxn::try_update::<_, BankError>(move |txn| {
             if accounts.get(txn, &account.id)?.is_some() {
                 return Err(TxnError::Abort(BankError::DuplicateAccount(account.id)));
@@ -181,8 +181,8 @@ impl Bank {
     /// deadlock. One of them is then rolled back and run again, and its caller sees only that it took longer. The one
     /// writer orders the bodies anyway; locks are what transactions need that span more than one body.
     pub async fn transfer(&self, transfer: Transfer) -> Answer<Receipt> {
-        let accounts = self.accounts.clone();
-        let journal = self.journal.clone();
+        let accounts = self.accounts;
+        let journal = self.journal;
         let txn = RunTxn::try_update::<_, BankError>(move |txn| {
             let Transfer {
                 from,
@@ -250,7 +250,7 @@ impl Bank {
 
     /// What an account holds. One lookup: it runs in place, on the worker's own thread.
     pub async fn account(&self, id: u64) -> Answer<Account> {
-        let accounts = self.accounts.clone();
+        let accounts = self.accounts;
         self.keeper
             .try_view::<_, BankError, _>(move |txn| {
                 let balance = accounts
@@ -263,8 +263,8 @@ impl Bank {
 
     /// Up to `limit` entries of an account's journal, those after the sequence number `after`, oldest first.
     pub async fn journal(&self, id: u64, after: u64, limit: usize) -> Answer<Page> {
-        let accounts = self.accounts.clone();
-        let journal = self.journal.clone();
+        let accounts = self.accounts;
+        let journal = self.journal;
         let txn = RunTxn::try_view::<_, BankError>(move |txn| {
             if accounts.get(txn, &id)?.is_none() {
                 return Err(TxnError::Abort(BankError::UnknownAccount(id)));
@@ -298,7 +298,7 @@ impl Bank {
 
     /// The sum of all accounts, in one view: transfers that run meanwhile are seen whole or not at all.
     pub async fn total(&self) -> Answer<Total> {
-        let accounts = self.accounts.clone();
+        let accounts = self.accounts;
         let txn = RunTxn::try_view::<_, BankError>(move |txn| {
             let mut sum = Total {
                 accounts: 0,
@@ -321,7 +321,7 @@ impl Bank {
 
     /// Answers if the environment can be read: not while it is recovered or closed.
     pub async fn health(&self) -> Answer<()> {
-        let accounts = self.accounts.clone();
+        let accounts = self.accounts;
         let txn = RunTxn::try_view::<_, BankError>(move |txn| Ok(accounts.len(txn).map(drop)?))
             .name("health")
             .deadline(HEALTH_DEADLINE);

@@ -60,7 +60,9 @@ mod tests {
 
     #[test]
     fn the_youngest_among_those_of_the_lowest_priority() {
-        let rows: &[(&[(u64, u32, u64)], Option<u64>)] = &[
+        // Number, priority and age of each, and the number of the one that is chosen.
+        type Row = (&'static [(u64, u32, u64)], Option<u64>);
+        let rows: &[Row] = &[
             (&[], None),
             (&[(1, 100, 1), (2, 100, 2)], Some(2)),
             // Seniority is that of the first attempt, not of the locker.
