@@ -43,15 +43,17 @@ pub trait Readable: sealed::Sealed {
 
 /// What the body of a view reads from: one consistent snapshot.
 pub struct ReadTxn<'e> {
-    txn: RoTxn<'e, WithTls>,
+    // Borrowed, since moving one costs as much as entering the gate.
+    txn: &'e RoTxn<'e, WithTls>,
     scope: Scope,
     registry: &'e crate::env::Registry,
     fault: Fault,
 }
 
 impl<'e> ReadTxn<'e> {
+    #[inline]
     pub(crate) fn new(
-        txn: RoTxn<'e, WithTls>,
+        txn: &'e RoTxn<'e, WithTls>,
         scope: Scope,
         registry: &'e crate::env::Registry,
     ) -> Self {
@@ -73,7 +75,7 @@ impl<'e> ReadTxn<'e> {
 impl sealed::Sealed for ReadTxn<'_> {
     #[inline]
     fn ro(&self) -> &RoTxn<'_, AnyTls> {
-        &self.txn
+        self.txn
     }
     #[inline]
     fn scope(&self) -> &Scope {

@@ -74,10 +74,11 @@ pub(crate) fn try_view(
             return Tried::Refused(broken(shared, "beginning a view", error, generation));
         }
     };
-    let txn = ReadTxn::new(txn, scope, &shared.registry);
-    body(&txn);
-    let fatal = txn.fatal();
-    drop((txn, entered));
+    let view = ReadTxn::new(&txn, scope, &shared.registry);
+    body(&view);
+    let fatal = view.fatal();
+    drop(txn);
+    drop(entered);
     if let Some(error) = fatal {
         shared.report_fatal(error, generation);
     }
