@@ -11,7 +11,7 @@ use crate::error::{DatabaseError, EnvError, TxnError};
 
 /// Gives the map a size, in bytes, rounded up to whole pages; answers the size it has then. It waits for running
 /// transactions and keeps new ones out meanwhile, at most for `resize_timeout`. What is asked at the same time is one
-/// change: the largest size wins. It answers lmdbsync's `Env.SetMapSize`.
+/// change: the largest size that may be made wins. It answers lmdbsync's `Env.SetMapSize`.
 ///
 /// # Errors
 ///
