@@ -17,10 +17,11 @@ use crate::env::gate::{Entry, Shut};
 use crate::env::growth::AdoptCounter;
 use crate::env::inside::InsideUpdate;
 use crate::env::job::{Ask, Ran, UpdateJob, micros, quietly};
+use crate::env::map::{Change, Refusal};
 use crate::env::raw;
 use crate::env::shared::{Counters, Running, UpdateTask};
 use crate::env::transaction::{Spoiled, WriteTxn};
-use crate::env::writer::{Change, Refusal, Writer, is_fatal};
+use crate::env::writer::{Writer, is_fatal};
 use crate::error::{MapBusy, StorageError, TxnError, body_name, brief, duplicate};
 
 /// One body of a batch.

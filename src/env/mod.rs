@@ -10,6 +10,7 @@ mod gather;
 mod growth;
 mod inside;
 mod job;
+mod map;
 mod poison;
 mod raw;
 mod recovery;
