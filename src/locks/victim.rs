@@ -60,23 +60,23 @@ mod tests {
 
     #[test]
     fn the_youngest_among_those_of_the_lowest_priority() {
-        let rows: &[(&[(u64, u32, u64)], Option<u64>)] = &[
-            (&[], None),
-            (&[(1, 100, 1), (2, 100, 2)], Some(2)),
+        let rows = [
+            (vec![], None),
+            (vec![(1, 100, 1), (2, 100, 2)], Some(2)),
             // Seniority is that of the first attempt, not of the locker.
-            (&[(1, 100, 9), (2, 100, 2)], Some(1)),
+            (vec![(1, 100, 9), (2, 100, 2)], Some(1)),
             // Priority comes before age.
-            (&[(1, 50, 1), (2, 100, 2)], Some(1)),
+            (vec![(1, 50, 1), (2, 100, 2)], Some(1)),
             // One age: the locker that was made later.
-            (&[(4, 100, 2), (3, 100, 2)], Some(4)),
+            (vec![(4, 100, 2), (3, 100, 2)], Some(4)),
         ];
         for (candidates, expected) in rows {
             let candidates: Vec<_> = candidates
-                .iter()
-                .map(|&(n, p, a)| candidate(n, p, a))
+                .into_iter()
+                .map(|(n, p, a)| candidate(n, p, a))
                 .collect();
             let chosen = VictimPolicy::Youngest.choose(&candidates);
-            assert_eq!(chosen.map(LockerId::number), *expected, "{candidates:?}");
+            assert_eq!(chosen.map(LockerId::number), expected, "{candidates:?}");
         }
     }
 }
