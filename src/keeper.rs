@@ -1,6 +1,8 @@
 //! [`Keeper`]: what users hold.
 
+mod blocking;
 mod builder;
+mod databases;
 mod host;
 mod request;
 
@@ -13,7 +15,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use heed::{Comparator, DatabaseFlags, DefaultComparator};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -21,10 +22,9 @@ use tokio::sync::oneshot;
 use crate::actors::environment::Environment;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
-use crate::clock::block_on;
 use crate::config::Config;
-use crate::env::{Db, EnvStats, OpenSpec, PanicEvent, ReadTxn, WriteTxn};
-use crate::error::{DatabaseError, OpenError, ShutdownError, TxnError};
+use crate::env::{EnvStats, PanicEvent, ReadTxn, WriteTxn};
+use crate::error::{OpenError, ShutdownError, TxnError};
 use crate::locks::LockStats;
 use crate::messages::supervisor::{RunTxn, TxnStats};
 
@@ -116,15 +116,6 @@ impl Keeper {
         message.send_to(self)
     }
 
-    /// [`Keeper::send`] from a thread that may block: it parks the calling thread, which must not be an executor's.
-    ///
-    /// # Errors
-    ///
-    /// Those of the message.
-    pub fn blocking_send<M: Request>(&self, message: M) -> M::Result {
-        block_on(message.send_to(self))
-    }
-
     /// Runs a transaction in the caller's task: the same as sending it, without the way through the actor.
     ///
     /// The future does nothing until it is polled; dropped before the body began, the body never runs.
@@ -161,23 +152,11 @@ impl Keeper {
         }
     }
 
-    /// [`Keeper::run`] from a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// See [`TxnError`].
-    pub fn blocking_run<T, E>(&self, txn: RunTxn<T, E>) -> Result<T, TxnError<E>>
-    where
-        T: Send + 'static,
-        E: Send + 'static,
-    {
-        block_on(self.run(txn))
-    }
-
     /// Runs an update whose body has no error of its own, and answers its value once it is durable.
     ///
     /// The body runs on the writer thread, together with others that share one commit, and perhaps more than once. It has to
-    /// be `Send + 'static` for that: move into it what it needs (a [`Db`] is `Copy`), and let it return what it found.
+    /// be `Send + 'static` for that: move into it what it needs (a [`Db`](crate::Db) is `Copy`), and let it
+    /// return what it found.
     ///
     /// # Errors
     ///
@@ -229,35 +208,6 @@ impl Keeper {
         self.run(RunTxn::try_update(body))
     }
 
-    /// [`Keeper::update`] from a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// See [`TxnError`].
-    #[track_caller]
-    pub fn blocking_update<T, F>(&self, body: F) -> Result<T, TxnError>
-    where
-        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError> + Send + 'static,
-        T: Send + 'static,
-    {
-        self.blocking_run(RunTxn::update(body))
-    }
-
-    /// [`Keeper::try_update`] from a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// As [`Keeper::try_update`].
-    #[track_caller]
-    pub fn blocking_try_update<T, E, F>(&self, body: F) -> Result<T, TxnError<E>>
-    where
-        F: FnMut(&mut WriteTxn<'_>) -> Result<T, TxnError<E>> + Send + 'static,
-        T: Send + 'static,
-        E: Send + 'static,
-    {
-        self.blocking_run(RunTxn::try_update(body))
-    }
-
     /// Reads one consistent snapshot, in place: the body runs on the thread that polls, and should be short. Long ones are sent
     /// as [`RunTxn::view`]. Its deadline is the setting `deadline`, 30 s by default, counted from the first poll.
     ///
@@ -294,119 +244,6 @@ impl Keeper {
         let runtime = Arc::clone(&self.inner.runtime);
         let site = Location::caller();
         async move { runtime.view_in_place(site, body).await }
-    }
-
-    /// [`Keeper::view`] from a thread that may block: the body runs on it.
-    ///
-    /// # Errors
-    ///
-    /// See [`TxnError`].
-    #[track_caller]
-    pub fn blocking_view<T, F>(&self, body: F) -> Result<T, TxnError>
-    where
-        F: FnMut(&ReadTxn<'_>) -> Result<T, TxnError> + Send + 'static,
-        T: Send + 'static,
-    {
-        let runtime = &self.inner.runtime;
-        runtime.blocking_view_in_place(Location::caller(), body)
-    }
-
-    /// A typed handle of a named database, which is made if it is missing. Any time is a good time; a name that is open costs
-    /// one look into a table.
-    ///
-    /// # Errors
-    ///
-    /// See [`DatabaseError`].
-    pub fn database<KC, DC>(
-        &self,
-        name: &str,
-    ) -> impl Future<Output = Result<Db<KC, DC>, DatabaseError>> + Send + use<KC, DC>
-    where
-        KC: 'static,
-        DC: 'static,
-    {
-        self.database_with(name, DatabaseFlags::empty())
-    }
-
-    /// [`Keeper::database`] from a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// See [`DatabaseError`].
-    pub fn blocking_database<KC, DC>(&self, name: &str) -> Result<Db<KC, DC>, DatabaseError>
-    where
-        KC: 'static,
-        DC: 'static,
-    {
-        block_on(self.database(name))
-    }
-
-    /// A database with LMDB's flags, such as `DUP_SORT`, and perhaps another order `C` of its keys.
-    ///
-    /// # Errors
-    ///
-    /// See [`DatabaseError`].
-    pub fn database_with<KC, DC, C>(
-        &self,
-        name: &str,
-        flags: DatabaseFlags,
-    ) -> impl Future<Output = Result<Db<KC, DC, C>, DatabaseError>> + Send + use<KC, DC, C>
-    where
-        KC: 'static,
-        DC: 'static,
-        C: Comparator + Send + Sync + 'static,
-    {
-        self.open_database(OpenSpec::new::<KC, DC, C>(Some(name), flags, true))
-    }
-
-    /// A database that has to be there already: [`DatabaseError::NoSuchDatabase`] otherwise.
-    ///
-    /// # Errors
-    ///
-    /// See [`DatabaseError`].
-    pub fn existing_database<KC, DC>(
-        &self,
-        name: &str,
-    ) -> impl Future<Output = Result<Db<KC, DC>, DatabaseError>> + Send + use<KC, DC>
-    where
-        KC: 'static,
-        DC: 'static,
-    {
-        self.open_database(OpenSpec::new::<KC, DC, DefaultComparator>(
-            Some(name),
-            DatabaseFlags::empty(),
-            false,
-        ))
-    }
-
-    /// LMDB's main database, which has no name and holds the names of the others.
-    ///
-    /// # Errors
-    ///
-    /// See [`DatabaseError`].
-    pub fn main_database<KC, DC>(
-        &self,
-    ) -> impl Future<Output = Result<Db<KC, DC>, DatabaseError>> + Send + use<KC, DC>
-    where
-        KC: 'static,
-        DC: 'static,
-    {
-        self.open_database(OpenSpec::new::<KC, DC, DefaultComparator>(
-            None,
-            DatabaseFlags::empty(),
-            true,
-        ))
-    }
-
-    fn open_database<KC, DC, C>(
-        &self,
-        spec: OpenSpec,
-    ) -> impl Future<Output = Result<Db<KC, DC, C>, DatabaseError>> + Send + use<KC, DC, C>
-    where
-        C: Comparator + Send + Sync + 'static,
-    {
-        let runtime = Arc::clone(&self.inner.runtime);
-        async move { runtime.env.database(spec).await }
     }
 
     /// What a person would want to look up. It answers also while the environment cannot be read; then
@@ -498,19 +335,6 @@ impl Keeper {
             })?;
             answer.await.map_err(timed_out)?
         }
-    }
-
-    /// [`Keeper::shutdown`] from a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// As [`Keeper::shutdown`].
-    pub fn blocking_shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
-        if self.inner.runtime.env.shared.nested().is_some() {
-            return Err(ShutdownError::InsideBody);
-        }
-        let host = self.inner.host.lock().take();
-        stop(&self.inner.runtime, host, deadline)
     }
 }
 

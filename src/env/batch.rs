@@ -6,6 +6,8 @@
 //! ([`Grouping`](super::gather::Grouping)). Every answer comes from the pass that committed: what an undone pass saw or
 //! answered is forgotten.
 
+mod item;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -16,40 +18,14 @@ use crate::config::Durability;
 use crate::env::gate::{Entry, Shut};
 use crate::env::growth::AdoptCounter;
 use crate::env::inside::InsideUpdate;
-use crate::env::job::{Ask, Ran, UpdateJob, micros, quietly};
+use crate::env::job::{Ran, quietly};
+use crate::env::map::Refusal;
 use crate::env::raw;
 use crate::env::shared::{Counters, Running, UpdateTask};
 use crate::env::transaction::{Spoiled, WriteTxn};
-use crate::env::writer::{Change, Refusal, Writer, is_fatal};
-use crate::error::{MapBusy, StorageError, TxnError, body_name, brief, duplicate};
-
-/// One body of a batch.
-struct Item {
-    ask: Ask,
-    job: Box<dyn UpdateJob>,
-    attempt: u32,
-    /// It runs in a nested transaction of its own.
-    alone: bool,
-    state: State,
-    wrote: bool,
-    /// When its last run began and ended, if its span wants to know.
-    ran: Option<(Instant, Instant)>,
-    /// What LMDB said, if the transaction could not go on after this body.
-    fault: Option<StorageError>,
-}
-
-enum State {
-    /// Has not run in this pass.
-    Ready,
-    /// Its writes are in the transaction.
-    Kept,
-    /// It failed by itself, and what it wrote is undone.
-    Failed,
-    /// It cannot be done, whatever its body says.
-    Impossible(TxnError),
-    /// Its caller has given up.
-    Gone,
-}
+use crate::env::writer::Writer;
+use crate::error::{StorageError, TxnError, body_name, brief, duplicate};
+use item::{Item, State, has_written};
 
 /// How a pass over the bodies ended.
 enum Pass {
@@ -519,150 +495,12 @@ impl Writer {
             self.meta_sync = meta_sync;
         }
     }
-
-    /// Locks first, then the answers: who is answered finds its locks free (I4).
-    fn answer(&mut self, items: Vec<Item>) {
-        for mut item in items {
-            item.ask.let_go();
-            item.trace();
-            if matches!(item.state, State::Failed | State::Ready) {
-                Counters::add(&self.shared.counters.bodies_failed, 1);
-            }
-            quietly(|| match item.state {
-                State::Kept | State::Failed | State::Ready => item.job.answer(),
-                State::Impossible(error) => item.job.fail(error),
-                State::Gone => drop(item.job),
-            });
-        }
-    }
-
-    /// A body, at `at`, needs a larger map.
-    fn make_room(&mut self, items: &mut [Item], at: usize, refused: &mut Option<Refusal>) {
-        if let Change::Refused(refusal) = self.grow() {
-            // Behind neighbours that wrote it is tried again, once they are committed or undone.
-            let dirty = has_written(items, at);
-            if !dirty && let Some(item) = items.get_mut(at) {
-                item.state = State::Impossible(item.refused(refusal.clone()));
-            }
-            *refused = Some(refusal);
-        }
-    }
-
-    /// The commit needs a larger map; nobody can say for which body.
-    fn make_room_for_commit(&mut self, items: &mut [Item], refused: &mut Option<Refusal>) {
-        if let Change::Refused(refusal) = self.grow() {
-            if let [item] = items {
-                item.state = State::Impossible(item.refused(refusal.clone()));
-            }
-            *refused = Some(refusal);
-        }
-    }
-
-    fn fail_all(items: Vec<Item>, error: &TxnError) -> Vec<Item> {
-        for item in items {
-            let error = match error {
-                TxnError::MapBusy(busy) => TxnError::MapBusy(MapBusy {
-                    update: Some(body_name(item.ask.name.as_deref(), item.ask.site)),
-                    ..busy.clone()
-                }),
-                error => error.duplicate(),
-            };
-            item.fail(error);
-        }
-        Vec::new()
-    }
-
-    /// Nothing of the batch is known to be committed.
-    fn commit_failed(&mut self, env: &Env, items: Vec<Item>, error: heed::Error) {
-        let fatal = is_fatal(&error);
-        let error = StorageError::new("commit", error);
-        // A failed write of the meta page shows only here: whether it reached the disk nobody knows.
-        let panicked = matches!(
-            env.write_txn().map(heed::RwTxn::abort),
-            Err(heed::Error::Mdb(MdbError::Panic))
-        );
-        if fatal || panicked {
-            self.shared.poison(error.clone());
-        }
-        for item in items {
-            let error = match &item.state {
-                State::Kept if panicked || fatal => TxnError::MaybeCommitted {
-                    cause: Some(error.clone()),
-                },
-                State::Impossible(error) => error.duplicate(),
-                _ if fatal || panicked => self.shared.recovery_needed(),
-                _ => TxnError::Storage(error.clone()),
-            };
-            item.fail(error);
-        }
-    }
-}
-
-impl Item {
-    fn new(task: UpdateTask) -> Self {
-        Self {
-            ask: task.ask,
-            job: task.job,
-            attempt: 0,
-            alone: false,
-            state: State::Ready,
-            wrote: false,
-            ran: None,
-            fault: None,
-        }
-    }
-
-    /// Records in its span how long it waited and ran, and how long the commit took that its body waited for.
-    fn trace(&self) {
-        let Some((began, ended)) = self.ran else {
-            return;
-        };
-        self.ask.ran(began, ended);
-        if matches!(self.state, State::Kept) {
-            let commit = micros(ended.elapsed());
-            self.ask.trace.record("commit_us", commit);
-        }
-    }
-
-    /// The body has spoiled its transaction; what it answered, perhaps "all is well", does not count.
-    fn spoiled(&mut self) {
-        self.wrote = true;
-        self.state = match self.fault.take() {
-            Some(fault) => State::Impossible(TxnError::Storage(fault)),
-            None => State::Failed,
-        };
-    }
-
-    fn broken(&self) -> Pass {
-        Pass::Broken(match &self.fault {
-            Some(fault) => duplicate(fault.heed()),
-            None => heed::Error::Mdb(MdbError::Corrupted),
-        })
-    }
-
-    fn refused(&self, refusal: Refusal) -> TxnError {
-        refusal.error(Some(body_name(self.ask.name.as_deref(), self.ask.site)))
-    }
-
-    fn fail(mut self, error: TxnError) {
-        self.ask.let_go();
-        quietly(|| match self.state {
-            State::Gone => drop(self.job),
-            _ => self.job.fail(error),
-        });
-    }
 }
 
 /// Whether a smaller commit might succeed where this one failed.
 fn is_too_much(error: &heed::Error) -> bool {
     matches!(error, heed::Error::Mdb(MdbError::TxnFull))
         || StorageError::new("commit", duplicate(error)).is_full()
-}
-
-/// Whether the transaction holds something that the first `at` bodies wrote.
-fn has_written(items: &[Item], at: usize) -> bool {
-    let wrote = |item: &Item| item.wrote && matches!(item.state, State::Kept);
-    items.iter().take(at).any(wrote)
 }
 
 fn nested(error: heed::Error, at: usize) -> Pass {

@@ -1,5 +1,6 @@
 //! The environment: LMDB, its one writer thread, its readers, and the gate that keeps everybody out while the map changes.
 
+mod asking;
 mod batch;
 mod claims;
 mod copy;
@@ -10,19 +11,23 @@ mod gather;
 mod growth;
 mod inside;
 mod job;
+mod map;
+mod opening;
 mod poison;
 mod raw;
 mod recovery;
 mod registry;
 mod shared;
 mod stats;
+mod stopping;
 mod transaction;
 mod view;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use core::{Core, Wait};
+pub(crate) use asking::Wait;
+pub(crate) use core::Core;
 pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;

@@ -14,10 +14,10 @@ use crate::config::Config;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
 use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
+use crate::env::map::Refusal;
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
 use crate::env::transaction::Scope;
-use crate::env::writer::Refusal;
 use crate::env::{EnvId, raw};
 use crate::error::{
     DatabaseError, EnvError, Name, Site, Stage, StorageError, TxnError, body_name, brief,

@@ -13,18 +13,16 @@ use std::time::{Duration, Instant};
 use heed::{Env, MdbError};
 
 use crate::backoff::RetryRng;
-use crate::config::page_size;
 use crate::config::{Durability, OnFatal};
 use crate::env::claims::Claims;
-use crate::env::gate::{Closed, Occupant};
+use crate::env::gate::Occupant;
 use crate::env::gather::{Gather, Grouping};
-use crate::env::growth::{self, Adopt, AdoptCounter};
 use crate::env::job::panic_message;
 use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
-use crate::env::shared::{Command, Counters, Question, Shared, UpdateTask};
+use crate::env::shared::{Command, Question, Shared, UpdateTask};
 use crate::env::{raw, recovery};
-use crate::error::{DatabaseError, EnvError, MapBusy, StorageError, TxnError};
+use crate::error::{DatabaseError, EnvError, StorageError, TxnError};
 
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -35,7 +33,7 @@ pub(crate) struct Writer {
     pub(super) grouping: Grouping,
     pub(super) rng: RetryRng,
     /// The views that kept the map from growing; while one of them is open nobody closes the gate for that reason again.
-    blocked_by: Vec<Occupant>,
+    pub(super) blocked_by: Vec<Occupant>,
     unsynced_since: Option<Instant>,
     pub(super) meta_sync: bool,
     /// When the last body began.
@@ -50,41 +48,6 @@ pub(crate) struct Writer {
     handled: Option<Arc<PanicEvent>>,
     /// What keeps others from opening the same files; given back when the environment is closed.
     claims: Option<Claims>,
-}
-
-/// Whether the map could be changed.
-pub(super) enum Change {
-    Done,
-    Refused(Refusal),
-}
-
-/// Why the map stays as it is.
-#[derive(Clone)]
-pub(crate) enum Refusal {
-    Full {
-        size: u64,
-        max: u64,
-    },
-    Busy {
-        views: Vec<Occupant>,
-        waited: Duration,
-    },
-    Failed(StorageError),
-}
-
-impl Refusal {
-    /// The error of the update, or of the explicit change (`None`), that needed it.
-    pub(crate) fn error(self, update: Option<String>) -> TxnError {
-        match self {
-            Self::Full { size, max } => TxnError::EnvironmentFull { size, max },
-            Self::Busy { views, waited } => TxnError::MapBusy(MapBusy {
-                update,
-                views,
-                waited,
-            }),
-            Self::Failed(error) => TxnError::Storage(error),
-        }
-    }
 }
 
 impl Writer {
@@ -467,223 +430,6 @@ impl Writer {
         let wanted = self.shared.config.durability() == Durability::Full;
         if wanted && !self.meta_sync && raw::set_meta_sync(env, true).is_ok() {
             self.meta_sync = true;
-        }
-    }
-
-    pub(super) fn adoption(&self) -> AdoptCounter {
-        AdoptCounter::new(
-            self.shared.config.adopt_retries(),
-            self.shared.config.adopt_backoff().clone(),
-        )
-    }
-
-    /// Does what makes trying again worthwhile, or answers why it is not.
-    pub(super) fn overcome(
-        &mut self,
-        error: heed::Error,
-        doing: &'static str,
-        adoption: &mut AdoptCounter,
-    ) -> Result<(), TxnError> {
-        match error {
-            heed::Error::Mdb(MdbError::MapFull) => match self.grow() {
-                Change::Done => Ok(()),
-                Change::Refused(refusal) => Err(refusal.error(Some(doing.into()))),
-            },
-            heed::Error::Mdb(MdbError::MapResized) => self.adopt_again(adoption),
-            error if is_fatal(&error) => {
-                self.shared.poison(StorageError::new(doing, error));
-                Err(self.shared.recovery_needed())
-            }
-            error => Err(TxnError::Storage(StorageError::new(doing, error))),
-        }
-    }
-
-    /// Another process has grown the map: adopts its size, a bounded number of times in a row.
-    pub(super) fn adopt_again(&mut self, adoption: &mut AdoptCounter) -> Result<(), TxnError> {
-        let ours = self.shared.map_size.load(Ordering::Acquire);
-        let theirs = recovery::size_in_file(&self.shared).unwrap_or(ours);
-        let pause = match adoption.changed(ours, theirs, self.rng.next_unit()) {
-            Adopt::Retry { after } => after,
-            Adopt::GiveUp(failed) => {
-                return Err(TxnError::MapChanging {
-                    attempts: failed.attempts,
-                    ours,
-                    theirs,
-                });
-            }
-        };
-        thread::sleep(pause);
-        self.adopt()
-    }
-
-    fn adopt(&mut self) -> Result<(), TxnError> {
-        match self.change_unless_blocked(0) {
-            Change::Done => {
-                Counters::add(&self.shared.counters.resizes_adopted, 1);
-                metrics::counter!("lockkeeper_map_adoptions_total").increment(1);
-                Ok(())
-            }
-            Change::Refused(refusal) => Err(refusal.error(None)),
-        }
-    }
-
-    /// Changes the map for a transaction that needs it, unless views that were in the way of one before are still open (I14).
-    fn change_unless_blocked(&mut self, bytes: u64) -> Change {
-        if let Some(views) = self.still_blocked() {
-            return Change::Refused(Refusal::Busy {
-                views,
-                waited: Duration::ZERO,
-            });
-        }
-        let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
-        let change = self.change_map(bytes, until);
-        if let Change::Refused(Refusal::Busy { views, .. }) = &change {
-            self.blocked_by.clone_from(views);
-        }
-        change
-    }
-
-    /// One larger map, by the policy.
-    pub(super) fn grow(&mut self) -> Change {
-        Counters::add(&self.shared.counters.map_fulls, 1);
-        let size = self.shared.map_size.load(Ordering::Acquire);
-        let max = self.shared.config.max_map_size();
-        match self.next_size(size) {
-            Some(next) => self.change_unless_blocked(next),
-            None => Change::Refused(Refusal::Full { size, max }),
-        }
-    }
-
-    fn next_size(&self, size: u64) -> Option<u64> {
-        growth::next_size(
-            self.shared.config.growth(),
-            size,
-            size.saturating_add(1),
-            self.shared.config.max_map_size(),
-            page_size(),
-        )
-    }
-
-    /// The views that kept the map from growing and are still open.
-    fn still_blocked(&mut self) -> Option<Vec<Occupant>> {
-        self.blocked_by
-            .retain_mut(|view| self.shared.gate.refresh(view));
-        (!self.blocked_by.is_empty()).then(|| self.blocked_by.clone())
-    }
-
-    /// A larger map before it is needed, if nobody is in the way right now.
-    fn grow_ahead(&mut self) {
-        let percent = self.shared.config.grow_ahead();
-        let Ok(env) = self.env() else { return };
-        let info = env.info();
-        let used = (info.last_page_number as u64 + 1) * page_size();
-        if !growth::should_grow_ahead(used, info.map_size as u64, percent) {
-            return;
-        }
-        let Some(next) = self.next_size(info.map_size as u64) else {
-            return;
-        };
-        let shared = Arc::clone(&self.shared);
-        if let Some(closed) = shared.gate.try_close() {
-            self.change_closed(&env, next, &closed);
-        }
-    }
-
-    /// Changes the size of the map; 0 adopts the one in the file.
-    fn change_map(&mut self, bytes: u64, until: Instant) -> Change {
-        let env = match self.env() {
-            Ok(env) => env,
-            Err(error) => {
-                tracing::debug!(target: "lockkeeper", %error, "no map to change");
-                return Change::Refused(Refusal::Full { size: 0, max: 0 });
-            }
-        };
-        let shared = Arc::clone(&self.shared);
-        let begun = Instant::now();
-        match shared.gate.close(until) {
-            Ok(closed) => self.change_closed(&env, bytes, &closed),
-            Err(views) => {
-                tracing::warn!(target: "lockkeeper", views = views.len(), oldest = %views.first().map(ToString::to_string).unwrap_or_default(),
-                    "the map cannot change: views are open");
-                Change::Refused(Refusal::Busy {
-                    views,
-                    waited: begun.elapsed(),
-                })
-            }
-        }
-    }
-
-    fn change_closed(&mut self, env: &Env, bytes: u64, closed: &Closed<'_>) -> Change {
-        let from = self.shared.map_size.load(Ordering::Acquire);
-        let span =
-            tracing::info_span!(target: "lockkeeper", "resize", from, to = tracing::field::Empty);
-        let _entered = span.enter();
-        let Ok(size) = usize::try_from(bytes) else {
-            return Change::Refused(Refusal::Full {
-                size: from,
-                max: usize::MAX as u64,
-            });
-        };
-        if let Err(error) = raw::resize(env, size, closed) {
-            // LMDB has unmapped the file: nothing may touch it until it has been opened anew.
-            let error = StorageError::new("changing the size of the map", error);
-            self.shared.poison(error.clone());
-            return Change::Refused(Refusal::Failed(error));
-        }
-        let to = env.info().map_size as u64;
-        self.shared.map_size.store(to, Ordering::Release);
-        self.shared.generation.fetch_add(1, Ordering::AcqRel);
-        span.record("to", to);
-        if bytes != 0 {
-            Counters::add(&self.shared.counters.map_resizes, 1);
-            metrics::counter!("lockkeeper_map_resizes_total").increment(1);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("lockkeeper_map_bytes").set(to as f64);
-        Change::Done
-    }
-
-    /// All requests that are there at once are one change: the largest wins.
-    fn resize(&mut self) {
-        let mut requests = std::mem::take(&mut *self.shared.sizes.lock());
-        requests.retain(|request| request.question.begin());
-        let Some(asked) = requests.iter().map(|request| request.bytes).max() else {
-            return;
-        };
-        let until = requests.iter().map(|request| request.until).max();
-        let outcome = self.resize_to(asked, until.unwrap_or_else(Instant::now));
-        let size = self.shared.map_size.load(Ordering::Acquire);
-        for request in requests {
-            let answer = match &outcome {
-                Ok(()) => Ok(size),
-                Err(Ok(refusal)) => Err(EnvError::Txn(refusal.clone().error(None))),
-                Err(Err(why)) => Err(EnvError::BadSize {
-                    asked: request.bytes,
-                    why: why.clone(),
-                }),
-            };
-            request.question.answer(answer);
-        }
-    }
-
-    fn resize_to(&mut self, asked: u64, until: Instant) -> Result<(), Result<Refusal, String>> {
-        let page = page_size();
-        let max = self.shared.config.max_map_size();
-        let bytes = asked.div_ceil(page).saturating_mul(page);
-        if bytes > max {
-            return Err(Err(format!("`max_map_size` is {max}")));
-        }
-        let env = self.env().map_err(|error| Err(error.to_string()))?;
-        let used = (env.info().last_page_number as u64 + 1) * page;
-        if bytes < used {
-            return Err(Err(format!("{used} bytes are in use")));
-        }
-        if bytes == self.shared.map_size.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        match self.change_map(bytes, until) {
-            Change::Done => Ok(()),
-            Change::Refused(refusal) => Err(Ok(refusal)),
         }
     }
 }

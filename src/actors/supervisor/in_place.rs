@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::runtime::{Attempts, Runtime};
+use super::attempts::Attempts;
+use super::runtime::Runtime;
 use crate::clock::block_on;
 use crate::env::ReadTxn;
 use crate::error::{Site, TxnError};

@@ -3,7 +3,6 @@
 //! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
 //! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,16 +10,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tracing::Instrument;
 
+use super::attempts::Attempts;
 use crate::actors::lock_table::{Locker, Locks};
-use crate::config::{Config, Durability, WhenFull};
+use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting, random_seed};
+use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting};
 use crate::error::{Stage, TxnError};
-use crate::locks::{Age, LockerId, LockerSpec};
+use crate::locks::LockerSpec;
 use crate::messages::lock_table::{LockError, Wait};
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
-use crate::txn::handler::{HandlerChain, HandlerContext, Outcome};
-use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
+use crate::txn::handler::HandlerChain;
 
 /// What runs transactions: an environment, perhaps a lock table, and the bound on what is in flight.
 pub struct Runtime {
@@ -28,16 +27,16 @@ pub struct Runtime {
     pub(crate) locks: Option<Locks>,
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
-    counters: Counters,
+    pub(super) counters: Counters,
 }
 
 #[derive(Default)]
-struct Counters {
+pub(super) struct Counters {
     committed: AtomicU64,
     aborted: AtomicU64,
     failed: AtomicU64,
-    retries: AtomicU64,
-    deadlocks_retried: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) deadlocks_retried: AtomicU64,
     overloaded: AtomicU64,
     waiting: AtomicUsize,
 }
@@ -365,120 +364,6 @@ impl Runtime {
         }
         Ok(Some(locker))
     }
-
-    /// Shows the outcome of an attempt to the handlers; what they make of it goes into `attempts` and the answer.
-    pub(super) fn handled<T, E>(
-        &self,
-        result: Result<T, TxnError<E>>,
-        repeatable: bool,
-        attempts: &mut Attempts,
-        options: &TxnOptions,
-    ) -> Result<T, TxnError<E>> {
-        if self.handlers.is_empty() && options.handlers.is_empty() {
-            return result;
-        }
-        let context = attempts
-            .context
-            .get_or_insert_with(|| HandlerContext::new(options.name.clone(), options.site));
-        context.next_attempt(attempts.sent.elapsed());
-        // What the caller gets if the handlers change nothing, and what the handlers see.
-        let (kept, outcome) = match result {
-            Ok(value) => (Ok(value), Outcome::Committed),
-            Err(error) => match error.into_abort() {
-                Ok(abort) => (Err(TxnError::Abort(abort)), Outcome::Aborted),
-                Err(error) => (Err(error.duplicate().widen()), Outcome::Failed(error)),
-            },
-        };
-        let seen = catch_unwind(AssertUnwindSafe(|| {
-            let outcome = self.handlers.run(context, outcome);
-            options.handlers.run(context, outcome)
-        }));
-        let Ok(seen) = seen else {
-            tracing::error!(target: "lockkeeper", name = options.name.as_deref(), site = %options.site, "a handler panicked");
-            return kept;
-        };
-        let maybe_committed = matches!(kept, Err(TxnError::MaybeCommitted { .. }));
-        match (kept, seen) {
-            // Committed is committed.
-            (Ok(value), _) => Ok(value),
-            (Err(error), Outcome::Retry) => {
-                if repeatable && !maybe_committed {
-                    attempts.loss = Some(Loss::Asked);
-                }
-                Err(error)
-            }
-            (Err(kept), Outcome::Failed(error)) => {
-                if !matches!(error, TxnError::Conflict(_)) {
-                    attempts.loss = None;
-                }
-                // A commit that may have happened is never told as something else.
-                Err(if maybe_committed { kept } else { error.widen() })
-            }
-            // A failure cannot be made a success: there is no value.
-            (Err(error), Outcome::Committed | Outcome::Aborted) => Err(error),
-        }
-    }
-
-    /// Waits until the next attempt, or answers the error that ends the transaction.
-    pub(super) async fn stand_back<E>(
-        &self,
-        error: TxnError<E>,
-        attempts: &mut Attempts,
-        options: &TxnOptions,
-        deadline: Instant,
-    ) -> Result<(), TxnError<E>> {
-        let span = attempts.span;
-        let out_of_time = || TxnError::DeadlineExceeded {
-            deadline: span,
-            stage: Stage::BackedOff,
-        };
-        let decision = attempts.decide(&self.env.shared.config, options);
-        let loss = attempts.loss.take();
-        let after = match decision {
-            Decision::Retry { after } => after,
-            Decision::GiveUp(GiveUp::PassThrough) => return Err(error),
-            Decision::GiveUp(GiveUp::DeadlineExceeded { .. }) => return Err(out_of_time()),
-            Decision::GiveUp(GiveUp::RetriesExhausted {
-                attempts: tried,
-                waited,
-            }) => {
-                let last = match error.into_abort() {
-                    // A handler had it run again and again; the application's own error is the better answer.
-                    Ok(abort) => return Err(TxnError::Abort(abort)),
-                    Err(last) => last,
-                };
-                tracing::warn!(target: "lockkeeper", attempts = tried, ?waited, error = %last, "a transaction was given up");
-                return Err(TxnError::RetriesExhausted {
-                    attempts: tried,
-                    waited,
-                    last: Box::new(last),
-                });
-            }
-        };
-        self.counters.retries.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("lockkeeper_retries_total").increment(1);
-        let clock = &self.env.shared.clock;
-        if loss == Some(Loss::Deadlock) {
-            self.counters
-                .deadlocks_retried
-                .fetch_add(1, Ordering::Relaxed);
-            // The older families of the cycle go first, or the same deadlock would come again (I8).
-            if let Some(table) = &self.locks {
-                let older = std::mem::take(&mut attempts.older);
-                let ended = table.ended(&older);
-                if clock.until(deadline, ended).await.is_none() {
-                    return Err(out_of_time());
-                }
-            }
-        }
-        let wake = crate::clock::far(Instant::now(), after);
-        if wake >= deadline {
-            clock.sleep_until(deadline).await;
-            return Err(out_of_time());
-        }
-        clock.sleep_until(wake).await;
-        Ok(())
-    }
 }
 
 /// A lock table that goes down is no conflict: the keeper does.
@@ -513,60 +398,4 @@ fn for_one_transaction(durability: Durability) -> Durability {
 struct Ended<T, E> {
     result: Result<T, TxnError<E>>,
     body: Option<Body<T, E>>,
-}
-
-/// What lasts over the attempts of one transaction.
-pub(super) struct Attempts {
-    /// Made when the first attempt has failed: most do not.
-    state: Option<RetryState>,
-    sent: Instant,
-    pub(super) number: u32,
-    span: Duration,
-    /// Of the first attempt: a victim keeps its seniority.
-    age: Option<Age>,
-    loss: Option<Loss>,
-    older: Vec<LockerId>,
-    context: Option<HandlerContext>,
-}
-
-impl Attempts {
-    pub(super) fn new(sent: Instant, span: Duration) -> Self {
-        Self {
-            state: None,
-            sent,
-            number: 0,
-            span,
-            age: None,
-            loss: None,
-            older: Vec::new(),
-            context: None,
-        }
-    }
-
-    fn decide(&mut self, config: &Config, options: &TxnOptions) -> Decision {
-        let outcome = match self.loss {
-            Some(loss) => retry::Outcome::Lost(loss),
-            None => return Decision::GiveUp(GiveUp::PassThrough),
-        };
-        let state = self.state.get_or_insert_with(|| {
-            let policy = RetryPolicy {
-                budget: options.retries.unwrap_or(config.retries()),
-                backoff: config.retry_backoff(),
-                retry_timeouts: options.retry_timeouts.unwrap_or(config.retry_timeouts()),
-            };
-            RetryState::new(policy, self.sent, self.span, random_seed())
-        });
-        state.decide(Instant::now(), outcome)
-    }
-
-    fn lost(&mut self, error: &LockError) {
-        self.loss = match error {
-            LockError::Deadlock(conflict) => {
-                self.older = conflict.older.to_vec();
-                Some(Loss::Deadlock)
-            }
-            LockError::Timeout(_) => Some(Loss::LockTimeout),
-            _ => None,
-        };
-    }
 }

@@ -1,0 +1,107 @@
+//! The first and the last error of a keeper: it could not be opened, or it did not stop in order.
+//!
+//! They are met once, by whoever starts and stops the process, and name what that person has to change outside of it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Name, Site, body_name, brief};
+use crate::config::ConfigError;
+
+/// The keeper could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is not possible.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The environment is open in this process already. Remedy: clone the keeper that has it.
+    #[error("{} is open in this process already", .path.display())]
+    AlreadyOpen {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder cannot be made, read or written.
+    #[error("{}: {source}", .path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system answered.
+        source: io::Error,
+    },
+    /// The path exists and is not a folder.
+    #[error("{} is not a folder", .path.display())]
+    NotAFolder {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The data file is not LMDB's, or of another version.
+    #[error("{} is not an LMDB environment of this version: {source}", .path.display())]
+    NotLmdb {
+        /// The data file.
+        path: PathBuf,
+        /// What LMDB answered.
+        source: heed::Error,
+    },
+    /// Another process with the same process id, in another pid namespace, has the environment. Remedy: one pid namespace for
+    /// all containers that share the volume (`--pid=container:…`, `shareProcessNamespace`), or one container for each folder.
+    #[error(
+        "a process with the same pid in another pid namespace has {} open; let the containers share a pid namespace",
+        .path.display()
+    )]
+    SamePidInOtherNamespace {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `no_lock` allows one process, and another one has the folder.
+    #[error("{} is used by another process, which `no_lock` excludes", .path.display())]
+    OtherProcess {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `in_current_system` was asked for on a thread without an actix system.
+    #[error(
+        "there is no actix `System` on this thread; leave out `in_current_system()` to get one"
+    )]
+    NoSystem,
+    /// A thread could not be started.
+    #[error("a thread could not be started: {0}")]
+    Thread(#[source] io::Error),
+    /// LMDB refused.
+    #[error("{} could not be opened: {source}", .path.display())]
+    Lmdb {
+        /// The folder.
+        path: PathBuf,
+        /// What heed answered.
+        source: heed::Error,
+    },
+}
+
+/// The keeper did not stop in order.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// A body runs on; its thread and the environment stay until it returns.
+    #[error("the body of {} has been running for {} and cannot be stopped", body_name(name.as_deref(), site), brief(*.since))]
+    BodyRunsOn {
+        /// The name of its transaction.
+        name: Name,
+        /// Where that was asked for.
+        site: Site,
+        /// How long it has been running.
+        since: Duration,
+    },
+    /// The process was forked: what the keeper has belongs to the parent, and nothing was touched.
+    #[error("the process was forked after the environment was opened")]
+    Forked,
+    /// Asked for inside a body, which would wait for itself. Remedy: after the body.
+    #[error("asked for inside a body, which would wait for itself")]
+    InsideBody,
+    /// Something else did not end in time.
+    #[error("{what} did not end in time")]
+    TimedOut {
+        /// What it was.
+        what: &'static str,
+    },
+}

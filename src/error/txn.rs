@@ -1,0 +1,433 @@
+//! How a transaction ends that did not commit: the one error that every caller meets, and its classification.
+//!
+//! It is generic over the application's own error. What is not the application's moves between one such type and another
+//! unchanged, variant by variant, so that no error is lost or told as another on its way.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
+use crate::env::{BodyKind, PanicEvent};
+use crate::messages::lock_table::LockError;
+
+/// How a transaction ended that did not commit.
+///
+/// `E` is the application's own error; transactions that have none use [`Infallible`]. In a body, `?` turns every error of
+/// a database handle and of heed into this type, and [`TxnError::Abort`] carries the domain error out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TxnError<E = Infallible> {
+    /// The body said no. Nothing it wrote is kept; it is never retried.
+    #[error("the body aborted the transaction")]
+    Abort(E),
+    /// A lock was not granted: deadlock, timeout, or not free at once. Nothing was written.
+    #[error(transparent)]
+    Conflict(LockError),
+    /// The transaction was tried as often as it may be. Remedy: a larger budget, or less contention.
+    #[error("given up after {attempts} attempts and {}", brief(*.waited))]
+    RetriesExhausted {
+        /// How often it was tried.
+        attempts: u32,
+        /// The time since it was sent.
+        waited: Duration,
+        /// Why the last attempt failed.
+        #[source]
+        last: Box<TxnError>,
+    },
+    /// Too many transactions are in flight. Nothing was begun; send it again later.
+    #[error("{limit} transactions are in flight, which is the limit (`queue`)")]
+    Overloaded {
+        /// The setting `queue`.
+        limit: usize,
+    },
+    /// The deadline passed; nothing was written, or what was written is undone.
+    #[error("the deadline of {} passed while the transaction {stage}", brief(*.deadline))]
+    DeadlineExceeded {
+        /// The time it was given, from its send.
+        deadline: Duration,
+        /// What it was doing then.
+        stage: Stage,
+    },
+    /// The deadline passed, or the environment failed, while the commit was under way. Look before you send it again.
+    #[error("the transaction may or may not have been committed")]
+    MaybeCommitted {
+        /// What went wrong, if it was not the deadline.
+        #[source]
+        cause: Option<StorageError>,
+    },
+    /// A body keeps the writer beyond all measure, and this update could not run before its deadline. Nothing was written.
+    #[error("the writer has been kept by {} for {}", body_name(name.as_deref(), site), brief(*.since))]
+    WriterStalled {
+        /// The name of the transaction whose body runs on.
+        name: Name,
+        /// Where that transaction was asked for.
+        site: Site,
+        /// How long its body has been running.
+        since: Duration,
+    },
+    /// The map is full and may not grow any more. Remedy: delete something, raise `max_map_size`, or change the growth policy.
+    #[error("the environment is full: its map has {size} bytes and may have at most {max}")]
+    EnvironmentFull {
+        /// The size of the map, in bytes.
+        size: u64,
+        /// The setting `max_map_size`, in bytes.
+        max: u64,
+    },
+    /// The transaction alone dirties more pages than one LMDB transaction can hold. Remedy: split it.
+    #[error("the transaction is too large for LMDB; split it")]
+    TooLarge,
+    /// The map had to change and views stayed in the way. Remedy: read first, and update after the view has ended.
+    #[error(transparent)]
+    MapBusy(MapBusy),
+    /// Another process keeps on growing the map. Remedy: a larger `adopt_retries`.
+    #[error(
+        "the map was changed by another process {attempts} times in a row (ours {ours} bytes, theirs {theirs})"
+    )]
+    MapChanging {
+        /// How often the size was adopted.
+        attempts: u32,
+        /// The size of our map, in bytes.
+        ours: u64,
+        /// The size in the file, in bytes.
+        theirs: u64,
+    },
+    /// The environment had a fatal error and has not recovered. Nothing was written.
+    #[error("the environment needs recovery: {0}")]
+    RecoveryNeeded(Arc<PanicEvent>),
+    /// The keeper is shutting down, or has. Nothing was written.
+    #[error("the keeper is shutting down")]
+    ShuttingDown,
+    /// The body panicked. Nothing it wrote is kept.
+    #[error("the body of the transaction panicked: {message}")]
+    BodyPanicked {
+        /// The message of the panic.
+        message: String,
+        /// Where the transaction was asked for.
+        site: Site,
+    },
+    /// A transaction was begun inside the body of another one and would wait for it for ever. Remedy: end that body first.
+    #[error("begun inside the body of the {outer} from {outer_site}: end it first")]
+    NestedTransaction {
+        /// What kind of body it was begun in.
+        outer: BodyKind,
+        /// Where that one was asked for.
+        outer_site: Site,
+    },
+    /// No reader slot became free in time. Remedy: a larger `max_readers`, or fewer threads that read.
+    #[error("no reader slot of {max} became free")]
+    ReadersFull {
+        /// How many there are.
+        max: u32,
+    },
+    /// Locks were declared, and there is no lock table (an environment that was started alone).
+    #[error("locks were declared, but this environment was started without a lock table")]
+    NoLockTable,
+    /// The process was forked: the child must not use the environment. Remedy: open it after the fork.
+    #[error("the process was forked after the environment was opened")]
+    Forked,
+    /// A database handle refused.
+    #[error(transparent)]
+    Database(DbError),
+    /// Reading or writing the file failed; nothing was written.
+    #[error(transparent)]
+    Storage(StorageError),
+}
+
+/// What a transaction was doing when its deadline passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stage {
+    /// It waited for a place among the transactions in flight.
+    WaitedForAdmission,
+    /// It waited for its locks.
+    WaitedForLocks,
+    /// It waited for the gate, while the map changed.
+    WaitedForGate,
+    /// It waited for the writer or a reader thread.
+    WasQueued,
+    /// Its body was running.
+    Ran,
+    /// It waited between two attempts.
+    BackedOff,
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WaitedForAdmission => "waited for admission",
+            Self::WaitedForLocks => "waited for locks",
+            Self::WaitedForGate => "waited for the map to change",
+            Self::WasQueued => "was queued",
+            Self::Ran => "ran",
+            Self::BackedOff => "waited for its next attempt",
+        })
+    }
+}
+
+/// What kind of error this is, for those who map errors to something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// The application's own.
+    Abort,
+    /// Deadlock, lock timeout, transaction timeout, not granted at once.
+    Conflict,
+    /// Tried as often as it may be.
+    RetriesExhausted,
+    /// A limit was reached: transactions in flight, reader slots.
+    Overloaded,
+    /// Out of time; not committed.
+    OutOfTime,
+    /// Nobody knows whether it was committed.
+    MaybeCommitted,
+    /// A body keeps the writer.
+    WriterStalled,
+    /// No space: the map, its bound, or the disk.
+    Full,
+    /// The map could not change.
+    MapBusy,
+    /// A fatal error came before.
+    RecoveryNeeded,
+    /// The keeper goes down.
+    ShuttingDown,
+    /// Used in a way that cannot work.
+    Usage,
+    /// The body panicked.
+    Panic,
+    /// The file could not be read or written, or its content is not what was expected.
+    Storage,
+}
+
+impl<E> TxnError<E> {
+    /// What kind of error this is.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::Abort(_) => ErrorClass::Abort,
+            Self::Conflict(error) => match error {
+                LockError::ShuttingDown => ErrorClass::ShuttingDown,
+                LockError::Limit { .. } => ErrorClass::Overloaded,
+                _ => ErrorClass::Conflict,
+            },
+            Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,
+            Self::Overloaded { .. } | Self::ReadersFull { .. } => ErrorClass::Overloaded,
+            Self::DeadlineExceeded { .. } => ErrorClass::OutOfTime,
+            Self::MaybeCommitted { .. } => ErrorClass::MaybeCommitted,
+            Self::WriterStalled { .. } => ErrorClass::WriterStalled,
+            Self::EnvironmentFull { .. } => ErrorClass::Full,
+            Self::MapBusy(_) | Self::MapChanging { .. } => ErrorClass::MapBusy,
+            Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
+            Self::ShuttingDown => ErrorClass::ShuttingDown,
+            Self::BodyPanicked { .. } => ErrorClass::Panic,
+            Self::TooLarge
+            | Self::NestedTransaction { .. }
+            | Self::NoLockTable
+            | Self::Forked
+            | Self::Database(
+                DbError::KeySize { .. }
+                | DbError::Foreign
+                | DbError::Deleted { .. }
+                | DbError::HandleNewerThanSnapshot { .. },
+            ) => ErrorClass::Usage,
+            Self::Database(_) => ErrorClass::Storage,
+            Self::Storage(error) if error.is_full() => ErrorClass::Full,
+            Self::Storage(_) => ErrorClass::Storage,
+        }
+    }
+
+    /// Whether the same transaction, sent again a little later, may well succeed, and sending it again is safe.
+    ///
+    /// [`TxnError::MaybeCommitted`] is not: look first.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Conflict(error) => error.is_retryable(),
+            _ => matches!(
+                self.class(),
+                ErrorClass::RetriesExhausted
+                    | ErrorClass::Overloaded
+                    | ErrorClass::OutOfTime
+                    | ErrorClass::WriterStalled
+                    | ErrorClass::MapBusy
+                    | ErrorClass::RecoveryNeeded
+            ),
+        }
+    }
+
+    /// Takes the application's error out.
+    ///
+    /// # Errors
+    ///
+    /// Every other error, unchanged.
+    pub fn into_abort(self) -> Result<E, TxnError> {
+        macro_rules! same {
+            ($($name:ident $({ $($field:ident),* })? $(($inner:ident))?),* $(,)?) => {
+                match self {
+                    Self::Abort(error) => Ok(error),
+                    $(Self::$name $({ $($field),* })? $(($inner))? => Err(TxnError::$name $({ $($field),* })? $(($inner))?),)*
+                }
+            };
+        }
+        same!(
+            Conflict(error),
+            RetriesExhausted {
+                attempts,
+                waited,
+                last
+            },
+            Overloaded { limit },
+            DeadlineExceeded { deadline, stage },
+            MaybeCommitted { cause },
+            WriterStalled { name, site, since },
+            EnvironmentFull { size, max },
+            TooLarge,
+            MapBusy(error),
+            MapChanging {
+                attempts,
+                ours,
+                theirs
+            },
+            RecoveryNeeded(event),
+            ShuttingDown,
+            BodyPanicked { message, site },
+            NestedTransaction { outer, outer_site },
+            ReadersFull { max },
+            NoLockTable,
+            Forked,
+            Database(error),
+            Storage(error),
+        )
+    }
+}
+
+impl TxnError {
+    /// The same error once more, for several callers, or for a handler and the caller. What cannot be cloned keeps its text.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::Abort(never) => match *never {},
+            Self::Conflict(error) => Self::Conflict(error.clone()),
+            Self::RetriesExhausted {
+                attempts,
+                waited,
+                last,
+            } => Self::RetriesExhausted {
+                attempts: *attempts,
+                waited: *waited,
+                last: Box::new(last.duplicate()),
+            },
+            &Self::Overloaded { limit } => Self::Overloaded { limit },
+            &Self::DeadlineExceeded { deadline, stage } => {
+                Self::DeadlineExceeded { deadline, stage }
+            }
+            Self::MaybeCommitted { cause } => Self::MaybeCommitted {
+                cause: cause.clone(),
+            },
+            Self::WriterStalled { name, site, since } => Self::WriterStalled {
+                name: name.clone(),
+                site,
+                since: *since,
+            },
+            &Self::EnvironmentFull { size, max } => Self::EnvironmentFull { size, max },
+            Self::TooLarge => Self::TooLarge,
+            Self::MapBusy(busy) => Self::MapBusy(busy.clone()),
+            &Self::MapChanging {
+                attempts,
+                ours,
+                theirs,
+            } => Self::MapChanging {
+                attempts,
+                ours,
+                theirs,
+            },
+            Self::RecoveryNeeded(event) => Self::RecoveryNeeded(Arc::clone(event)),
+            Self::ShuttingDown => Self::ShuttingDown,
+            Self::BodyPanicked { message, site } => Self::BodyPanicked {
+                message: message.clone(),
+                site,
+            },
+            &Self::NestedTransaction { outer, outer_site } => {
+                Self::NestedTransaction { outer, outer_site }
+            }
+            &Self::ReadersFull { max } => Self::ReadersFull { max },
+            Self::NoLockTable => Self::NoLockTable,
+            Self::Forked => Self::Forked,
+            Self::Database(error) => Self::Database(error.duplicate()),
+            Self::Storage(error) => Self::Storage(error.clone()),
+        }
+    }
+
+    /// The same error where an application error could be.
+    pub fn widen<E>(self) -> TxnError<E> {
+        macro_rules! same {
+            ($($name:ident $({ $($field:ident),* })? $(($inner:ident))?),* $(,)?) => {
+                match self {
+                    Self::Abort(never) => match never {},
+                    $(Self::$name $({ $($field),* })? $(($inner))? => TxnError::$name $({ $($field),* })? $(($inner))?,)*
+                }
+            };
+        }
+        same!(
+            Conflict(error),
+            RetriesExhausted {
+                attempts,
+                waited,
+                last
+            },
+            Overloaded { limit },
+            DeadlineExceeded { deadline, stage },
+            MaybeCommitted { cause },
+            WriterStalled { name, site, since },
+            EnvironmentFull { size, max },
+            TooLarge,
+            MapBusy(error),
+            MapChanging {
+                attempts,
+                ours,
+                theirs
+            },
+            RecoveryNeeded(event),
+            ShuttingDown,
+            BodyPanicked { message, site },
+            NestedTransaction { outer, outer_site },
+            ReadersFull { max },
+            NoLockTable,
+            Forked,
+            Database(error),
+            Storage(error),
+        )
+    }
+}
+
+impl<E> From<DbError> for TxnError<E> {
+    fn from(error: DbError) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl<E> From<heed::Error> for TxnError<E> {
+    fn from(error: heed::Error) -> Self {
+        Self::Database(DbError::Heed(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_happened_and_whether_to_try_again() {
+        let error: TxnError = TxnError::DeadlineExceeded {
+            deadline: Duration::from_millis(1500),
+            stage: Stage::WasQueued,
+        };
+        assert_eq!(
+            error.to_string(),
+            "the deadline of 1s 500ms passed while the transaction was queued"
+        );
+        assert!(error.is_retryable());
+        let error: TxnError = TxnError::MaybeCommitted { cause: None };
+        assert!(!error.is_retryable());
+        let error: TxnError<u8> = TxnError::Abort(3);
+        assert_eq!(error.class(), ErrorClass::Abort);
+        assert_eq!(error.into_abort().unwrap(), 3);
+    }
+}
