@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use env::{DatabaseError, DbError, EnvError, MapBusy, StorageError};
+pub use env::{DatabaseError, DbError, EnvError, MapBusy, SizeLimit, StorageError};
 pub use open::{OpenError, ShutdownError};
 pub use txn::{ErrorClass, Stage, TxnError};
 

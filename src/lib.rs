@@ -86,8 +86,8 @@ pub use env::{
     BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, MapBusy, OpenError, ShutdownError, Site, Stage,
-    StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, MapBusy, OpenError, ShutdownError, Site,
+    SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};

@@ -6,6 +6,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 
 use crate::error::{DatabaseError, EnvError, ErrorClass, TxnError};
+use crate::messages::lock_table::LockError;
 
 /// What a client should wait before it tries again, in seconds.
 const RETRY_AFTER: &str = "1";
@@ -49,6 +50,20 @@ impl<E: fmt::Debug + fmt::Display> ResponseError for TxnError<E> {
             other => other.to_string(),
         };
         answer(self.status_code(), text)
+    }
+}
+
+/// 409 for conflicts, 503 with `Retry-After` for a limit that is reached and for shutdown.
+impl ResponseError for LockError {
+    fn status_code(&self) -> StatusCode {
+        match self {
+            Self::Limit { .. } | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::CONFLICT,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        answer(self.status_code(), self.to_string())
     }
 }
 

@@ -57,7 +57,13 @@ pub fn measure(session: &mut Session) -> Result<(), Failure> {
         &[1, 8, 64, 256],
         ALL,
     )?;
-    throughput(session, "update-nosync", Safety::NoSync, &[64, 256], ALL)?;
+    throughput(
+        session,
+        "update-nosync",
+        Safety::NoSync,
+        &[1, 8, 64, 256],
+        ALL,
+    )?;
     errors(session, "update-errors-1", 1)?;
     errors(session, "update-errors-30", 30)?;
     message_vs_method(session)

@@ -13,10 +13,11 @@ use heed::{Env, MdbError};
 use crate::config::page_size;
 use crate::env::gate::{Closed, Occupant};
 use crate::env::growth::{self, Adopt, AdoptCounter};
-use crate::env::shared::Counters;
+use crate::env::poison::PanicEvent;
+use crate::env::shared::{Counters, SizeRequest};
 use crate::env::writer::{Writer, is_fatal};
 use crate::env::{raw, recovery};
-use crate::error::{EnvError, MapBusy, StorageError, TxnError};
+use crate::error::{EnvError, MapBusy, SizeLimit, StorageError, TxnError};
 
 /// Whether the map could be changed.
 pub(super) enum Change {
@@ -36,6 +37,8 @@ pub(crate) enum Refusal {
         waited: Duration,
     },
     Failed(StorageError),
+    /// There was a fatal error before.
+    Poisoned(Arc<PanicEvent>),
 }
 
 impl Refusal {
@@ -49,6 +52,7 @@ impl Refusal {
                 waited,
             }),
             Self::Failed(error) => TxnError::Storage(error),
+            Self::Poisoned(event) => TxnError::RecoveryNeeded(event),
         }
     }
 }
@@ -175,12 +179,13 @@ impl Writer {
 
     /// Changes the size of the map; 0 adopts the one in the file.
     fn change_map(&mut self, bytes: u64, until: Instant) -> Change {
-        let env = match self.env() {
-            Ok(env) => env,
-            Err(error) => {
-                tracing::debug!(target: "lockkeeper", %error, "no map to change");
-                return Change::Refused(Refusal::Full { size: 0, max: 0 });
-            }
+        if let Some(event) = self.shared.poison.event() {
+            return Change::Refused(Refusal::Poisoned(event));
+        }
+        let Some(env) = self.shared.env.load_full() else {
+            let gone = heed::Error::Io(std::io::ErrorKind::NotConnected.into());
+            let error = StorageError::new("changing the size of the map", gone);
+            return Change::Refused(Refusal::Failed(error));
         };
         let shared = Arc::clone(&self.shared);
         let begun = Instant::now();
@@ -227,47 +232,54 @@ impl Writer {
         Change::Done
     }
 
-    /// All requests that are there at once are one change: the largest wins.
+    /// All requests that are there at once are one change: the largest that is possible wins.
     pub(super) fn resize(&mut self) {
         let mut requests = std::mem::take(&mut *self.shared.sizes.lock());
         requests.retain(|request| request.question.begin());
-        let Some(asked) = requests.iter().map(|request| request.bytes).max() else {
+        let page = page_size();
+        let used = match self.env() {
+            Ok(env) => (env.info().last_page_number as u64 + 1) * page,
+            Err(error) => {
+                for request in requests {
+                    request.question.answer(Err(error.duplicate().into()));
+                }
+                return;
+            }
+        };
+        let max = self.shared.config.max_map_size();
+        let whole_pages = |request: &SizeRequest| request.bytes.div_ceil(page).saturating_mul(page);
+        // One that is not possible spoils nothing for the others.
+        let mut possible = Vec::new();
+        for request in requests {
+            let asked = request.bytes;
+            let limit = match whole_pages(&request) {
+                bytes if bytes > max => Some(SizeLimit::Maximum(max)),
+                bytes if bytes < used => Some(SizeLimit::InUse(used)),
+                _ => None,
+            };
+            match limit {
+                Some(limit) => {
+                    let refused = EnvError::BadSize { asked, limit };
+                    request.question.answer(Err(refused));
+                }
+                None => possible.push(request),
+            }
+        }
+        let Some(bytes) = possible.iter().map(whole_pages).max() else {
             return;
         };
-        let until = requests.iter().map(|request| request.until).max();
-        let outcome = self.resize_to(asked, until.unwrap_or_else(Instant::now));
+        let until = possible.iter().map(|request| request.until).max();
+        let change = if bytes == self.shared.map_size.load(Ordering::Acquire) {
+            Change::Done
+        } else {
+            self.change_map(bytes, until.unwrap_or_else(Instant::now))
+        };
         let size = self.shared.map_size.load(Ordering::Acquire);
-        for request in requests {
-            let answer = match &outcome {
-                Ok(()) => Ok(size),
-                Err(Ok(refusal)) => Err(EnvError::Txn(refusal.clone().error(None))),
-                Err(Err(why)) => Err(EnvError::BadSize {
-                    asked: request.bytes,
-                    why: why.clone(),
-                }),
-            };
-            request.question.answer(answer);
-        }
-    }
-
-    fn resize_to(&mut self, asked: u64, until: Instant) -> Result<(), Result<Refusal, String>> {
-        let page = page_size();
-        let max = self.shared.config.max_map_size();
-        let bytes = asked.div_ceil(page).saturating_mul(page);
-        if bytes > max {
-            return Err(Err(format!("`max_map_size` is {max}")));
-        }
-        let env = self.env().map_err(|error| Err(error.to_string()))?;
-        let used = (env.info().last_page_number as u64 + 1) * page;
-        if bytes < used {
-            return Err(Err(format!("{used} bytes are in use")));
-        }
-        if bytes == self.shared.map_size.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        match self.change_map(bytes, until) {
-            Change::Done => Ok(()),
-            Change::Refused(refusal) => Err(Ok(refusal)),
+        for request in possible {
+            request.question.answer(match &change {
+                Change::Done => Ok(size),
+                Change::Refused(refusal) => Err(refusal.clone().error(None).into()),
+            });
         }
     }
 }

@@ -44,6 +44,12 @@ pub enum DbError {
 }
 
 impl DbError {
+    /// Whether the same call, made again a little later, may well succeed: never, since each of these is about how it was
+    /// called, or about the file.
+    pub fn is_retryable(&self) -> bool {
+        false
+    }
+
     pub(super) fn duplicate(&self) -> Self {
         match self {
             &Self::KeySize { len, max } => Self::KeySize { len, max },
@@ -111,12 +117,12 @@ pub enum DatabaseError {
 #[non_exhaustive]
 pub enum EnvError {
     /// A map of this size may not be made.
-    #[error("a map of {asked} bytes is not possible: {why}")]
+    #[error("a map of {asked} bytes is not possible: {limit}")]
     BadSize {
         /// The size that was asked for, in bytes.
         asked: u64,
-        /// What is wrong with it.
-        why: String,
+        /// What it must not pass.
+        limit: SizeLimit,
     },
     /// The file to copy to exists already; nothing was overwritten.
     #[error("{} exists already", .0.display())]
@@ -225,5 +231,38 @@ mod tests {
         let broken = StorageError::new("commit", heed::Error::Io(io::Error::from_raw_os_error(5)));
         assert!(!broken.is_full());
         assert_eq!(broken.errno(), Some(5));
+    }
+}
+
+impl DatabaseError {
+    /// Whether the same request, made again a little later, may well succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Txn(error) if error.is_retryable())
+    }
+}
+
+impl EnvError {
+    /// Whether the same request, made again a little later, may well succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Txn(error) if error.is_retryable())
+    }
+}
+
+/// What the size of a map must not pass, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SizeLimit {
+    /// It may not be larger than the setting `max_map_size`.
+    Maximum(u64),
+    /// It may not be smaller than what the file uses.
+    InUse(u64),
+}
+
+impl std::fmt::Display for SizeLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Maximum(max) => write!(f, "`max_map_size` is {max}"),
+            Self::InUse(used) => write!(f, "{used} bytes are in use"),
+        }
     }
 }

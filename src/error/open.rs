@@ -105,3 +105,17 @@ pub enum ShutdownError {
         what: &'static str,
     },
 }
+
+impl OpenError {
+    /// Whether the same call, made again a little later, may well succeed: whoever has the folder may give it back.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::AlreadyOpen { .. } | Self::OtherProcess { .. })
+    }
+}
+
+impl ShutdownError {
+    /// Whether the same call, made again a little later, may well succeed: what runs on may have ended.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::BodyRunsOn { .. } | Self::TimedOut { .. })
+    }
+}

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lockkeeper::{
-    ClearStaleReaders, CopyTo, EnvError, EnvStatsQuery, Growth, Keeper, RunTxn, SetMapSize, Sync,
-    TxnError,
+    ClearStaleReaders, CopyTo, EnvError, EnvStatsQuery, Growth, Keeper, RunTxn, SetMapSize,
+    SizeLimit, Sync, TxnError,
 };
 
 use super::{
@@ -280,4 +280,20 @@ fn i01_nobody_reads_the_map_while_it_changes() {
     for reader in readers {
         assert!(reader.join().unwrap() > 0);
     }
+}
+
+/// One request that is not possible spoils nothing for those that come with it.
+#[test]
+fn a_size_that_is_not_possible_is_refused_alone() {
+    let folder = folder();
+    let (keeper, _) = open(builder(folder.path()).max_map_size(8 * MIB));
+    let held = hold_writer(&keeper);
+    let fits = Begun::new(keeper.send(SetMapSize(4 * MIB)));
+    let too_large = Begun::new(keeper.send(SetMapSize(64 * MIB)));
+    held.release().unwrap();
+    assert_eq!(fits.answer().unwrap(), 4 * MIB);
+    let Err(EnvError::BadSize { asked, limit }) = too_large.answer() else {
+        panic!("a map beyond its bound");
+    };
+    assert_eq!((asked, limit), (64 * MIB, SizeLimit::Maximum(8 * MIB)));
 }

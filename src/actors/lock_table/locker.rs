@@ -62,6 +62,17 @@ impl Locker {
         Lock::new(self, object, mode, wait, Location::caller())
     }
 
+    /// [`lock`](Self::lock) on behalf of the line that asked for it.
+    pub(crate) fn lock_at(
+        &self,
+        object: &Object,
+        mode: Mode,
+        wait: Wait,
+        site: &'static Location<'static>,
+    ) -> Lock<'_> {
+        Lock::new(self, object, mode, wait, site)
+    }
+
     /// Does what [`lock`](Self::lock) does, and parks the calling thread while it waits. Not for tasks
     /// of an executor.
     ///

@@ -345,7 +345,7 @@ impl Runtime {
             .map_err(conflict)?;
         attempts.age = Some(locker.age());
         for (object, mode) in &options.locks {
-            let lock = locker.lock(object, *mode, Wait::Default);
+            let lock = locker.lock_at(object, *mode, Wait::Default, options.site);
             match self.env.shared.clock.until(deadline, lock).await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
