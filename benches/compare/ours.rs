@@ -55,7 +55,12 @@ impl Ours {
             Map::DoublingFrom1MiB => 1 << 20,
             Map::Large => LARGE_MAP,
         };
-        let keeper = Keeper::builder()
+        let mut keeper = Keeper::builder();
+        // To see what waiting for company is worth: `COMPARE_GATHER=0s`, `COMPARE_GATHER=50us`.
+        if let Ok(gather) = std::env::var("COMPARE_GATHER") {
+            keeper = keeper.gather(humantime::parse_duration(&gather)?);
+        }
+        let keeper = keeper
             .path(dir)
             .map_size(map_size)
             .max_map_size(LARGE_MAP)

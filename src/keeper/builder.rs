@@ -102,11 +102,6 @@ impl KeeperBuilder {
             max_objects: config.max_objects(),
             ..LockConfig::default()
         };
-        if locks.lock_timeout.is_zero() && locks.detect_interval.is_zero() && !locks.detect_on_block
-        {
-            tracing::warn!(target: "lockkeeper",
-                "no lock timeout and no deadlock detection: a deadlock lasts until the transactions' deadlines");
-        }
         let core = Core::open(&self.path, config, self.listeners)?;
         let locks = Locks::start(locks);
         let runtime = Arc::new(Runtime::new(
