@@ -89,6 +89,24 @@ fn once_prints_a_summary_that_adds_up() {
     );
 }
 
+/// Transfers take their locks as they come, so among few accounts deadlocks are certain; no client sees one.
+#[test]
+fn deadlocks_are_broken_and_retried_out_of_the_clients_sight() {
+    let summary = once(&[
+        "--transfers",
+        "4000",
+        "--accounts",
+        "3",
+        "--connections",
+        "32",
+    ]);
+    let number = |key: &str| summary[key].as_u64().unwrap();
+    assert!(number("deadlocks") > 0, "{summary}");
+    assert!(number("retries") >= number("deadlocks"), "{summary}");
+    assert_eq!(number("committed") + number("refused"), 4000, "{summary}");
+    assert_eq!(summary["total_after"], summary["total_before"]);
+}
+
 #[test]
 fn without_json_a_person_can_read_the_summary_and_the_folder_is_removed() {
     let temporary = tempfile::tempdir().unwrap();
