@@ -105,8 +105,9 @@ impl Keeper {
 
     /// Sends a message of this crate to the actor that it is for, and answers its reply.
     ///
-    /// The answer is the message's own result: an actor that is gone answers "shutting down" in the terms of that message.
-    /// The future does nothing until it is polled.
+    /// The answer is the message's own result: an actor that is gone answers "shutting down" in the terms of that message;
+    /// what has no error, such as a question for statistics, is answered without the actor then. The future does nothing until
+    /// it is polled.
     ///
     /// # Errors
     ///

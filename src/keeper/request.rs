@@ -14,7 +14,8 @@ use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
     Sync,
 };
-use crate::messages::supervisor::RunTxn;
+use crate::messages::lock_table::{Acquire, Detect, LockError, LockStatsQuery, Release};
+use crate::messages::supervisor::{RunTxn, TxnStatsQuery};
 
 /// A message that [`Keeper::send`] takes.
 pub trait Request: Message<Result: Send> + Send + 'static {
@@ -96,6 +97,75 @@ for_environment! {
     ClearStaleReaders => |_: TxnError| 0,
     ClearDatabase => |error| Err(DatabaseError::Txn(error)),
     DeleteDatabase => |error| Err(DatabaseError::Txn(error)),
+}
+
+impl Request for Acquire {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let lock_table = keeper.inner.addresses.lock_table.clone();
+        let runtime = Arc::clone(&keeper.inner.runtime);
+        async move {
+            // In the child of a fork there is neither an actor nor a clock that would end the wait.
+            if runtime.env.shared.forked() {
+                return Err(LockError::ShuttingDown);
+            }
+            let answer = lock_table.send(self).await;
+            answer.unwrap_or(Err(LockError::ShuttingDown))
+        }
+    }
+}
+
+/// Without the actor, a lock is released at the second door.
+impl Request for Release {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let lock_table = keeper.inner.addresses.lock_table.clone();
+        let runtime = Arc::clone(&keeper.inner.runtime);
+        async move {
+            if runtime.env.shared.forked() || !lock_table.connected() {
+                return self.in_place();
+            }
+            let again = match &self {
+                // A guard that is dropped on its way has released its lock.
+                Self::Guard(_) => None,
+                Self::Lock {
+                    locker,
+                    object,
+                    mode,
+                } => Some((Arc::clone(locker), object.clone(), *mode)),
+            };
+            match (lock_table.send(self).await, again) {
+                (Ok(held), _) => held,
+                (Err(_), None) => true,
+                (Err(_), Some((locker, object, mode))) => locker.unlock(&object, mode),
+            }
+        }
+    }
+}
+
+/// Questions that have an answer as long as there is a keeper: without the actor it comes from the second door.
+macro_rules! always_answered {
+    ($($message:ty => $actor:ident, $in_place:expr);* $(;)?) => {
+        $(impl Request for $message {
+            fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+                let actor = keeper.inner.addresses.$actor.clone();
+                let keeper = keeper.clone();
+                async move {
+                    let answer = if keeper.inner.runtime.env.shared.forked() {
+                        None
+                    } else {
+                        actor.send(self).await.ok()
+                    };
+                    #[allow(clippy::redundant_closure_call)]
+                    answer.unwrap_or_else(|| $in_place(&keeper))
+                }
+            }
+        })*
+    };
+}
+
+always_answered! {
+    Detect => lock_table, |keeper: &Keeper| keeper.locks().detect();
+    LockStatsQuery => lock_table, |keeper: &Keeper| keeper.locks().stats();
+    TxnStatsQuery => supervisor, |keeper: &Keeper| keeper.inner.runtime.stats();
 }
 
 /// What runs transactions: a [`Keeper`], or what an application puts in its place in its tests. It answers lmdbsync's
