@@ -155,9 +155,11 @@ impl Keeper {
         &self,
         mut txn: RunTxn<T, E>,
     ) -> Result<RunTxn<T, E>, Box<Refused<T, E>>> {
-        txn.options.sent.get_or_insert_with(Instant::now);
         match self.inner.runtime.try_admit(&mut txn.options) {
-            Ok(()) => Ok(txn),
+            Ok(()) => {
+                txn.options.sent.get_or_insert_with(Instant::now);
+                Ok(txn)
+            }
             Err(why) => Err(Box::new(Refused { txn, why })),
         }
     }

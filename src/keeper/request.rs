@@ -34,8 +34,12 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
         let runtime = Arc::clone(&keeper.inner.runtime);
         let supervisor = keeper.inner.addresses.supervisor.clone();
         async move {
+            let entry = match self.options.permit {
+                Some(_) => Entry::Admitted,
+                None => Entry::New,
+            };
             // Checked here, where the thread tells whether it is inside a body; the actor has another one.
-            if let Some(error) = runtime.env.refusal(Entry::New) {
+            if let Some(error) = runtime.env.refusal(entry) {
                 return Err(error.widen());
             }
             // The mailbox is not the queue: a place among the transactions in flight comes first.
