@@ -427,9 +427,9 @@ impl Keeper {
         }
     }
 
-    /// Has `listener` called once at each fatal error of the environment, on the thread that met it, usually the
-    /// writer's: it should be short, and must not wait for the keeper. See also [`KeeperBuilder::on_panic`], which subscribes before the environment is
-    /// opened.
+    /// Has `listener` called once at each fatal error of the environment, on a thread of its own. It may use the keeper, and
+    /// send [`Recover`](crate::Recover). What the setting `on_fatal` says is carried out when the listeners have returned, at
+    /// the latest after a second. See also [`KeeperBuilder::on_panic`], which subscribes before the environment is opened.
     pub fn on_panic(&self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) {
         self.inner
             .runtime
