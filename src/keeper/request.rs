@@ -9,7 +9,7 @@ use actix::Message;
 use super::Keeper;
 use crate::env::gate::Entry;
 use crate::env::{Ticket, Wait};
-use crate::error::{DatabaseError, EnvError, TxnError};
+use crate::error::{DatabaseError, EnvError, Stage, TxnError};
 use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
     Sync,
@@ -53,15 +53,23 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
             let direct = runtime.is_direct(&self);
             let started = Instant::now();
             let (deadline, span) = runtime.deadline(&mut self.options);
-            let answer = supervisor.send(self);
             if !direct {
-                return answer.await.unwrap_or_else(|_| Err(TxnError::ShuttingDown));
+                let answer = supervisor.send(self).await;
+                return answer.unwrap_or_else(|_| Err(TxnError::ShuttingDown));
             }
-            let answer = std::pin::pin!(answer);
-            let wait = Wait::with(ticket, deadline, span, answer);
-            let outcome = match wait.answer(&runtime.env.shared).await {
-                Ok(outcome) => outcome,
-                Err(error) => Err(error.widen()),
+            let outcome = if started >= deadline {
+                // The time has gone before the first poll; sent now, it might still be run before the timer says so.
+                Err(TxnError::DeadlineExceeded {
+                    deadline: span,
+                    stage: Stage::WasQueued,
+                })
+            } else {
+                let answer = std::pin::pin!(supervisor.send(self));
+                let wait = Wait::with(ticket, deadline, span, answer);
+                match wait.answer(&runtime.env.shared).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => Err(error.widen()),
+                }
             };
             runtime.count(&outcome, started);
             outcome
