@@ -105,8 +105,9 @@ impl Keeper {
 
     /// Sends a message of this crate to the actor that it is for, and answers its reply.
     ///
-    /// The answer is the message's own result: an actor that is gone answers "shutting down" in the terms of that message.
-    /// The future does nothing until it is polled.
+    /// The answer is the message's own result: an actor that is gone answers "shutting down" in the terms of that message;
+    /// what has no error, such as a question for statistics, is answered without the actor then. The future does nothing until
+    /// it is polled.
     ///
     /// # Errors
     ///
@@ -145,9 +146,11 @@ impl Keeper {
         &self,
         mut txn: RunTxn<T, E>,
     ) -> Result<RunTxn<T, E>, Box<Refused<T, E>>> {
-        txn.options.sent.get_or_insert_with(Instant::now);
         match self.inner.runtime.try_admit(&mut txn.options) {
-            Ok(()) => Ok(txn),
+            Ok(()) => {
+                txn.options.sent.get_or_insert_with(Instant::now);
+                Ok(txn)
+            }
             Err(why) => Err(Box::new(Refused { txn, why })),
         }
     }
@@ -261,9 +264,9 @@ impl Keeper {
         }
     }
 
-    /// Has `listener` called once at each fatal error of the environment, on the thread that met it, usually the
-    /// writer's: it should be short, and must not wait for the keeper. See also [`KeeperBuilder::on_panic`], which subscribes before the environment is
-    /// opened.
+    /// Has `listener` called once at each fatal error of the environment, on a thread of its own. It may use the keeper, and
+    /// send [`Recover`](crate::Recover). What the setting `on_fatal` says is carried out when the listeners have returned, at
+    /// the latest after a second. See also [`KeeperBuilder::on_panic`], which subscribes before the environment is opened.
     pub fn on_panic(&self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) {
         self.inner
             .runtime

@@ -111,14 +111,7 @@ impl Handler<Release> for LockTable {
     type Result = bool;
 
     fn handle(&mut self, release: Release, _: &mut Self::Context) -> bool {
-        match release {
-            Release::Guard(guard) => guard.release(),
-            Release::Lock {
-                locker,
-                object,
-                mode,
-            } => locker.unlock(&object, mode),
-        }
+        release.in_place()
     }
 }
 

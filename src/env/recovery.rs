@@ -19,9 +19,13 @@ use crate::error::{EnvError, StorageError, TxnError};
 /// Carries out the policy `on_fatal`. What is queued has been answered, or is here.
 pub(super) fn after_fatal(writer: &mut Writer) {
     writer.refuse_queued();
-    // Who is told may want to do something first, such as to stop what wrote; but nobody waits for it for long.
-    writer.shared.poison.let_listeners_finish(LAST_WORDS);
-    match writer.shared.config.on_fatal() {
+    let policy = writer.shared.config.on_fatal();
+    if policy != OnFatal::Wait {
+        // Who is told may want to do something first, such as to stop what wrote; but nobody waits for it for long. Where
+        // nothing follows by itself there is nothing to wait for, and the listener may be the one that asks for it.
+        writer.shared.poison.let_listeners_finish(LAST_WORDS);
+    }
+    match policy {
         OnFatal::Recover => {
             if !writer.is_stopping()
                 && let Err(error) = recover(writer)

@@ -109,7 +109,11 @@ impl OpenSpec {
         self.flags == other.flags
             && self.kind.key.0 == other.kind.key.0
             && self.kind.data.0 == other.kind.data.0
-            && self.kind.comparator.0 == other.kind.comparator.0
+            && self.is_ordered_as(other)
+    }
+
+    fn is_ordered_as(&self, other: &Self) -> bool {
+        self.kind.comparator.0 == other.kind.comparator.0
     }
 }
 
@@ -235,7 +239,11 @@ impl Registry {
         let mut tables = self.tables.lock();
         let &id = tables.ids.get(&spec.name)?;
         let entry = tables.open.get_mut(&id)?;
-        if entry.spec.untyped && entry.spec.kind.comparator.0 == spec.kind.comparator.0 {
+        if entry.spec.untyped {
+            if !entry.spec.is_ordered_as(spec) {
+                // The writer has to tell LMDB the order first.
+                return None;
+            }
             entry.spec = spec.clone();
         }
         if !entry.spec.agrees_with(spec) {
@@ -286,10 +294,23 @@ impl Registry {
             .map_or_else(|| "?".into(), |entry| entry.spec.label())
     }
 
-    /// Opens a name that is not open yet. Only the writer thread calls this, between batches.
+    /// Opens a name that is not open yet, or only as nobody's. Only the writer thread calls this, between batches.
     pub(crate) fn open(&self, env: &Env, spec: &OpenSpec) -> heed::Result<bool> {
-        if self.tables.lock().ids.contains_key(&spec.name) {
-            return Ok(true);
+        {
+            let mut tables = self.tables.lock();
+            if let Some(&id) = tables.ids.get(&spec.name) {
+                if let Some(entry) = tables.open.get_mut(&id)
+                    && entry.spec.untyped
+                    && !spec.untyped
+                    && !entry.spec.is_ordered_as(spec)
+                    && let Some(handle) = (spec.kind.open)(env, spec)?
+                {
+                    // It was opened to be cleared, and nobody has a handle of it: LMDB's gets the order that is meant.
+                    entry.handle = handle;
+                    entry.spec = spec.clone();
+                }
+                return Ok(true);
+            }
         }
         let Some(handle) = (spec.kind.open)(env, spec)? else {
             return Ok(false);

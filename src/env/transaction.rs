@@ -68,7 +68,11 @@ impl<'e> ReadTxn<'e> {
     /// An error that the environment cannot go on after, if the body met one.
     pub(crate) fn fatal(&self) -> Option<StorageError> {
         let (_, error) = self.fault.take()?;
-        super::writer::is_fatal(&error).then(|| StorageError::new("reading", error))
+        // LMDB's first look for a named database may meet damage and not say so: what is said then is that the transaction is
+        // broken, which nothing but damage does to a view.
+        let fatal =
+            super::writer::is_fatal(&error) || matches!(error, heed::Error::Mdb(MdbError::BadTxn));
+        fatal.then(|| StorageError::new("reading", error))
     }
 }
 

@@ -65,8 +65,8 @@ impl KeeperBuilder {
         self
     }
 
-    /// Has `listener` called once at each fatal error of the environment, on the thread that met it, usually the writer's: it
-    /// should be short, and must not wait for the keeper. Default: none.
+    /// Has `listener` called once at each fatal error of the environment, on a thread of its own. What the setting `on_fatal`
+    /// says is carried out when the listeners have returned, at the latest after a second. Default: none.
     pub fn on_panic(mut self, listener: impl Fn(&PanicEvent) + Send + Sync + 'static) -> Self {
         self.listeners.push(Arc::new(listener));
         self

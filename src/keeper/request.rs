@@ -9,12 +9,13 @@ use actix::Message;
 use super::Keeper;
 use crate::env::gate::Entry;
 use crate::env::{Ticket, Wait};
-use crate::error::{DatabaseError, EnvError, TxnError};
+use crate::error::{DatabaseError, EnvError, Stage, TxnError};
 use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
     Sync,
 };
-use crate::messages::supervisor::RunTxn;
+use crate::messages::lock_table::{Acquire, Detect, LockError, LockStatsQuery, Release};
+use crate::messages::supervisor::{RunTxn, TxnStatsQuery};
 
 /// A message that [`Keeper::send`] takes.
 pub trait Request: Message<Result: Send> + Send + 'static {
@@ -33,8 +34,12 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
         let runtime = Arc::clone(&keeper.inner.runtime);
         let supervisor = keeper.inner.addresses.supervisor.clone();
         async move {
+            let entry = match self.options.permit {
+                Some(_) => Entry::Admitted,
+                None => Entry::New,
+            };
             // Checked here, where the thread tells whether it is inside a body; the actor has another one.
-            if let Some(error) = runtime.env.refusal(Entry::New) {
+            if let Some(error) = runtime.env.refusal(entry) {
                 return Err(error.widen());
             }
             // The mailbox is not the queue: a place among the transactions in flight comes first.
@@ -48,15 +53,23 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
             let direct = runtime.is_direct(&self);
             let started = Instant::now();
             let (deadline, span) = runtime.deadline(&mut self.options);
-            let answer = supervisor.send(self);
             if !direct {
-                return answer.await.unwrap_or_else(|_| Err(TxnError::ShuttingDown));
+                let answer = supervisor.send(self).await;
+                return answer.unwrap_or_else(|_| Err(TxnError::ShuttingDown));
             }
-            let answer = std::pin::pin!(answer);
-            let wait = Wait::with(ticket, deadline, span, answer);
-            let outcome = match wait.answer(&runtime.env.shared).await {
-                Ok(outcome) => outcome,
-                Err(error) => Err(error.widen()),
+            let outcome = if started >= deadline {
+                // The time has gone before the first poll; sent now, it might still be run before the timer says so.
+                Err(TxnError::DeadlineExceeded {
+                    deadline: span,
+                    stage: Stage::WasQueued,
+                })
+            } else {
+                let answer = std::pin::pin!(supervisor.send(self));
+                let wait = Wait::with(ticket, deadline, span, answer);
+                match wait.answer(&runtime.env.shared).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => Err(error.widen()),
+                }
             };
             runtime.count(&outcome, started);
             outcome
@@ -96,6 +109,75 @@ for_environment! {
     ClearStaleReaders => |_: TxnError| 0,
     ClearDatabase => |error| Err(DatabaseError::Txn(error)),
     DeleteDatabase => |error| Err(DatabaseError::Txn(error)),
+}
+
+impl Request for Acquire {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let lock_table = keeper.inner.addresses.lock_table.clone();
+        let runtime = Arc::clone(&keeper.inner.runtime);
+        async move {
+            // In the child of a fork there is neither an actor nor a clock that would end the wait.
+            if runtime.env.shared.forked() {
+                return Err(LockError::ShuttingDown);
+            }
+            let answer = lock_table.send(self).await;
+            answer.unwrap_or(Err(LockError::ShuttingDown))
+        }
+    }
+}
+
+/// Without the actor, a lock is released at the second door.
+impl Request for Release {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let lock_table = keeper.inner.addresses.lock_table.clone();
+        let runtime = Arc::clone(&keeper.inner.runtime);
+        async move {
+            if runtime.env.shared.forked() || !lock_table.connected() {
+                return self.in_place();
+            }
+            let again = match &self {
+                // A guard that is dropped on its way has released its lock.
+                Self::Guard(_) => None,
+                Self::Lock {
+                    locker,
+                    object,
+                    mode,
+                } => Some((Arc::clone(locker), object.clone(), *mode)),
+            };
+            match (lock_table.send(self).await, again) {
+                (Ok(held), _) => held,
+                (Err(_), None) => true,
+                (Err(_), Some((locker, object, mode))) => locker.unlock(&object, mode),
+            }
+        }
+    }
+}
+
+/// Questions that have an answer as long as there is a keeper: without the actor it comes from the second door.
+macro_rules! always_answered {
+    ($($message:ty => $actor:ident, $in_place:expr);* $(;)?) => {
+        $(impl Request for $message {
+            fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+                let actor = keeper.inner.addresses.$actor.clone();
+                let keeper = keeper.clone();
+                async move {
+                    let answer = if keeper.inner.runtime.env.shared.forked() {
+                        None
+                    } else {
+                        actor.send(self).await.ok()
+                    };
+                    #[allow(clippy::redundant_closure_call)]
+                    answer.unwrap_or_else(|| $in_place(&keeper))
+                }
+            }
+        })*
+    };
+}
+
+always_answered! {
+    Detect => lock_table, |keeper: &Keeper| keeper.locks().detect();
+    LockStatsQuery => lock_table, |keeper: &Keeper| keeper.locks().stats();
+    TxnStatsQuery => supervisor, |keeper: &Keeper| keeper.inner.runtime.stats();
 }
 
 /// What runs transactions: a [`Keeper`], or what an application puts in its place in its tests. It answers lmdbsync's

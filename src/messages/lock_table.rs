@@ -158,6 +158,20 @@ pub enum Release {
     },
 }
 
+impl Release {
+    /// Does it on the calling thread.
+    pub(crate) fn in_place(self) -> bool {
+        match self {
+            Self::Guard(guard) => guard.release(),
+            Self::Lock {
+                locker,
+                object,
+                mode,
+            } => locker.unlock(&object, mode),
+        }
+    }
+}
+
 /// Looks for deadlocks now, and breaks them. Anyone sends it; the lock table answers with what it found.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "DetectReport")]
