@@ -179,7 +179,7 @@ impl Gate {
     }
 
     /// Enters, or says why not.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(
         &self,
         env: EnvId,
@@ -380,25 +380,30 @@ impl Gate {
         self.reopened.notify_waiters();
     }
 
-    #[inline]
+    #[inline(always)]
     fn seat(&self, env: EnvId) -> Rc<Seat> {
         SEATS.with_borrow_mut(|seats| {
-            if let Some(seat) = seats.iter().find(|seat| seat.env == env) {
-                return Rc::clone(seat);
+            match seats.iter().find(|seat| seat.env == env) {
+                Some(seat) => Rc::clone(seat),
+                None => self.take_seat(env, seats),
             }
-            super::raw::watch_exit();
-            // Seats of environments that are gone are only known by having no other owner.
-            seats.retain(|seat| Arc::strong_count(&seat.slot) > 1);
-            let slot = Arc::new(Slot {
-                state: CachePadded::default(),
-                name: Mutex::new(None),
-                gone: AtomicBool::new(false),
-            });
-            self.register(Arc::clone(&slot));
-            let seat = Rc::new(Seat { env, slot });
-            seats.push(Rc::clone(&seat));
-            seat
         })
+    }
+
+    #[cold]
+    fn take_seat(&self, env: EnvId, seats: &mut Vec<Rc<Seat>>) -> Rc<Seat> {
+        super::raw::watch_exit();
+        // Seats of environments that are gone are only known by having no other owner.
+        seats.retain(|seat| Arc::strong_count(&seat.slot) > 1);
+        let slot = Arc::new(Slot {
+            state: CachePadded::default(),
+            name: Mutex::new(None),
+            gone: AtomicBool::new(false),
+        });
+        self.register(Arc::clone(&slot));
+        let seat = Rc::new(Seat { env, slot });
+        seats.push(Rc::clone(&seat));
+        seat
     }
 
     fn register(&self, slot: Arc<Slot>) {
