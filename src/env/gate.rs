@@ -382,11 +382,9 @@ impl Gate {
 
     #[inline(always)]
     fn seat(&self, env: EnvId) -> Rc<Seat> {
-        SEATS.with_borrow_mut(|seats| {
-            match seats.iter().find(|seat| seat.env == env) {
-                Some(seat) => Rc::clone(seat),
-                None => self.take_seat(env, seats),
-            }
+        SEATS.with_borrow_mut(|seats| match seats.iter().find(|seat| seat.env == env) {
+            Some(seat) => Rc::clone(seat),
+            None => self.take_seat(env, seats),
         })
     }
 
