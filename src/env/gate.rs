@@ -19,7 +19,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::env::EnvId;
+use crate::env::{EnvId, sites};
 
 /// Why the gate keeps somebody out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -451,66 +451,6 @@ pub(crate) fn coarse_now() -> Duration {
 pub(crate) fn coarse_now() -> Duration {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     START.elapsed()
-}
-
-/// Call sites as small numbers, so that a slot can hold one in an atomic.
-mod sites {
-    use std::cell::Cell;
-    use std::collections::HashMap;
-    use std::panic::Location;
-
-    use parking_lot::RwLock;
-
-    type Site = &'static Location<'static>;
-
-    #[derive(Default)]
-    struct Table {
-        ids: HashMap<usize, u32>,
-        sites: Vec<Site>,
-    }
-
-    static TABLE: RwLock<Option<Table>> = RwLock::new(None);
-
-    thread_local! {
-        static LAST: Cell<(usize, u32)> = const { Cell::new((0, 0)) };
-    }
-
-    #[inline]
-    pub(super) fn id(site: Site) -> u32 {
-        let address = std::ptr::from_ref(site).addr();
-        let (last, id) = LAST.get();
-        if last == address {
-            return id;
-        }
-        let id = look_up(address, site);
-        LAST.set((address, id));
-        id
-    }
-
-    fn look_up(address: usize, site: Site) -> u32 {
-        if let Some(&id) = TABLE
-            .read()
-            .as_ref()
-            .and_then(|table| table.ids.get(&address))
-        {
-            return id;
-        }
-        let mut table = TABLE.write();
-        let Table { ids, sites } = table.get_or_insert_default();
-        *ids.entry(address).or_insert_with(|| {
-            sites.push(site);
-            u32::try_from(sites.len() - 1).unwrap_or(0)
-        })
-    }
-
-    #[track_caller]
-    pub(super) fn at(id: u32) -> Site {
-        TABLE
-            .read()
-            .as_ref()
-            .and_then(|table| table.sites.get(id as usize).copied())
-            .unwrap_or_else(Location::caller)
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod raw;
 mod recovery;
 mod registry;
 mod shared;
+mod sites;
 mod stats;
 mod stopping;
 mod transaction;

@@ -259,6 +259,11 @@ impl<E> TxnError<E> {
     ///
     /// Every other error, unchanged.
     pub fn into_abort(self) -> Result<E, TxnError> {
+        self.split()
+    }
+
+    /// Every variant but [`TxnError::Abort`] is the same whatever the application's error is.
+    fn split<F>(self) -> Result<E, TxnError<F>> {
         macro_rules! same {
             ($($name:ident $({ $($field:ident),* })? $(($inner:ident))?),* $(,)?) => {
                 match self {
@@ -357,43 +362,10 @@ impl TxnError {
 
     /// The same error where an application error could be.
     pub fn widen<E>(self) -> TxnError<E> {
-        macro_rules! same {
-            ($($name:ident $({ $($field:ident),* })? $(($inner:ident))?),* $(,)?) => {
-                match self {
-                    Self::Abort(never) => match never {},
-                    $(Self::$name $({ $($field),* })? $(($inner))? => TxnError::$name $({ $($field),* })? $(($inner))?,)*
-                }
-            };
+        match self.split() {
+            Ok(never) => match never {},
+            Err(error) => error,
         }
-        same!(
-            Conflict(error),
-            RetriesExhausted {
-                attempts,
-                waited,
-                last
-            },
-            Overloaded { limit },
-            DeadlineExceeded { deadline, stage },
-            MaybeCommitted { cause },
-            WriterStalled { name, site, since },
-            EnvironmentFull { size, max },
-            TooLarge,
-            MapBusy(error),
-            MapChanging {
-                attempts,
-                ours,
-                theirs
-            },
-            RecoveryNeeded(event),
-            ShuttingDown,
-            BodyPanicked { message, site },
-            NestedTransaction { outer, outer_site },
-            ReadersFull { max },
-            NoLockTable,
-            Forked,
-            Database(error),
-            Storage(error),
-        )
     }
 }
 
