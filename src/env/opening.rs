@@ -131,20 +131,25 @@ fn prepare_folder(folder: &Path) -> Result<PathBuf, OpenError> {
     folder.canonicalize().map_err(refused)
 }
 
+/// The network file system that has this magic number of `statfs`, if it is one.
+#[cfg(target_os = "linux")]
+fn network_name(magic: u64) -> Option<&'static str> {
+    // The number is 32 bits wide, and may come with its sign extended.
+    match magic & 0xFFFF_FFFF {
+        0x6969 => Some("NFS"),
+        0xFF53_4D42 => Some("CIFS"),
+        0xFE53_4D42 => Some("SMB2"),
+        0x517B => Some("SMB"),
+        _ => None,
+    }
+}
+
 /// LMDB's locks and its shared map do not work across machines.
 fn warn_of_network(folder: &Path) {
     #[cfg(target_os = "linux")]
     {
-        const NETWORKS: [(u32, &str); 4] = [
-            (0x6969, "NFS"),
-            (0xFF53_4D42, "CIFS"),
-            (0xFE53_4D42, "SMB2"),
-            (0x517B, "SMB"),
-        ];
         if let Ok(stat) = rustix::fs::statfs(folder)
-            && let Some((_, name)) = NETWORKS
-                .iter()
-                .find(|(magic, _)| u64::from(*magic) == stat.f_type as u64 & 0xFFFF_FFFF)
+            && let Some(name) = network_name(stat.f_type as u64)
         {
             tracing::warn!(target: "lockkeeper", path = %folder.display(), file_system = name,
                 "an LMDB environment on a network file system is not safe");
@@ -186,5 +191,18 @@ fn first_look(env: &heed::Env, folder: &Path) -> Result<(), OpenError> {
         // Both are dealt with when they come again.
         Err(heed::Error::Mdb(MdbError::ReadersFull | MdbError::MapResized)) => Ok(()),
         Err(error) => Err(failed(error)),
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_file_systems_are_known_by_their_number() {
+        assert_eq!(network_name(0x6969), Some("NFS"));
+        assert_eq!(network_name(0xFFFF_FFFF_FF53_4D42), Some("CIFS"));
+        let ext4 = 0xEF53;
+        assert_eq!(network_name(ext4), None);
     }
 }

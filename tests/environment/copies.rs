@@ -8,7 +8,7 @@ use std::thread;
 use lockkeeper::{CopyTo, EnvError};
 
 use super::peer::entries;
-use super::{LONG, builder, folder, open, store, value};
+use super::{LONG, MIB, builder, folder, hold_view, open, stats, store, value};
 
 #[test]
 fn a_copy_is_one_moment_of_an_environment_that_is_written_to() {
@@ -142,4 +142,23 @@ fn a_copy_that_cannot_be_made_is_an_error_and_leaves_nothing() {
     let target = copies.path().join("copy");
     keeper.blocking_send(CopyTo::new(&target)).unwrap();
     assert_eq!(entries(&target, "blobs").len(), 1);
+}
+
+/// The map cannot grow while it is copied: what is nearly full grows before.
+#[test]
+fn a_map_that_is_nearly_full_grows_before_a_copy() {
+    let (folder, copy) = (folder(), folder());
+    let (keeper, blobs) = open(builder(folder.path()).map_size(MIB).grow_ahead(75));
+    // A view that is open keeps it from growing ahead of need.
+    let view = hold_view(&keeper, |_| Ok(()));
+    while stats(&keeper).used_bytes * 100 < MIB * 80 {
+        let key = stats(&keeper).last_txn_id;
+        keeper.blocking_update(store(blobs, key, 50_000)).unwrap();
+    }
+    assert_eq!(stats(&keeper).map_resizes, 0);
+    view.release().unwrap();
+    keeper
+        .blocking_send(CopyTo::new(copy.path().join("backup")))
+        .unwrap();
+    assert_eq!(stats(&keeper).map_resizes, 1);
 }

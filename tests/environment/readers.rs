@@ -4,11 +4,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockkeeper::{ClearStaleReaders, RunTxn};
+use lockkeeper::{ClearStaleReaders, RunTxn, Stage, Sync, TxnError};
 
 use super::peer::Peer;
 use super::{
-    LONG, MIB, builder, folder, has, hold_named_view, hold_view, open, stats, store, until,
+    Begun, LONG, MIB, builder, folder, has, hold_named_view, hold_view, hold_writer, open, stats,
+    store, until, wait,
 };
 
 /// A process that is killed while it reads.
@@ -143,4 +144,43 @@ fn the_number_of_slots_is_a_setting_of_the_first() {
     let folder = super::folder();
     let (keeper, _) = open(builder(folder.path()).max_readers(10));
     assert_eq!(stats(&keeper).max_readers, 10);
+}
+
+#[test]
+fn i13_a_full_queue_of_the_readers_gives_an_answer() {
+    let folder = folder();
+    let (keeper, _) = open(builder(folder.path()).reader_threads(1).reader_queue(1));
+    let held = hold_named_view(&keeper, "holder");
+    let queued = Begun::new(keeper.run(RunTxn::view(|_| Ok(1))));
+    let late = RunTxn::view(|_| Ok(2)).deadline(Duration::from_millis(30));
+    let late = wait(keeper.run(late));
+    assert!(
+        matches!(
+            late,
+            Err(TxnError::DeadlineExceeded {
+                stage: Stage::WasQueued,
+                ..
+            })
+        ),
+        "{late:?}"
+    );
+    held.release().unwrap();
+    assert_eq!(queued.answer().unwrap(), 1);
+    assert_eq!(keeper.blocking_run(RunTxn::view(|_| Ok(3))).unwrap(), 3);
+}
+
+/// Commands that are no transactions have a bound of their own; beyond it senders wait, and all are answered.
+#[test]
+fn i13_a_thousand_commands_at_once_are_all_answered() {
+    let folder = folder();
+    let (keeper, blobs) = open(builder(folder.path()).queue(4));
+    let held = hold_writer(&keeper);
+    let syncs: Vec<_> = (0..1000).map(|_| Begun::new(keeper.send(Sync))).collect();
+    // They take no place from the transactions.
+    let update = Begun::new(keeper.update(store(blobs, 1, 10)));
+    held.release().unwrap();
+    for sync in syncs {
+        sync.answer().unwrap();
+    }
+    update.answer().unwrap();
 }
