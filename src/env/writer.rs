@@ -90,6 +90,9 @@ impl Writer {
                 // Nobody knows what was left half-way: the environment is opened anew, like after any fatal error.
                 let message = panic_message(&*panic);
                 std::mem::forget(panic);
+                // The batch is gone: nobody must be told that its body keeps the writer.
+                *self.shared.running.lock() = None;
+                self.shared.counters.in_batch.store(0, Ordering::Relaxed);
                 let error = heed::Error::Io(std::io::Error::other(format!("a panic: {message}")));
                 self.shared.poison(StorageError::new("writing", error));
             }
