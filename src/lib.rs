@@ -92,9 +92,9 @@ pub use error::{
 pub use heed;
 pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};
 pub use locks::{
-    Age, Candidate, Conflict, ConflictKind, ConflictTable, CycleStep, DEFAULT_PRIORITY,
-    DetectReport, HeldLock, LimitKind, LockSnapshot, LockStats, LockerId, LockerSpec, Mode, Object,
-    Party, Text, Usage, VictimPolicy, WaitingLock,
+    Age, Candidate, Conflict, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
+    DEFAULT_PRIORITY, DetectReport, HeldLock, LimitKind, LockSnapshot, LockStats, LockerId,
+    LockerSpec, Mode, Object, Party, Text, UnknownModeName, Usage, VictimPolicy, WaitingLock,
 };
 pub use messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,

@@ -89,10 +89,13 @@ impl Table {
                     locker: entry.id,
                     priority: entry.priority,
                     age: entry.age,
+                    locks: entry.lock_count,
+                    write_locks: 0,
+                    expired: false,
                 }
             })
             .collect();
-        let victim = self.config.policy.choose(&candidates)?.slot;
+        let victim = self.config.policy.choose(&candidates, 0)?.locker.slot;
         let cycle = self.shortest_cycle(victim);
         let conflict = Arc::new(self.explain_deadlock(&cycle)?);
         self.stats.deadlocks += 1;

@@ -28,7 +28,7 @@ mod table;
 mod victim;
 
 pub use locker::{Age, DEFAULT_PRIORITY, LockerId, LockerSpec};
-pub use mode::{ConflictTable, Mode};
+pub use mode::{ConflictTable, ConflictTableError, Mode, UnknownModeName};
 pub use object::{Object, Text};
 pub use report::{Conflict, ConflictKind, CycleStep, DetectReport, Party};
 pub use stats::{HeldLock, LimitKind, Limits, LockSnapshot, LockStats, Usage, WaitingLock};

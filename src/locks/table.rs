@@ -42,7 +42,7 @@ pub struct TableConfig {
     pub detect_on_block: bool,
     /// How victims are chosen. Default [`VictimPolicy::Youngest`].
     pub policy: VictimPolicy,
-    /// Which modes conflict. Default [`ConflictTable::read_write`].
+    /// Which modes conflict. Default [`ConflictTable::standard`].
     pub conflicts: ConflictTable,
 }
 

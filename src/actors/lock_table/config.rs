@@ -2,25 +2,47 @@
 
 use std::time::Duration;
 
-use crate::locks::{ConflictTable, Limits, TableConfig, VictimPolicy};
+use crate::locks::{ConflictTable, Limits, TableConfig, Text, VictimPolicy};
 
 /// How a lock table behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockConfig {
     /// Whether deadlocks are looked for when a request blocks. Default true.
     pub detect_on_block: bool,
     /// How often deadlocks are looked for besides; zero is never. Default 1 s.
     pub detect_interval: Duration,
+    /// Who is the victim of a deadlock. Default [`VictimPolicy::Default`], the youngest.
+    pub detect_policy: VictimPolicy,
+    /// What [`VictimPolicy::Random`] draws its numbers from. Default 0.
+    pub seed: u64,
     /// How long a request waits that does not say otherwise; zero is for ever. Default 5 s.
     pub lock_timeout: Duration,
-    /// Who is the victim of a deadlock. Default [`VictimPolicy::Youngest`].
-    pub policy: VictimPolicy,
+    /// Whether a request that does not say otherwise does not wait at all (Berkeley DB's
+    /// `db_txn_nowait`). Default false.
+    pub no_wait: bool,
+    /// How long a locker that does not say otherwise may take in all before its waits end; zero is for
+    /// ever. Default zero.
+    pub txn_timeout: Duration,
+    /// How long a lock may be held before its holder and those who wait for it are told; zero is for
+    /// ever. Default zero.
+    pub max_hold: Duration,
+    /// Whether who holds a lock longer than `max_hold` is aborted. Default false.
+    pub abort_on_max_hold: bool,
     /// Most lockers at one time. Default 100,000.
     pub max_lockers: usize,
     /// Most locks at one time, those waited for included. Default 100,000.
     pub max_locks: usize,
     /// Most objects held or waited for at one time. Default 100,000.
     pub max_objects: usize,
+    /// The share of a limit, in percent, at which a warning is given; zero is never. Default 80.
+    pub limit_warning: u8,
+    /// Whether to warn when classes of objects are locked in an order that contradicts an earlier one.
+    /// Default false.
+    pub order_warnings: bool,
+    /// Which modes conflict. Default [`ConflictTable::standard`].
+    pub conflicts: ConflictTable,
+    /// Namespaces whose objects go by a table of their own. Default none.
+    pub own_conflicts: Vec<(Text, ConflictTable)>,
 }
 
 impl LockConfig {
@@ -34,8 +56,8 @@ impl LockConfig {
                 objects: cap(self.max_objects),
             },
             detect_on_block: self.detect_on_block,
-            policy: self.policy,
-            conflicts: ConflictTable::default(),
+            policy: self.detect_policy,
+            conflicts: self.conflicts,
         }
     }
 }
@@ -46,11 +68,20 @@ impl Default for LockConfig {
         Self {
             detect_on_block: true,
             detect_interval: Duration::from_secs(1),
+            detect_policy: VictimPolicy::default(),
+            seed: 0,
             lock_timeout: Duration::from_secs(5),
-            policy: VictimPolicy::default(),
+            no_wait: false,
+            txn_timeout: Duration::ZERO,
+            max_hold: Duration::ZERO,
+            abort_on_max_hold: false,
             max_lockers: limits.lockers,
             max_locks: limits.locks,
             max_objects: limits.objects,
+            limit_warning: 80,
+            order_warnings: false,
+            conflicts: ConflictTable::default(),
+            own_conflicts: Vec::new(),
         }
     }
 }

@@ -66,10 +66,11 @@ pub(super) struct Afterwards {
 
 impl Shared {
     pub(super) fn new(config: LockConfig) -> Self {
+        let table = Table::new(config.table());
         Self {
             config,
             state: Mutex::new(State {
-                table: Table::new(config.table()),
+                table,
                 waiters: HashMap::new(),
                 watches: Watches::default(),
                 wake_at: Moment(0),
