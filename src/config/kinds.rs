@@ -12,6 +12,7 @@ use toml::de::{DeInteger, DeValue};
 pub use policies::{DelayPolicy, GrowthPolicy, Randomised};
 
 use super::values::{Durability, OnFatal, WhenFull};
+use crate::locks::VictimPolicy;
 
 /// One kind of setting.
 pub trait Kind {
@@ -26,6 +27,10 @@ pub trait Kind {
     fn parse(value: &Spanned<DeValue<'_>>) -> Result<Self::Value, Malformed>;
     /// The value as a person writes it; what `parse` reads, unless it can be set from code only.
     fn text(value: &Self::Value) -> String;
+    /// The value as it stands in the file, or none if it can be set from code only.
+    fn toml(value: &Self::Value) -> Option<String> {
+        Some(Self::text(value))
+    }
     /// Whether the value is allowed.
     fn allows(range: &Self::Range, value: &Self::Value) -> bool;
     /// The allowed values, for the docs.
@@ -168,6 +173,10 @@ impl Kind for Size {
         size_text(*value)
     }
 
+    fn toml(value: &Self::Value) -> Option<String> {
+        Some(format!("\"{}\"", Self::text(value)))
+    }
+
     fn allows(range: &Self::Range, value: &u64) -> bool {
         range.allow(value)
     }
@@ -261,6 +270,10 @@ impl Kind for Time {
         duration_text(value)
     }
 
+    fn toml(value: &Self::Value) -> Option<String> {
+        Some(format!("\"{}\"", Self::text(value)))
+    }
+
     fn allows(range: &Self::Range, value: &Duration) -> bool {
         range.allow(value)
     }
@@ -338,6 +351,20 @@ impl Words for OnFatal {
         ("wait", Self::Wait),
         ("exit", Self::Exit),
         ("abort", Self::Abort),
+    ];
+}
+
+impl Words for VictimPolicy {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Default.name(), Self::Default),
+        (Self::Expire.name(), Self::Expire),
+        (Self::MaxLocks.name(), Self::MaxLocks),
+        (Self::MaxWrite.name(), Self::MaxWrite),
+        (Self::MinLocks.name(), Self::MinLocks),
+        (Self::MinWrite.name(), Self::MinWrite),
+        (Self::Oldest.name(), Self::Oldest),
+        (Self::Random.name(), Self::Random),
+        (Self::Youngest.name(), Self::Youngest),
     ];
 }
 
