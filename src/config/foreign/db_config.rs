@@ -102,7 +102,7 @@ const fn flag(name: &'static str, reason: &'static str) -> Keyword {
 
 const GROWS: &str = "the lock table grows as it is used";
 const MUTEXES: &str = "no mutex is allocated from a region";
-const LOG: &str = "LMDB has no log";
+const LOG: &str = "LMDB has no log, a commit writes its pages beside the old ones";
 const CACHE: &str = "LMDB has no cache of its own; the kernel's serves it, and `map_size` says how large the map is";
 const FOLDERS: &str = "all files are in the environment's folder";
 const REPLICATION: &str = "there is no replication";
@@ -154,7 +154,7 @@ const KEYWORDS: &[Keyword] = &[
         &["detect_on_block", "detect_policy"],
         POLICIES,
         "the policy of the same name, and detection on block; without this line nothing is detected in Berkeley DB, here the \
-         defaults hold. With `db_lock_expire` Berkeley DB breaks no cycle of which nobody is past its time, here it is broken, too",
+         defaults hold. With `db_lock_expire` Berkeley DB leaves a cycle alone while nobody on it is past its time; here it is broken all the same",
         |value, _, to| {
             to.detect_policy = Some(policy(value)?);
             to.detect_on_block = Some(true);
@@ -207,29 +207,32 @@ const KEYWORDS: &[Keyword] = &[
     ),
     flag(
         "set_flags db_txn_snapshot",
-        "not yet: a transaction that spans awaits does not exist so far; a view is a snapshot always",
+        "not yet: there are no transactions that span awaits so far; a view always reads one snapshot",
     ),
     flag(
         "set_flags db_time_notgranted",
-        "a timeout and a deadlock are different errors always",
+        "a timeout and a deadlock are always different errors",
     ),
     flag(
         "set_flags db_auto_commit",
-        "each operation is in a transaction always",
+        "every operation is always in a transaction",
     ),
     flag(
         "set_flags db_cdb_alldb",
-        "there is one writer for the whole environment always",
+        "one writer at a time for the whole environment is how LMDB works, always",
     ),
     flag(
         "set_flags db_multiversion",
-        "LMDB keeps versions for as long as a view reads them always",
+        "LMDB always keeps versions for as long as a view reads them",
     ),
     flag(
         "set_flags db_nolocking",
         "locks cannot be turned off; who wants none takes none",
     ),
-    flag("set_flags db_nommap", "LMDB is a memory map always"),
+    flag(
+        "set_flags db_nommap",
+        "LMDB always maps its file into memory",
+    ),
     flag(
         "set_flags db_nopanic",
         "after a fatal error nothing goes on; see `on_fatal`",
@@ -239,7 +242,7 @@ const KEYWORDS: &[Keyword] = &[
         "an environment is not made to fail by a setting; see `on_fatal`",
     ),
     flag("set_flags db_direct_db", TUNING),
-    flag("set_flags db_dsync_db", "see `durability`"),
+    flag("set_flags db_dsync_db", "`durability` says what is flushed"),
     flag(
         "set_flags db_hotbackup_in_progress",
         "a copy needs no preparation; see `CopyTo`",
@@ -247,7 +250,7 @@ const KEYWORDS: &[Keyword] = &[
     flag("set_flags db_noflush", TUNING),
     flag(
         "set_flags db_overwrite",
-        "LMDB does not overwrite files before it removes them",
+        "no file is overwritten before it is removed",
     ),
     flag("set_flags db_region_init", TUNING),
     flag("set_flags db_yieldcpu", TUNING),

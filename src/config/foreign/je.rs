@@ -129,11 +129,11 @@ const KEYWORDS: &[Keyword] = &[
         to.durability = Some(durability(value)?.0);
         Some(())
     }).beside(|value| matches!(durability(value), Some((_, true))).then_some("its first part is taken; the others are for replicas, and there is no replication")),
-    switch("je.txn.serializableIsolation", "not yet: a transaction that spans awaits does not exist so far; updates are serialisable always"),
-    switch("je.txn.deadlockStackTrace", "a conflict names the line of code of each who takes part always"),
-    switch("je.txn.dumpLocks", "a conflict names those who hold and those who wait always; the whole table is shown on demand"),
+    switch("je.txn.serializableIsolation", "not yet: there are no transactions that span awaits so far; updates are always serialisable"),
+    switch("je.txn.deadlockStackTrace", "a conflict always names the line of code of each who takes part"),
+    switch("je.txn.dumpLocks", "a conflict always names those who hold and those who wait; the whole table is shown on demand"),
     Keyword::nothing("je.lock.nLockTables", "the lock table is one, behind one short mutex"),
-    switch("je.lock.oldLockExceptions", "each kind of conflict has an error of its own always"),
+    switch("je.lock.oldLockExceptions", "each kind of conflict always has an error of its own"),
     Keyword::nothing("je.adler32.chunkSize", LOG),
     Keyword::nothing("je.checkpointer.*", LOG),
     Keyword::nothing("je.cleaner.*", LOG),

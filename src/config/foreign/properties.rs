@@ -21,6 +21,9 @@ pub fn parse(text: &str) -> Result<Vec<Line>, (usize, String)> {
             let Some((_, next)) = lines.next() else { break };
             whole += next.trim_start_matches(BLANKS);
         }
+        if whole.is_empty() {
+            continue;
+        }
         let number = at + 1;
         properties.push(property(&whole, number).ok_or_else(|| {
             let expected = "expected four hexadecimal digits after each \\u";
