@@ -76,8 +76,8 @@ max = \"200ms\"
 factor = 1.5
 ```
 
-The last column but one says whether a setting may change while the keeper runs: by a message, such as `SetMapSize`, not by a change
-of the file. On 32-bit machines the default of `map_size` is
+The last column but one says whether a setting may change while the keeper runs: by a message (`SetMapSize`, `SetDetect`,
+`SetTimeouts`, `SetLimits`), not by a change of the file. On 32-bit machines the default of `map_size` is
 256MiB, and that of `max_map_size`, which is also the largest, 1GiB.
 
 | setting | kind | default | range | may change | what it does |

@@ -33,7 +33,7 @@ pub struct ForeignFile {
     /// All that may stand in it. Of two that set one thing, the later row sees what the earlier one set.
     pub keywords: &'static [Keyword],
     /// Takes the text apart, or says what it expected and on which line.
-    lines: fn(&[u8]) -> Result<Vec<Line>, (usize, String)>,
+    lines: fn(&[u8]) -> Result<Vec<Line>, Garbled>,
 }
 
 /// One line that sets something, or in `je.properties` several that are one.
@@ -44,6 +44,13 @@ struct Line {
     number: usize,
 }
 
+/// What a file expected instead of what it has.
+#[derive(Debug)]
+struct Garbled {
+    line: usize,
+    expected: &'static str,
+}
+
 impl ForeignFile {
     /// Takes what the file of `folder` says, if there is one, over what was `filed` before.
     pub fn read(&self, folder: &Path, filed: &mut Filed) -> Result<(), ConfigError> {
@@ -51,11 +58,12 @@ impl ForeignFile {
         let Some(bytes) = bytes_of(&path)? else {
             return Ok(());
         };
-        let lines = (self.lines)(&bytes).map_err(|(line, expected)| ConfigError::Syntax {
-            expected,
-            file: path.clone(),
-            line,
-        })?;
+        let lines =
+            (self.lines)(&bytes).map_err(|Garbled { line, expected }| ConfigError::Syntax {
+                expected: expected.to_owned(),
+                file: path.clone(),
+                line,
+            })?;
         let reading = Reading { file: self, path };
         let known: Vec<_> = lines
             .iter()
@@ -110,18 +118,19 @@ impl Reading<'_> {
     /// The keyword of a line that is right.
     fn check(&self, line: &Line) -> Result<&'static Keyword, ConfigError> {
         let missing = |expected: &str| ConfigError::Syntax {
-            expected: format!("expected a value after {}: {expected}", shown(&line.name)),
+            expected: format!("expected a value after {}{expected}", shown(&line.name)),
             file: self.path.clone(),
             line: line.number,
         };
         let flags = self.flags(&line.name);
         if line.value.is_empty() && !flags.is_empty() {
-            return Err(missing(&format!("one of {}", flags.join(", "))));
+            return Err(missing(&format!(": one of {}", flags.join(", "))));
         }
         let keyword = self.file.keywords.iter().find(|row| row.names(&line.name));
         let keyword = keyword.ok_or_else(|| self.unknown(line))?;
         if line.value.is_empty() {
-            return Err(missing(&expected(keyword)));
+            let expected = expected(keyword).map_or_else(String::new, |what| format!(": {what}"));
+            return Err(missing(&expected));
         }
         let right = match &keyword.meaning {
             Meaning::Sets(sets) => {
@@ -140,7 +149,7 @@ impl Reading<'_> {
         Err(ConfigError::Malformed {
             setting: keyword.name,
             value: shown(&line.value),
-            expected: expected(keyword),
+            expected: expected(keyword).unwrap_or_default(),
             file: self.path.clone(),
             line: line.number,
         })
@@ -178,17 +187,14 @@ impl Reading<'_> {
     }
 }
 
-/// What a keyword takes, with the range of the setting that it becomes.
-fn expected(keyword: &Keyword) -> String {
+/// What a keyword takes, with the range of the setting that it becomes; none if that is not looked at.
+fn expected(keyword: &Keyword) -> Option<String> {
     match &keyword.meaning {
-        Meaning::Sets(sets) => match sets.settings {
+        Meaning::Sets(sets) => Some(match sets.settings {
             [one] if sets.ranged => format!("{}: {}", sets.takes, range_of(one)),
             _ => sets.takes.to_owned(),
-        },
-        Meaning::Nothing { takes, .. } => takes
-            .as_ref()
-            .map_or("anything", |takes| takes.name)
-            .to_owned(),
+        }),
+        Meaning::Nothing { takes, .. } => Some(takes.as_ref()?.name.to_owned()),
     }
 }
 

@@ -255,7 +255,7 @@ fn what_is_not_right_is_an_error_with_file_line_and_what_was_expected() {
         ),
         (
             "set_cachesize",
-            "DB_CONFIG:1: expected a value after set_cachesize: anything",
+            "DB_CONFIG:1: expected a value after set_cachesize",
         ),
         (
             "set_lk_max_locks 0\nset_lk_max_locks 5",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockkeeper::{Durability, LockError, LockerSpec, Mode, Object, VictimPolicy, Wait};
+use lockkeeper::{Durability, VictimPolicy};
 use parking_lot::Mutex;
 
 use super::*;
@@ -157,29 +157,4 @@ fn each_keyword_without_a_counterpart_is_logged_once_when_a_keeper_is_opened() {
             assert!(line.contains(part), "{part:?} is not in {line}");
         }
     }
-}
-
-/// The limits of a `DB_CONFIG` are those of the table, not only of the list of settings.
-#[test]
-fn a_limit_of_a_db_config_is_kept() {
-    let folder = folder(&[(
-        DB_CONFIG,
-        b"set_lk_max_locks 2\nset_flags db_txn_nowait off\n",
-    )]);
-    let keeper = Keeper::open(folder.path()).unwrap();
-    let locker = Arc::new(keeper.locks().locker(LockerSpec::new()).unwrap());
-    let take = |name: &str| {
-        locker.blocking_lock(
-            &Object::new("test", name.as_bytes()),
-            Mode::Read,
-            Wait::Default,
-        )
-    };
-    take("a").unwrap();
-    take("b").unwrap();
-    let refused = take("c").unwrap_err();
-    assert!(
-        matches!(refused, LockError::Limit { value: 2, .. }),
-        "{refused}"
-    );
 }

@@ -199,7 +199,7 @@ fn what_is_not_right_is_an_error_with_file_line_and_what_was_expected() {
         ),
         (
             "je.lock.nLockTables=",
-            "je.properties:1: expected a value after je.lock.nLockTables: anything".to_owned(),
+            "je.properties:1: expected a value after je.lock.nLockTables".to_owned(),
         ),
         (
             "je.lock.timeout=soon",

@@ -3,7 +3,9 @@
 mod db_config;
 mod effective;
 mod fixtures;
+mod in_force;
 mod je_properties;
+mod lockkeeper_toml;
 mod precedence;
 
 use std::fs;
@@ -18,9 +20,9 @@ const JE: &str = "je.properties";
 
 /// A folder with these files.
 fn folder(files: &[(&str, &[u8])]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, text) in files {
-        fs::write(folder.path().join(name), text).unwrap();
+        fs::write(folder.path().join(name), text).expect("a file");
     }
     folder
 }
@@ -76,5 +78,5 @@ fn without(config: &Config) -> Vec<(&str, &str, Source)> {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    fs::read(Path::new("tests/fixtures").join(name)).unwrap()
+    fs::read(Path::new("tests/fixtures").join(name)).expect("a fixture")
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::keyword::{Keyword, Takes};
 use super::properties;
-use super::{ForeignFile, Line, whole};
+use super::{ForeignFile, Garbled, Line, whole};
 use crate::config::{Durability, millis};
 
 pub const FILE: ForeignFile = ForeignFile {
@@ -14,7 +14,7 @@ pub const FILE: ForeignFile = ForeignFile {
     lines,
 };
 
-fn lines(bytes: &[u8]) -> Result<Vec<Line>, (usize, String)> {
+fn lines(bytes: &[u8]) -> Result<Vec<Line>, Garbled> {
     let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     // Java reads such a file as Latin-1; many are UTF-8 all the same, and no keyword has others than ASCII.
     let text = std::str::from_utf8(bytes).map_or_else(

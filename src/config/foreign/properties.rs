@@ -1,12 +1,12 @@
 //! The syntax of Java's properties files.
 //!
-//! It is written here rather than taken from a crate: the one that is in use brings a regular-expression engine and an
-//! encoding library along, and does not say on which line a property stands.
+//! It is written here rather than taken from a crate: these few lines do not justify the regular-expression engine and the
+//! encoding library that `java-properties` brings along.
 
-use super::Line;
+use super::{Garbled, Line};
 
 /// The properties in their order, each with its first line.
-pub fn parse(text: &str) -> Result<Vec<Line>, (usize, String)> {
+pub fn parse(text: &str) -> Result<Vec<Line>, Garbled> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let mut properties = Vec::new();
     let mut lines = text.split('\n').enumerate();
@@ -25,10 +25,11 @@ pub fn parse(text: &str) -> Result<Vec<Line>, (usize, String)> {
             continue;
         }
         let number = at + 1;
-        properties.push(property(&whole, number).ok_or_else(|| {
-            let expected = "expected four hexadecimal digits after each \\u";
-            (number, expected.to_owned())
-        })?);
+        let garbled = Garbled {
+            line: number,
+            expected: "expected four hexadecimal digits after each \\u",
+        };
+        properties.push(property(&whole, number).ok_or(garbled)?);
     }
     Ok(properties)
 }
