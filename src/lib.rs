@@ -80,8 +80,8 @@ pub use actors::lock_table::{
 pub use actors::supervisor::Supervisor;
 pub use backoff::{Backoff, Delay};
 pub use config::{
-    Change, Config, ConfigError, Durability, Growth, OnFatal, Place, SettingInfo, Settings, Source,
-    WhenFull, settings_table,
+    Change, Config, ConfigError, Durability, Growth, NoCounterpart, OnFatal, Place, SettingInfo,
+    Settings, Source, WhenFull, settings_table,
 };
 pub use env::{
     BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, WriteTxn,
