@@ -31,7 +31,7 @@ pub struct Options {
     pub json: Option<PathBuf>,
 
     /// Rounds, besides one that warms up
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub rounds: u64,
 
     /// Length of a round [default: 300, for transfers 1000]
