@@ -12,8 +12,9 @@ use crate::work::Failure;
 const WARM_UP: Duration = Duration::from_millis(50);
 
 /// How many pairs of a lock and its release a caller does before it lets others run. A lock that is
-/// free never makes its task wait, so a task that did not yield would keep its thread for good.
-pub const PAIRS_AT_ONCE: u64 = 64;
+/// free never makes its task wait, so a task that did not yield would keep its thread for good. So many
+/// that what the runtime needs for a yield does not show beside them.
+pub const PAIRS_AT_ONCE: u64 = 256;
 
 /// The time in which work counts.
 #[derive(Clone, Copy, Debug)]
