@@ -34,7 +34,7 @@ pub struct Options {
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub rounds: u64,
 
-    /// Length of a round [default: 300, for transfers 1000]
+    /// Length of a round [default: 300, by message 400, for transfers 1000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub round_ms: Option<u64>,
 

@@ -68,16 +68,19 @@ impl Graph {
             held.push(Holder::take(locker(&locks)?, &object(n), Mode::Write)?);
         }
         let mut waits = Vec::with_capacity(size);
-        for n in 0..size {
-            let (who, what) = match shape {
-                Shape::Chain => (held[n].locker.clone(), object(n + 1)),
-                Shape::Rings(of) => {
-                    let next = n - n % of + (n + 1) % of;
-                    (held[n].locker.clone(), object(next))
-                }
-                Shape::Crowd => (locker(&locks)?, object(0)),
-            };
-            waits.push(Waiter::queue(who, &what, Mode::Write)?);
+        if let Shape::Crowd = shape {
+            for _ in 0..size {
+                waits.push(Waiter::queue(locker(&locks)?, &object(0), Mode::Write)?);
+            }
+        } else {
+            for (n, holder) in held.iter().take(size).enumerate() {
+                let next = match shape {
+                    Shape::Rings(of) => n - n % of + (n + 1) % of,
+                    Shape::Chain | Shape::Crowd => n + 1,
+                };
+                let who = holder.locker.clone();
+                waits.push(Waiter::queue(who, &object(next), Mode::Write)?);
+            }
         }
         Ok(Self {
             waits,
