@@ -33,7 +33,7 @@ fn dinner(arguments: &[&str]) -> String {
     let output = run(arguments);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("UTF-8")
 }
 
 fn run(arguments: &[&str]) -> std::process::Output {
@@ -42,21 +42,29 @@ fn run(arguments: &[&str]) -> std::process::Output {
 
 /// How often each ate, from the table at the end.
 fn meals(output: &str) -> Vec<u64> {
-    let table = output.split("philosopher    meals").nth(1).unwrap();
-    let rows = table.lines().skip(1).take_while(|line| !line.is_empty());
-    let column = |row: &str| row.split_whitespace().nth(1).unwrap().parse().unwrap();
-    rows.map(column).collect()
+    let rows = between(output, "philosopher    meals", "\n\n")
+        .lines()
+        .skip(1);
+    rows.map(|row| number(row, 1)).collect()
 }
 
 /// How many deadlocks were broken, and how many waits timed out.
 fn conflicts(output: &str) -> (u64, u64) {
-    let end = output.split(" on average\n").nth(1).unwrap();
-    let numbers: Vec<u64> = end
-        .split_whitespace()
-        .take(6)
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    (numbers[0], numbers[1])
+    let line = between(output, " on average\n", "\n");
+    (number(line, 0), number(line, 3))
+}
+
+fn between<'o>(output: &'o str, before: &str, after: &str) -> &'o str {
+    let rest = output.split(before).nth(1);
+    let found = rest.and_then(|rest| rest.split(after).next());
+    found.unwrap_or_else(|| panic!("{before:?} is not in {output}"))
+}
+
+/// The word of this number, which is a number.
+fn number(line: &str, word: usize) -> u64 {
+    let found = line.split_whitespace().nth(word);
+    let number = found.and_then(|word| word.parse().ok());
+    number.unwrap_or_else(|| panic!("word {word} of {line:?} is no number"))
 }
 
 #[test]
