@@ -287,6 +287,39 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// A monotonic time that is cheap to read and exact to a few milliseconds.
+#[cfg(target_os = "linux")]
+pub(crate) fn coarse_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// A monotonic time.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn coarse_now() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+/// The time of [`coarse_now`], exactly.
+#[cfg(target_os = "linux")]
+pub(crate) fn exact_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(
+        now.tv_sec.unsigned_abs(),
+        u32::try_from(now.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// The time of [`coarse_now`], exactly.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn exact_now() -> Duration {
+    coarse_now()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;

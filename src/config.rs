@@ -1,13 +1,17 @@
 //! Every setting: its name, type, default and range, and whether it may change while the keeper runs.
 //!
-//! Settings come from code, then from `lockkeeper.toml` in the environment's folder, and **the file wins**, so that who
-//! runs a program can change what its author chose. A [`Config`] is made by [`Settings::resolve`] alone, and once made it
-//! is valid: nobody checks a value again. All that is known about a setting stands in one table (`config/table.rs`).
+//! Settings come from code, then from files in the environment's folder, and **a file wins over code**, so that who runs a
+//! program can change what its author chose. Of the files `lockkeeper.toml`, which was written for this crate, wins over
+//! `DB_CONFIG`, and that over `je.properties`, setting by setting. A [`Config`] is made by [`Settings::resolve`] alone, and once
+//! made it is valid: nobody checks a value again. All that is known about a setting stands in one table (`config/table.rs`).
 
 mod docs;
 mod error;
 mod file;
+mod filed;
+mod foreign;
 mod kinds;
+mod show;
 mod table;
 mod values;
 
@@ -16,12 +20,15 @@ use std::time::Duration;
 
 pub use docs::{Change, SettingInfo, settings_table};
 pub use error::{ConfigError, Place};
+pub use foreign::NoCounterpart;
 pub use values::{Durability, Growth, OnFatal, Source, WhenFull};
 
 pub(crate) use table::{builder_setters, with_settings};
 
 use crate::backoff::{Backoff, Delay};
+use crate::locks::VictimPolicy;
 use file::{Entry, SettingsFile};
+use filed::Filed;
 use kinds::{
     Count, DelayPolicy, GrowthPolicy, Kind, Randomised, Size, Switch, Time, Word, bounds,
     size_text, zero_or,
@@ -89,6 +96,7 @@ macro_rules! define_settings {
         pub struct Config {
             $($name: $ty,)+
             sources: Sources,
+            without: Vec<NoCounterpart>,
         }
 
         #[derive(Clone, Debug)]
@@ -102,6 +110,11 @@ macro_rules! define_settings {
             /// Every setting with its value, as it is written in the file, and with where the value came from.
             pub fn describe(&self) -> impl Iterator<Item = (&'static str, String, Source)> + use<> {
                 [$((stringify!($name), <$kind>::text(&self.$name), self.sources.$name),)+].into_iter()
+            }
+
+            /// Every setting with its value as `lockkeeper.toml` has it, if it can be written there.
+            fn lines(&self) -> impl Iterator<Item = (&'static str, Option<String>, Source)> + use<> {
+                [$((stringify!($name), <$kind>::toml(&self.$name), self.sources.$name),)+].into_iter()
             }
         }
 
@@ -117,26 +130,45 @@ macro_rules! define_settings {
             },)+]
         }
 
-        /// Takes one line of the file into `settings`.
-        fn take_entry(file: &SettingsFile, entry: &Entry<'_, '_>, settings: &mut Settings) -> Result<(), ConfigError> {
+        /// Takes one line of `lockkeeper.toml`.
+        fn take_entry(file: &SettingsFile, entry: &Entry<'_, '_>, filed: &mut Filed) -> Result<(), ConfigError> {
+            let mut line = Settings::default();
             match entry.name {
                 $(stringify!($name) => {
                     let expected = || <$kind>::expected(&$range);
                     let value = <$kind>::parse(entry.value)
                         .map_err(|malformed| file.malformed(stringify!($name), entry, malformed, expected))?;
-                    settings.$name = Some(value);
+                    line.$name = Some(value);
                 })+
                 _ => return Err(file.unknown(entry, &[$(stringify!($name)),+])),
             }
+            filed.set(&line, file.source(entry));
             Ok(())
         }
 
+        impl Settings {
+            /// Puts what is set in `over` in the place of what is set here, and names it to `each`.
+            fn lay_over(&mut self, over: &Self, mut each: impl FnMut(&'static str)) {
+                $(if over.$name.is_some() {
+                    self.$name.clone_from(&over.$name);
+                    each(stringify!($name));
+                })+
+            }
+        }
+
+        /// Whether a setting has a value outside its range.
+        fn outside(settings: &Settings, setting: &str) -> bool {
+            match setting {
+                $(stringify!($name) => settings.$name.as_ref().is_some_and(|value| !<$kind>::allows(&$range, value)),)+
+                _ => false,
+            }
+        }
+
         /// The values that win, all of them in their ranges.
-        fn choose(code: &Settings, filed: &Settings, file: Option<&SettingsFile>) -> Result<Config, ConfigError> {
+        fn choose(code: &Settings, filed: &Filed) -> Result<Config, ConfigError> {
             $(
-                let line = file.map_or(0, |file| file.line_of(stringify!($name)));
-                let (value, source) = match (&filed.$name, &code.$name) {
-                    (Some(value), _) => (value.clone(), Source::File { line }),
+                let (value, source) = match (&filed.values.$name, &code.$name) {
+                    (Some(value), _) => (value.clone(), filed.source(stringify!($name))),
                     (None, Some(value)) => (value.clone(), Source::Code),
                     (None, None) => ($default, Source::Default),
                 };
@@ -145,38 +177,44 @@ macro_rules! define_settings {
                         setting: stringify!($name),
                         value: <$kind>::text(&value),
                         expected: <$kind>::expected(&$range),
-                        place: place(source, file),
+                        place: filed.place(source),
                     });
                 }
                 let $name = (value, source);
             )+
-            Ok(Config { $($name: $name.0,)+ sources: Sources { $($name: $name.1,)+ } })
+            let without = filed.without.clone();
+            Ok(Config { $($name: $name.0,)+ sources: Sources { $($name: $name.1,)+ }, without })
         }
     };
 }
 
 with_settings!(define_settings);
 
-fn place(source: Source, file: Option<&SettingsFile>) -> Place {
-    match (source, file) {
-        (Source::File { line }, Some(file)) => Place::File {
-            file: file.path().to_owned(),
-            line,
-        },
-        (Source::Default, _) => Place::Default,
-        _ => Place::Code,
+/// The range of a setting, for a person.
+fn range_of(setting: &str) -> String {
+    let info = infos().into_iter().find(|info| info.name == setting);
+    info.map(|info| info.range).unwrap_or_default()
+}
+
+impl Config {
+    /// What a `DB_CONFIG` or a `je.properties` asks for and has no counterpart here, each with the reason. It has no effect, and was
+    /// logged as a warning.
+    #[must_use]
+    pub fn without_counterpart(&self) -> &[NoCounterpart] {
+        &self.without
     }
 }
 
 impl Settings {
-    /// The configuration for the environment in `folder`, whose `lockkeeper.toml` is read if it is there.
+    /// The configuration for the environment in `folder`, whose `je.properties`, `DB_CONFIG` and `lockkeeper.toml` are read if they
+    /// are there. Of those that set one thing the last in this order wins, and each wins over what was set in code.
     ///
-    /// Blocks for as long as it takes to read that file.
+    /// Blocks for as long as it takes to read the files.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the file cannot be read or understood, if a value that wins is out of its range, or if two
-    /// values do not go together.
+    /// [`ConfigError`] if a file cannot be read or understood, if a value is out of its range, or if two values do not go
+    /// together.
     pub fn resolve(&self, folder: &Path) -> Result<Config, ConfigError> {
         self.resolve_with(folder, page_size())
     }
@@ -187,12 +225,24 @@ impl Settings {
     ///
     /// As [`resolve`](Self::resolve).
     pub fn resolve_with(&self, folder: &Path, page: u64) -> Result<Config, ConfigError> {
-        let file = SettingsFile::read(folder)?;
-        let mut filed = Self::default();
-        if let Some(file) = &file {
-            file.each(|entry| take_entry(file, entry, &mut filed))?;
+        let mut filed = Filed::of(folder);
+        for file in foreign::FILES {
+            file.read(folder, &mut filed)?;
         }
-        self.finish(&filed, file.as_ref(), page)
+        if let Some(file) = SettingsFile::read(folder)? {
+            file.each(|entry| take_entry(&file, entry, &mut filed))?;
+        }
+        let config = self.finish(&filed, page)?;
+        for NoCounterpart {
+            keyword,
+            value,
+            source,
+            reason,
+        } in &config.without
+        {
+            tracing::warn!(target: "lockkeeper", folder = %folder.display(), keyword, value, %source, reason, "a setting has no counterpart");
+        }
+        Ok(config)
     }
 
     /// The configuration from code and defaults alone.
@@ -201,16 +251,11 @@ impl Settings {
     ///
     /// [`ConfigError`] if a value is out of its range, or if two values do not go together.
     pub fn resolve_without_file(&self) -> Result<Config, ConfigError> {
-        self.finish(&Self::default(), None, page_size())
+        self.finish(&Filed::default(), page_size())
     }
 
-    fn finish(
-        &self,
-        filed: &Self,
-        file: Option<&SettingsFile>,
-        page: u64,
-    ) -> Result<Config, ConfigError> {
-        let mut config = choose(self, filed, file)?;
+    fn finish(&self, filed: &Filed, page: u64) -> Result<Config, ConfigError> {
+        let mut config = choose(self, filed)?;
         let page = page.max(1);
         config.map_size = config.map_size.next_multiple_of(page);
         config.max_map_size = config.max_map_size.next_multiple_of(page);
@@ -221,9 +266,9 @@ impl Settings {
                 value: size_text(config.map_size),
                 expected: format!(
                     "at most max_map_size, which is {most} {}",
-                    place(config.sources.max_map_size, file)
+                    filed.place(config.sources.max_map_size)
                 ),
-                place: place(config.sources.map_size, file),
+                place: filed.place(config.sources.map_size),
             });
         }
         Ok(config)

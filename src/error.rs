@@ -1,6 +1,7 @@
 //! The errors that a caller can meet: one enum for each boundary, and a classification that needs no parsing of text.
 
 mod env;
+mod lock;
 mod open;
 mod txn;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use env::{DatabaseError, DbError, EnvError, MapBusy, SizeLimit, StorageError};
+pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
 pub use txn::{ErrorClass, Stage, TxnError};
 

@@ -276,7 +276,8 @@ impl Keeper {
             .listen(Arc::new(listener));
     }
 
-    /// The settings in force, and where each came from.
+    /// The settings that the keeper was opened with, and where each came from: [`Config::describe`] goes through them, and its
+    /// `Display` prints them as a `lockkeeper.toml`. What messages have changed since is not in it.
     pub fn config(&self) -> &Config {
         &self.inner.runtime.env.shared.config
     }

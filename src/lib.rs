@@ -45,7 +45,7 @@
 //! - **The map**: [`Growth`], [`SetMapSize`], [`MapBusy`].
 //! - **The environment**: [`Durability`], [`Sync`], [`CopyTo`], [`ClearDatabase`], [`DeleteDatabase`], [`ClearStaleReaders`];
 //!   after a fatal error [`PanicEvent`], [`OnFatal`], [`Recover`].
-//! - **Locks**: [`Object`] and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in place. [`Conflict`]
+//! - **Locks**: [`Object`] and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in place. [`LockConflict`]
 //!   says who is in the way.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
 //! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
@@ -74,33 +74,40 @@ mod web;
 
 pub use actors::environment::Environment;
 pub use actors::lock_table::{
-    Ended, Lock, LockConfig, LockGuard, LockReply, LockTable, Locker, Locks, NoSystem,
+    Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockReply, LockTable, Locker, Locks,
+    LocksDone, LocksFailed, LocksRun, NoSystem,
 };
 pub use actors::supervisor::Supervisor;
 pub use backoff::{Backoff, Delay};
 pub use config::{
-    Change, Config, ConfigError, Durability, Growth, OnFatal, Place, SettingInfo, Settings, Source,
-    WhenFull, settings_table,
+    Change, Config, ConfigError, Durability, Growth, NoCounterpart, OnFatal, Place, SettingInfo,
+    Settings, Source, WhenFull, settings_table,
 };
 pub use env::{
     BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, MapBusy, OpenError, ShutdownError, Site,
-    SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, OpenError, ShutdownError,
+    Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};
 pub use locks::{
-    Age, Candidate, Conflict, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
-    DEFAULT_PRIORITY, DetectReport, HeldLock, LimitKind, LockSnapshot, LockStats, LockerId,
-    LockerSpec, Mode, Object, Party, Text, UnknownModeName, Usage, VictimPolicy, WaitingLock,
+    Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
+    DEFAULT_PRIORITY, DetectReport, EmptyRange, HeldLock, LimitInUse, LimitKind, LockConflict,
+    LockSnapshot, LockStats, LockerId, LockerInfo, LockerSpec, Mode, Object, OrderStep,
+    OrderWarning, Party, PassStats, Text, UnknownModeName, Usage, VictimPolicy, WaitingLock,
+    WaitsFor,
 };
 pub use messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
     Sync,
 };
-pub use messages::lock_table::{Acquire, Detect, LockError, LockStatsQuery, Release, Wait};
+pub use messages::lock_table::{
+    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker, LockMany,
+    LockOps, LockOutcome, LockSnapshotQuery, LockStatsQuery, LocksHeld, LocksRefused, NewLocker,
+    PastDeadlock, Release, SetDetect, SetLimits, SetTimeouts, Upgrade, Wait,
+};
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 
@@ -109,8 +116,9 @@ pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 #[doc(hidden)]
 pub mod lock_core {
     pub use crate::locks::{
-        Attempt, ConflictTable, DEFAULT_PRIORITY, Denied, Effect, Limits, LockerSpec, Moment,
-        Reason, Request, Table, TableConfig, WaitId,
+        Attempt, ConflictTable, DEFAULT_PRIORITY, DeadlockRecord, Denied, Effect, Failure, Limits,
+        LockerSpec, Moment, Op, OpOutcome, Patience, Progress, Reason, Request, Sequence, Table,
+        TableConfig, Timeouts, WaitId,
     };
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 
+use crate::error::LockError;
 use crate::error::{DatabaseError, EnvError, ErrorClass, TxnError};
-use crate::messages::lock_table::LockError;
 
 /// What a client should wait before it tries again, in seconds.
 const RETRY_AFTER: &str = "1";
@@ -22,6 +22,8 @@ fn status(class: ErrorClass) -> StatusCode {
         | ErrorClass::RecoveryNeeded
         | ErrorClass::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorClass::OutOfTime | ErrorClass::MaybeCommitted => StatusCode::GATEWAY_TIMEOUT,
+        ErrorClass::HeldTooLong => StatusCode::CONFLICT,
+        ErrorClass::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
         ErrorClass::Full => StatusCode::INSUFFICIENT_STORAGE,
         ErrorClass::Usage | ErrorClass::Panic | ErrorClass::Storage => {
             StatusCode::INTERNAL_SERVER_ERROR

@@ -5,10 +5,13 @@
 mod clock;
 mod config;
 mod ended;
+mod events;
+mod later;
 mod lock;
 mod locker;
 mod locks;
 mod reply;
+mod several;
 mod shared;
 mod waiting;
 
@@ -18,13 +21,22 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, System};
 
 pub use config::LockConfig;
 pub use ended::Ended;
+pub use events::LockEvent;
+pub use later::Later;
 pub use lock::Lock;
 pub use locker::{LockGuard, Locker};
 pub use locks::Locks;
 pub use reply::LockReply;
+pub use several::{LocksDone, LocksFailed, LocksRun};
 
-use crate::locks::{DetectReport, LockStats, LockerSpec};
-use crate::messages::lock_table::{Acquire, Detect, LockStatsQuery, Release};
+use several::Running;
+
+use crate::locks::LockerSpec;
+use crate::messages::lock_table::{
+    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker, LockMany,
+    LockSnapshotQuery, LockStatsQuery, LocksHeld, LocksRefused, NewLocker, Release, SetDetect,
+    SetLimits, SetTimeouts, Upgrade,
+};
 
 /// The mailbox holds this many messages before senders wait for room; each sender has one slot more.
 const MAILBOX: usize = 1024;
@@ -115,20 +127,112 @@ impl Handler<Release> for LockTable {
     }
 }
 
-impl Handler<Detect> for LockTable {
-    type Result = actix::MessageResult<Detect>;
+impl Handler<Upgrade> for LockTable {
+    type Result = Later<Result<LockGuard, ChangeFailed>>;
 
-    fn handle(&mut self, _: Detect, _: &mut Self::Context) -> Self::Result {
-        let report: DetectReport = self.locks.detect();
-        actix::MessageResult(report)
+    fn handle(&mut self, upgrade: Upgrade, _: &mut Self::Context) -> Self::Result {
+        let Upgrade {
+            mut guard,
+            to,
+            wait,
+        } = upgrade;
+        Later::new(async move {
+            match guard.upgrade(to, wait).await {
+                Ok(()) => Ok(guard),
+                Err(error) => Err(ChangeFailed::new(guard, error)),
+            }
+        })
     }
 }
 
-impl Handler<LockStatsQuery> for LockTable {
-    type Result = actix::MessageResult<LockStatsQuery>;
+impl Handler<LockMany> for LockTable {
+    type Result = Later<Result<LocksHeld, LocksRefused>>;
 
-    fn handle(&mut self, _: LockStatsQuery, _: &mut Self::Context) -> Self::Result {
-        let stats: LockStats = self.locks.stats();
-        actix::MessageResult(stats)
+    fn handle(&mut self, many: LockMany, _: &mut Self::Context) -> Self::Result {
+        let LockMany { locker, ops, site } = many;
+        let mut running = Running::new(locker, ops, site);
+        Later::new(std::future::poll_fn(move |context| {
+            running.poll(context).map(|(result, taken)| {
+                let locker = running.locker();
+                let guards = taken.into_iter();
+                let guards = guards
+                    .map(|(object, mode)| LockGuard::new(Arc::clone(locker), object, mode))
+                    .collect();
+                match result {
+                    Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
+                    Err(failed) => Err(LocksRefused::new(failed, guards)),
+                }
+            })
+        }))
     }
+}
+
+/// Messages that are answered at once, by a method of the message that needs the table alone.
+macro_rules! answered_at_once {
+    ($($message:ty),* $(,)?) => {
+        $(impl Handler<$message> for LockTable {
+            type Result = actix::MessageResult<$message>;
+
+            fn handle(&mut self, message: $message, _: &mut Self::Context) -> Self::Result {
+                actix::MessageResult(message.in_place(&self.locks))
+            }
+        })*
+    };
+}
+
+answered_at_once!(
+    Downgrade,
+    NewLocker,
+    CommitLocker,
+    EndLocker,
+    Detect,
+    SetDetect,
+    SetTimeouts,
+    SetLimits,
+    LockStatsQuery,
+    LockSnapshotQuery,
+    DeadlockHistory,
+);
+
+/// What a message asks for, done on the calling thread.
+pub(crate) trait InPlace: actix::Message {
+    fn in_place(self, locks: &Locks) -> Self::Result;
+}
+
+/// `in_place` for each message.
+macro_rules! in_place {
+    ($($message:ty => |$this:pat_param, $locks:pat_param| $answer:expr);* $(;)?) => {
+        $(impl InPlace for $message {
+            fn in_place(self, $locks: &Locks) -> Self::Result {
+                let $this = self;
+                $answer
+            }
+        })*
+    };
+}
+
+in_place! {
+    Downgrade => |this, _| {
+        let mut guard = this.guard;
+        match guard.downgrade(this.to) {
+            Ok(()) => Ok(guard),
+            Err(error) => Err(ChangeFailed::new(guard, error)),
+        }
+    };
+    NewLocker => |this, locks| match this.parent {
+        Some(parent) => parent.child(this.spec).map(Arc::new),
+        None => locks.locker(this.spec).map(Arc::new),
+    };
+    CommitLocker => |this, _| this.locker.pass_up();
+    EndLocker => |this, _| this.locker.end();
+    Detect => |this, locks| locks.detect_by(this.policy);
+    SetDetect => |this, locks| locks.set_detect(this);
+    SetTimeouts => |this, locks| locks.set_timeouts(this);
+    SetLimits => |this, locks| locks.set_limits(this);
+    LockStatsQuery => |this, locks| match this.clear {
+        true => locks.clear_stats(),
+        false => locks.stats(),
+    };
+    LockSnapshotQuery => |_, locks| locks.snapshot();
+    DeadlockHistory => |_, locks| locks.history();
 }

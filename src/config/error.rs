@@ -8,10 +8,11 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A value in the file is not of the setting's type. Write it as `expected` says.
+    /// A value in a file is not of the setting's type, or not what the keyword of another system's file takes. Write it as
+    /// `expected` says.
     #[error("setting {setting} = {value} at {}:{line}: expected {expected}", file.display())]
     Malformed {
-        /// The setting's name.
+        /// The name of the setting, or the keyword.
         setting: &'static str,
         /// The value as it stands in the file.
         value: String,
@@ -46,31 +47,32 @@ pub enum ConfigError {
         /// Where the value was set.
         place: Place,
     },
-    /// The file sets something that is no setting. Correct the name, or remove the line.
+    /// A file sets something that is no setting, and no keyword of such a file. Correct the name, or remove the line.
     #[error("unknown setting {setting} = {value} at {}:{line}: expected {expected}", file.display())]
     Unknown {
         /// The name as it stands in the file.
         setting: String,
         /// The value as it stands in the file.
         value: String,
-        /// The setting that was probably meant, or all of them.
+        /// The name that was probably meant, or all of them.
         expected: String,
         /// The file.
         file: PathBuf,
         /// The line, counted from 1.
         line: usize,
     },
-    /// The file is not TOML. The text says what was expected at that line.
+    /// The file is not what such a file looks like: `lockkeeper.toml` is no TOML, or a value is missing. The text says what was
+    /// expected at that line.
     #[error("{}:{line}: {expected}", file.display())]
     Syntax {
-        /// What the parser missed.
+        /// What was missed.
         expected: String,
         /// The file.
         file: PathBuf,
         /// The line, counted from 1.
         line: usize,
     },
-    /// The file is there and cannot be read. Make it a readable file, or remove it.
+    /// A file is there and cannot be read. Make it a readable file, or remove it.
     #[error("cannot read the settings in {}", file.display())]
     Unreadable {
         /// The file.

@@ -1,6 +1,5 @@
 //! `lockkeeper.toml`: read once, taken apart in the order of its lines, with the place of each for errors.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -11,15 +10,15 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::kinds::Malformed;
+use super::values::Source;
 
 /// Longest part of a value that an error repeats.
 const SHOWN: usize = 60;
 
-/// The file's text, and the lines on which its settings stand.
+/// The file's text.
 pub struct SettingsFile {
     path: PathBuf,
     text: String,
-    lines: BTreeMap<String, usize>,
 }
 
 /// One setting of the file.
@@ -36,18 +35,8 @@ impl SettingsFile {
     /// Reads the file of `folder`, if there is one.
     pub fn read(folder: &Path) -> Result<Option<Self>, ConfigError> {
         let path = folder.join(super::FILE_NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            // A folder that is a file is for whoever opens the environment to complain about.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(source) => return Err(ConfigError::Unreadable { file: path, source }),
+        let Some(bytes) = bytes_of(&path)? else {
+            return Ok(None);
         };
         let text = String::from_utf8(bytes).map_err(|e| {
             let line = line_at(e.as_bytes(), e.utf8_error().valid_up_to());
@@ -57,17 +46,7 @@ impl SettingsFile {
                 line,
             }
         })?;
-        let mut file = Self {
-            path,
-            text,
-            lines: BTreeMap::new(),
-        };
-        file.lines = file
-            .parse()?
-            .iter()
-            .map(|(name, _)| (name.get_ref().to_string(), file.line(&name.span())))
-            .collect();
-        Ok(Some(file))
+        Ok(Some(Self { path, text }))
     }
 
     /// Calls `take` for each setting, from the top down, up to the first error.
@@ -88,14 +67,12 @@ impl SettingsFile {
         entries.iter().try_for_each(&mut take)
     }
 
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The line of a setting that stands in the file; 0 if it does not.
-    pub fn line_of(&self, name: &str) -> usize {
-        self.lines.get(name).copied().unwrap_or(0)
+    /// Where a setting came from that stands in the file.
+    pub fn source(&self, entry: &Entry<'_, '_>) -> Source {
+        Source::File {
+            file: super::FILE_NAME,
+            line: self.line(&entry.span),
+        }
     }
 
     /// The error for a value that is not what its setting takes.
@@ -147,15 +124,43 @@ impl SettingsFile {
     }
 
     fn shown(&self, span: &Range<usize>) -> String {
-        let text = self.text.get(span.clone()).unwrap_or_default();
-        let line = text.lines().next().unwrap_or_default();
-        let shown: String = line.chars().take(SHOWN).collect();
-        if shown.len() < text.len() {
-            shown + "…"
+        shown(self.text.get(span.clone()).unwrap_or_default())
+    }
+}
+
+/// The content of a file, if there is one.
+pub fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>, ConfigError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        // A folder that is a file is for whoever opens the environment to complain about.
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(ConfigError::Unreadable {
+            file: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// The beginning of a text that came from a file, fit for one line of a log.
+pub fn shown(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let mut shown = String::new();
+    for c in line.chars().take(SHOWN) {
+        if c.is_control() && c != '\t' {
+            shown.extend(c.escape_default());
         } else {
-            shown
+            shown.push(c);
         }
     }
+    let whole = text.len() == line.len() && line.chars().nth(SHOWN).is_none();
+    if whole { shown } else { shown + "…" }
 }
 
 /// The line, counted from 1, of the byte at `offset`.
@@ -168,8 +173,9 @@ fn line_at(text: &[u8], offset: usize) -> usize {
 }
 
 /// The known name that `name` was probably meant to be.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name = name.replace('-', "_").to_lowercase();
+    let distance = |name: &str, known: &str| distance(name, &known.to_lowercase());
     // More than a third wrong is another word.
     let close = |known: &&&str| distance(&name, known) * 3 <= known.len();
     known

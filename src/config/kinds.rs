@@ -1,6 +1,7 @@
 //! The kinds of settings: how each is written in the file, shown to a person, and checked against its range.
 
 mod policies;
+mod words;
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -10,8 +11,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 pub use policies::{DelayPolicy, GrowthPolicy, Randomised};
-
-use super::values::{Durability, OnFatal, WhenFull};
+pub use words::Word;
 
 /// One kind of setting.
 pub trait Kind {
@@ -26,6 +26,10 @@ pub trait Kind {
     fn parse(value: &Spanned<DeValue<'_>>) -> Result<Self::Value, Malformed>;
     /// The value as a person writes it; what `parse` reads, unless it can be set from code only.
     fn text(value: &Self::Value) -> String;
+    /// The value as it stands in the file, or none if it can be set from code only.
+    fn toml(value: &Self::Value) -> Option<String> {
+        Some(Self::text(value))
+    }
     /// Whether the value is allowed.
     fn allows(range: &Self::Range, value: &Self::Value) -> bool;
     /// The allowed values, for the docs.
@@ -168,6 +172,10 @@ impl Kind for Size {
         size_text(*value)
     }
 
+    fn toml(value: &Self::Value) -> Option<String> {
+        Some(format!("\"{}\"", Self::text(value)))
+    }
+
     fn allows(range: &Self::Range, value: &u64) -> bool {
         range.allow(value)
     }
@@ -261,6 +269,10 @@ impl Kind for Time {
         duration_text(value)
     }
 
+    fn toml(value: &Self::Value) -> Option<String> {
+        Some(format!("\"{}\"", Self::text(value)))
+    }
+
     fn allows(range: &Self::Range, value: &Duration) -> bool {
         range.allow(value)
     }
@@ -307,71 +319,5 @@ impl Kind for Switch {
 
     fn expected((): &()) -> String {
         "true or false".to_owned()
-    }
-}
-
-/// One word out of a few.
-pub struct Word<W>(PhantomData<W>);
-
-/// A type whose values have names.
-pub trait Words: Copy + PartialEq + 'static {
-    /// All values with their names.
-    const WORDS: &'static [(&'static str, Self)];
-}
-
-impl Words for Durability {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("full", Self::Full),
-        ("no-meta-sync", Self::NoMetaSync),
-        ("no-sync", Self::NoSync),
-    ];
-}
-
-impl Words for WhenFull {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("wait", Self::Wait), ("refuse", Self::Refuse)];
-}
-
-impl Words for OnFatal {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("recover", Self::Recover),
-        ("wait", Self::Wait),
-        ("exit", Self::Exit),
-        ("abort", Self::Abort),
-    ];
-}
-
-impl<W: Words> Kind for Word<W> {
-    type Value = W;
-    type Range = ();
-    const NAME: &'static str = "word";
-
-    fn parse(value: &Spanned<DeValue<'_>>) -> Result<W, Malformed> {
-        let word = value.get_ref().as_str();
-        let found = W::WORDS.iter().find(|(name, _)| word == Some(*name));
-        found
-            .map(|(_, value)| *value)
-            .ok_or_else(|| Malformed::at(value))
-    }
-
-    fn text(value: &W) -> String {
-        let found = W::WORDS.iter().find(|(_, word)| word == value);
-        found.map_or_else(String::new, |(name, _)| format!("\"{name}\""))
-    }
-
-    fn allows((): &(), _: &W) -> bool {
-        true
-    }
-
-    fn allowed((): &()) -> String {
-        let names: Vec<_> = W::WORDS
-            .iter()
-            .map(|(name, _)| format!("\"{name}\""))
-            .collect();
-        names.join(", ")
-    }
-
-    fn expected((): &()) -> String {
-        format!("one of {}", Self::allowed(&()))
     }
 }

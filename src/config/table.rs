@@ -63,17 +63,31 @@ macro_rules! with_settings {
             /// Opens the environment without LMDB's own lock file; then an update excludes views. For one process only, and experimental.
             no_lock: bool [copy, Switch, Change::Never] = false, "false", ();
             /// Whether a deadlock is looked for whenever a request has to wait.
-            detect_on_block: bool [copy, Switch, Change::Never] = true, "true", ();
+            detect_on_block: bool [copy, Switch, Change::Always] = true, "true", ();
             /// How often all deadlocks are looked for.
-            detect_interval: std::time::Duration [copy, Time, Change::Never] = secs(1), "1s", zero_or("off", millis(1), HOUR);
-            /// The longest wait for one lock.
-            lock_timeout: std::time::Duration [copy, Time, Change::Never] = secs(5), "5s", zero_or("none", millis(1), MONTH);
+            detect_interval: std::time::Duration [copy, Time, Change::Always] = secs(1), "1s", zero_or("off", millis(1), HOUR);
+            /// Who is aborted to break a deadlock, among those of the lowest priority on it; `default` is the youngest.
+            detect_policy: $crate::VictimPolicy [copy, Word<VictimPolicy>, Change::Always] = VictimPolicy::Default, "\"default\"", ();
+            /// The longest wait for one lock, of a request that does not say otherwise.
+            lock_timeout: std::time::Duration [copy, Time, Change::Always] = secs(5), "5s", zero_or("none", micros(1), MONTH);
+            /// Whether a request that does not say otherwise is refused at once instead of waiting.
+            no_wait: bool [copy, Switch, Change::Always] = false, "false", ();
+            /// The time a locker has for all its waits together, from its beginning, unless it names its own.
+            txn_timeout: std::time::Duration [copy, Time, Change::Always] = Duration::ZERO, "0s", zero_or("none", micros(1), MONTH);
+            /// How long a lock may be held before its holder and those who wait for it are told.
+            max_hold: std::time::Duration [copy, Time, Change::Always] = Duration::ZERO, "0s", zero_or("off", millis(1), MONTH);
+            /// Whether who holds a lock longer than `max_hold` is aborted.
+            abort_on_max_hold: bool [copy, Switch, Change::Always] = false, "false", ();
             /// Most lockers at one time.
-            max_lockers: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
+            max_lockers: usize [copy, Count<usize>, Change::Upward] = 100_000, "100000", bounds(1, 100_000_000);
             /// Most locks at one time, held and waited for.
-            max_locks: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
+            max_locks: usize [copy, Count<usize>, Change::Upward] = 100_000, "100000", bounds(1, 100_000_000);
             /// Most locked objects at one time.
-            max_objects: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
+            max_objects: usize [copy, Count<usize>, Change::Upward] = 100_000, "100000", bounds(1, 100_000_000);
+            /// The share of `max_lockers`, `max_locks` and `max_objects`, in percent, at which a warning is given.
+            limit_warning: u8 [copy, Count<u8>, Change::Never] = 80, "80", zero_or("off", 1, 100);
+            /// Whether to warn when classes of objects are locked in an order that contradicts an earlier one.
+            order_warnings: bool [copy, Switch, Change::Never] = false, "false", ();
             /// The time transactions in flight are given when the last `Keeper` is dropped.
             shutdown_deadline: std::time::Duration [copy, Time, Change::Never] = secs(10), "10s", zero_or("none at all", millis(1), DAY);
         }

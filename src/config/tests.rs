@@ -43,6 +43,13 @@ fn described(config: &Config, name: &str) -> (String, Source) {
     (text, source)
 }
 
+const fn toml_line(line: usize) -> Source {
+    Source::File {
+        file: FILE_NAME,
+        line,
+    }
+}
+
 #[test]
 fn the_defaults_are_a_valid_configuration() {
     let config = Config::default();
@@ -132,7 +139,7 @@ fn every_default_can_be_written_in_the_file() {
     };
     assert_eq!(texts(&config), texts(&Config::default()));
     for (n, (name, _, source)) in config.describe().enumerate() {
-        assert_eq!(source, Source::File { line: n + 1 }, "{name}");
+        assert_eq!(source, toml_line(n + 1), "{name}");
     }
 }
 
@@ -157,14 +164,11 @@ fn the_file_wins_over_code_setting_by_setting() {
     .expect("valid");
     assert_eq!((config.queue(), config.batch()), (9, 8));
     assert!(matches!(config.growth(), Growth::Step(step) if *step == 1 << 20));
-    assert_eq!(
-        described(&config, "queue"),
-        ("9".to_owned(), Source::File { line: 3 })
-    );
+    assert_eq!(described(&config, "queue"), ("9".to_owned(), toml_line(3)));
     assert_eq!(described(&config, "batch"), ("8".to_owned(), Source::Code));
     assert_eq!(
         described(&config, "growth"),
-        ("{step = \"1MiB\"}".to_owned(), Source::File { line: 4 })
+        ("{step = \"1MiB\"}".to_owned(), toml_line(4))
     );
     assert_eq!(
         described(&config, "deadline"),
@@ -204,7 +208,7 @@ fn all_ways_to_write_a_value_are_read() {
         let config = from_file(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         assert_eq!(
             described(&config, name),
-            (text.to_owned(), Source::File { line: 1 }),
+            (text.to_owned(), toml_line(1)),
             "{line}"
         );
     }
@@ -221,7 +225,7 @@ fn a_malformed_value_is_an_error_with_file_line_and_what_was_expected() {
         (
             "\n\nlock_timeout = 5",
             "setting lock_timeout = 5 at lockkeeper.toml:3: expected a duration with its unit, like \"500ms\", \
-             or \"off\" for 0: 0 (none), or 1ms to 30days",
+             or \"off\" for 0: 0 (none), or 1us to 30days",
         ),
         (
             "queue = \"many\"",

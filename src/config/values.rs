@@ -87,9 +87,11 @@ pub enum Source {
     Default,
     /// The program set it.
     Code,
-    /// It stands in `lockkeeper.toml`.
+    /// It stands in a file of the environment's folder.
     File {
-        /// The line of the setting in the file, counted from 1.
+        /// The file's name: `lockkeeper.toml`, `DB_CONFIG` or `je.properties`.
+        file: &'static str,
+        /// The line in the file, counted from 1.
         line: usize,
     },
 }
@@ -99,7 +101,7 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("default"),
             Self::Code => f.write_str("code"),
-            Self::File { line } => write!(f, "{}:{line}", super::FILE_NAME),
+            Self::File { file, line } => write!(f, "{file}:{line}"),
         }
     }
 }

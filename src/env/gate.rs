@@ -19,6 +19,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::clock::coarse_now;
 use crate::env::{EnvId, sites};
 
 /// Why the gate keeps somebody out.
@@ -435,23 +436,6 @@ fn why(shut: u32, entry: Entry) -> Option<Shut> {
 
 /// Set in a slot's site while the slot has a name.
 const NAMED: u32 = 1 << 31;
-
-/// A monotonic time that is cheap to read and exact to a few milliseconds.
-#[cfg(target_os = "linux")]
-pub(crate) fn coarse_now() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    Duration::new(
-        now.tv_sec.unsigned_abs(),
-        u32::try_from(now.tv_nsec).unwrap_or(0),
-    )
-}
-
-/// A monotonic time.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn coarse_now() -> Duration {
-    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    START.elapsed()
-}
 
 #[cfg(test)]
 mod tests {

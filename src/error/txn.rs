@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
-use crate::messages::lock_table::LockError;
+use crate::error::LockError;
 
 /// How a transaction ended that did not commit.
 ///
@@ -173,6 +173,10 @@ pub enum ErrorClass {
     Abort,
     /// Deadlock, lock timeout, transaction timeout, not granted at once.
     Conflict,
+    /// A lock was held longer than `max_hold`.
+    HeldTooLong,
+    /// The lock table has reached one of its limits.
+    LimitReached,
     /// Tried as often as it may be.
     RetriesExhausted,
     /// A limit was reached: transactions in flight, reader slots.
@@ -206,7 +210,12 @@ impl<E> TxnError<E> {
             Self::Abort(_) => ErrorClass::Abort,
             Self::Conflict(error) => match error {
                 LockError::ShuttingDown => ErrorClass::ShuttingDown,
-                LockError::Limit { .. } => ErrorClass::Overloaded,
+                LockError::Limit { .. } => ErrorClass::LimitReached,
+                LockError::HeldTooLong(_) => ErrorClass::HeldTooLong,
+                LockError::NotHeld
+                | LockError::NotWeaker { .. }
+                | LockError::UnknownMode(_)
+                | LockError::Ended => ErrorClass::Usage,
                 _ => ErrorClass::Conflict,
             },
             Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,

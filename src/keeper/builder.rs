@@ -9,12 +9,13 @@ use super::host::Host;
 use super::{Inner, Keeper};
 use crate::actors::lock_table::{LockConfig, Locks};
 use crate::actors::supervisor::Runtime;
-use crate::config::{Settings, builder_setters, with_settings};
+use crate::config::{Config, Settings, builder_setters, with_settings};
 use crate::env::{Core, Listener, PanicEvent};
 use crate::error::OpenError;
 use crate::txn::handler::{Handler, HandlerChain};
 
-/// Describes a keeper. Every setting has a default; a `lockkeeper.toml` in the folder wins over what is set here.
+/// Describes a keeper. Every setting has a default; a `lockkeeper.toml`, a `DB_CONFIG` and a `je.properties` in the folder win over
+/// what is set here.
 ///
 /// ```
 /// use std::time::Duration;
@@ -93,15 +94,7 @@ impl KeeperBuilder {
     /// already, a file that is not LMDB's.
     pub fn open(self) -> Result<Keeper, OpenError> {
         let config = self.settings.resolve(&self.path)?;
-        let locks = LockConfig {
-            detect_on_block: config.detect_on_block(),
-            detect_interval: config.detect_interval(),
-            lock_timeout: config.lock_timeout(),
-            max_lockers: config.max_lockers(),
-            max_locks: config.max_locks(),
-            max_objects: config.max_objects(),
-            ..LockConfig::default()
-        };
+        let locks = lock_config(&config);
         let core = Core::open(&self.path, config, self.listeners)?;
         let locks = Locks::start(locks);
         let runtime = Arc::new(Runtime::new(
@@ -129,5 +122,78 @@ impl KeeperBuilder {
                 host: Mutex::new(Some(host)),
             }),
         })
+    }
+}
+
+/// What the settings say about the lock table. Its conflict tables and the seed of the random policy are no settings.
+fn lock_config(config: &Config) -> LockConfig {
+    LockConfig {
+        detect_on_block: config.detect_on_block(),
+        detect_interval: config.detect_interval(),
+        detect_policy: config.detect_policy(),
+        lock_timeout: config.lock_timeout(),
+        no_wait: config.no_wait(),
+        txn_timeout: config.txn_timeout(),
+        max_hold: config.max_hold(),
+        abort_on_max_hold: config.abort_on_max_hold(),
+        max_lockers: config.max_lockers(),
+        max_locks: config.max_locks(),
+        max_objects: config.max_objects(),
+        limit_warning: config.limit_warning(),
+        order_warnings: config.order_warnings(),
+        ..LockConfig::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::VictimPolicy;
+
+    #[test]
+    fn every_setting_of_the_lock_table_reaches_it() {
+        let config = Settings::default()
+            .detect_on_block(false)
+            .detect_interval(Duration::from_millis(2))
+            .detect_policy(VictimPolicy::MaxWrite)
+            .lock_timeout(Duration::from_millis(3))
+            .no_wait(true)
+            .txn_timeout(Duration::from_millis(4))
+            .max_hold(Duration::from_millis(5))
+            .abort_on_max_hold(true)
+            .max_lockers(6)
+            .max_locks(7)
+            .max_objects(8)
+            .limit_warning(9)
+            .order_warnings(true)
+            .resolve_without_file()
+            .expect("valid");
+        let default = LockConfig::default();
+        let expected = LockConfig {
+            detect_on_block: false,
+            detect_interval: Duration::from_millis(2),
+            detect_policy: VictimPolicy::MaxWrite,
+            seed: default.seed,
+            lock_timeout: Duration::from_millis(3),
+            no_wait: true,
+            txn_timeout: Duration::from_millis(4),
+            max_hold: Duration::from_millis(5),
+            abort_on_max_hold: true,
+            max_lockers: 6,
+            max_locks: 7,
+            max_objects: 8,
+            limit_warning: 9,
+            order_warnings: true,
+            conflicts: default.conflicts,
+            own_conflicts: default.own_conflicts,
+        };
+        assert_eq!(lock_config(&config), expected);
+    }
+
+    #[test]
+    fn a_lock_table_alone_and_one_of_a_keeper_have_the_same_defaults() {
+        assert_eq!(lock_config(&Config::default()), LockConfig::default());
     }
 }

@@ -7,14 +7,20 @@ use std::time::Instant;
 use actix::Message;
 
 use super::Keeper;
+use crate::actors::lock_table::InPlace;
 use crate::env::gate::Entry;
 use crate::env::{Ticket, Wait};
+use crate::error::LockError;
 use crate::error::{DatabaseError, EnvError, Stage, TxnError};
 use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
     Sync,
 };
-use crate::messages::lock_table::{Acquire, Detect, LockError, LockStatsQuery, Release};
+use crate::messages::lock_table::{
+    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker, LockMany,
+    LockSnapshotQuery, LockStatsQuery, LocksRefused, NewLocker, Release, SetDetect, SetLimits,
+    SetTimeouts, Upgrade,
+};
 use crate::messages::supervisor::{RunTxn, TxnStatsQuery};
 
 /// A message that [`Keeper::send`] takes.
@@ -175,9 +181,87 @@ macro_rules! always_answered {
 }
 
 always_answered! {
-    Detect => lock_table, |keeper: &Keeper| keeper.locks().detect();
-    LockStatsQuery => lock_table, |keeper: &Keeper| keeper.locks().stats();
     TxnStatsQuery => supervisor, |keeper: &Keeper| keeper.inner.runtime.stats();
+}
+
+/// Messages for the lock table that need no wait: without the actor they are answered at the second door.
+macro_rules! for_locks {
+    ($($message:ty),* $(,)?) => {
+        $(impl Request for $message {
+            fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+                let actor = keeper.inner.addresses.lock_table.clone();
+                let keeper = keeper.clone();
+                async move {
+                    let forked = keeper.inner.runtime.env.shared.forked();
+                    if !forked && actor.connected() {
+                        let again = self.clone();
+                        match actor.send(self).await {
+                            Ok(answer) => answer,
+                            Err(_) => again.in_place(keeper.locks()),
+                        }
+                    } else {
+                        self.in_place(keeper.locks())
+                    }
+                }
+            }
+        })*
+    };
+}
+
+for_locks!(
+    NewLocker,
+    CommitLocker,
+    EndLocker,
+    Detect,
+    SetDetect,
+    SetTimeouts,
+    SetLimits,
+    LockStatsQuery,
+    LockSnapshotQuery,
+    DeadlockHistory,
+);
+
+/// A guard cannot be asked for twice: a downgrade is done at the second door, which needs no actor.
+impl Request for Downgrade {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let keeper = keeper.clone();
+        async move { self.in_place(keeper.locks()) }
+    }
+}
+
+impl Request for Upgrade {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let forked = keeper.inner.runtime.env.shared.forked();
+        async move {
+            let Upgrade {
+                mut guard,
+                to,
+                wait,
+            } = self;
+            if forked {
+                return Err(ChangeFailed::new(guard, LockError::ShuttingDown));
+            }
+            match guard.upgrade(to, wait).await {
+                Ok(()) => Ok(guard),
+                Err(error) => Err(ChangeFailed::new(guard, error)),
+            }
+        }
+    }
+}
+
+impl Request for LockMany {
+    fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+        let actor = keeper.inner.addresses.lock_table.clone();
+        let runtime = Arc::clone(&keeper.inner.runtime);
+        async move {
+            let operations = self.ops.len();
+            if runtime.env.shared.forked() {
+                return Err(LocksRefused::shutting_down(operations));
+            }
+            let answer = actor.send(self).await;
+            answer.unwrap_or_else(|_| Err(LocksRefused::shutting_down(operations)))
+        }
+    }
 }
 
 /// What runs transactions: a [`Keeper`], or what an application puts in its place in its tests. It answers lmdbsync's

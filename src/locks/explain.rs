@@ -1,185 +1,226 @@
 //! Puts reports together, from ids, names and call sites: no text is made here.
 
 use std::panic::Location;
+use std::time::Duration;
 
-use super::graph::Edge;
+use super::graph::{Blocker, Edge};
 use super::queue::HolderKey;
-use super::slab::{LockerSlot, ObjectSlot, WaitSlot};
-use super::table::{Moment, Request};
+use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
 use super::{
-    Conflict, ConflictKind, CycleStep, HeldLock, LockSnapshot, LockStats, Mode, Party, Table,
-    WaitingLock,
+    Choice, ConflictKind, CycleStep, LockConflict, Mode, Moment, Party, Request, Table,
+    VictimPolicy,
 };
 
-/// The most owners and waiters that a report names; how many there are it always says. A report is
-/// put together while the table stands still.
+/// The most owners and waiters that a full report names, and a short one; how many there are it always
+/// says. A report is put together while the table stands still.
 const MOST_NAMED: usize = 16;
+const FEW_NAMED: usize = 1;
+/// The most full reports in a second; all others are short.
+const FULL_REPORTS: u32 = 10;
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Table {
-    /// Why the request is not granted at once. `None` if nothing is known of the locker or the object.
-    #[must_use]
-    pub fn explain_refusal(&mut self, request: Request<'_>) -> Option<Conflict> {
-        self.stats.not_available += 1;
-        let locker = self.locker(request.locker)?;
-        let object = *self.names.get(request.object)?;
-        let asker = self.party(locker, request.mode, request.site);
-        Some(self.conflict(ConflictKind::NotAvailable, object, locker, asker, None))
-    }
-
-    /// Why a request still waits.
-    pub(super) fn explain_wait(
-        &self,
-        kind: ConflictKind,
-        slot: WaitSlot,
-        now: Option<Moment>,
-    ) -> Conflict {
-        let wait = &self.waits[slot];
-        let asker = self.party(wait.locker, wait.mode, wait.site);
-        let mut conflict = self.conflict(kind, wait.object, wait.locker, asker, Some(slot));
-        conflict.waited = now.map(|now| now.since(wait.since));
-        conflict.timeout = wait.deadline.map(|deadline| deadline.since(wait.since));
+    /// Why a request that does not wait is not granted.
+    pub(super) fn explain_refusal(
+        &mut self,
+        request: &Request<'_>,
+        locker: LockerSlot,
+    ) -> LockConflict {
+        let most = self.most_named();
+        let asker = self.party(locker, request.mode, request.site, self.now);
+        let mut conflict = blank(ConflictKind::NotAvailable, request.object.clone(), asker);
+        let family = self.lockers[locker].root;
+        match self.known(request.object) {
+            Some(object) => self.name_all(&mut conflict, object, family, None, most),
+            None => {
+                // A range that nobody has asked for before; what overlaps it is known all the same.
+                let objects = self.objects.iter();
+                let near: Vec<ObjectSlot> = objects
+                    .filter(|(_, entry)| entry.object.overlaps(request.object))
+                    .map(|(slot, _)| slot)
+                    .collect();
+                for object in near {
+                    self.name(&mut conflict, object, family, None, most);
+                }
+            }
+        }
         conflict
     }
 
-    /// The report of a deadlock: the victim is the one whose request the first edge is about.
-    pub(super) fn explain_deadlock(&self, cycle: &[Edge]) -> Option<Conflict> {
+    /// Why a request still waits.
+    pub(super) fn explain_wait(&mut self, kind: ConflictKind, slot: WaitSlot) -> LockConflict {
+        let most = self.most_named();
+        let wait = &self.waits[slot];
+        let (object, family) = (wait.object, self.lockers[wait.locker].root);
+        let asker = self.waiting_party(slot);
+        let mut conflict = blank(kind, self.objects[object].object.clone(), asker);
+        conflict.waited = Some(self.now.since(self.waits[slot].since));
+        conflict.timeout = self.waits[slot].deadline.map(|deadline| deadline.timeout);
+        self.name_all(&mut conflict, object, family, Some(slot), most);
+        conflict
+    }
+
+    /// Who holds a lock too long, and who waits for it.
+    pub(super) fn explain_hold(&mut self, lock: LockSlot) -> LockConflict {
+        let most = self.most_named();
+        let entry = &self.locks[lock];
+        let (object, family) = (entry.object, self.lockers[entry.locker].root);
+        let asker = self.holding_party(lock);
+        let object_text = self.objects[object].object.clone();
+        let mut conflict = blank(ConflictKind::HeldTooLong, object_text, asker);
+        conflict.waited = Some(self.now.since(self.locks[lock].since));
+        conflict.timeout = Some(self.config.timeouts.max_hold);
+        self.name_all(&mut conflict, object, family, None, most);
+        conflict.owners.clear();
+        conflict.owners_total = 0;
+        conflict
+    }
+
+    /// The report of a deadlock, for the victim whose request the first edge is about.
+    pub(super) fn explain_deadlock(
+        &mut self,
+        victim: LockerSlot,
+        cycle: &[Edge],
+        policy: VictimPolicy,
+        candidates: usize,
+    ) -> Option<LockConflict> {
         let first = cycle.first()?;
-        let mut conflict = self.explain_wait(ConflictKind::Deadlock, first.wait, None);
-        let victim = &self.lockers[self.lockers[self.waits[first.wait].locker].root];
+        let mut conflict = self.explain_wait(ConflictKind::Deadlock, first.wait);
+        conflict.timeout = None;
+        let root = &self.lockers[self.lockers[victim].root];
+        let own = (root.age, root.id);
         for edge in cycle {
             let wait = &self.waits[edge.wait];
-            conflict.cycle.push(CycleStep {
-                waiter: self.party(wait.locker, wait.mode, wait.site),
-                object: self.objects[wait.object].object.clone(),
-                blocker: self.party(edge.blocker, edge.mode, edge.site),
-                held: edge.held,
-            });
+            let object = self.objects[wait.object].object.clone();
+            let (blocker, held) = match edge.blocker {
+                Blocker::Lock(lock) => (self.holding_party(lock), true),
+                Blocker::Wait(wait) => (self.waiting_party(wait), false),
+            };
             let root = &self.lockers[self.lockers[wait.locker].root];
-            if (root.age, root.id) < (victim.age, victim.id) {
+            if (root.age, root.id) < own {
                 conflict.older.push(root.id);
             }
+            conflict.cycle.push(CycleStep {
+                waiter: self.waiting_party(edge.wait),
+                object,
+                blocker,
+                held,
+            });
         }
+        conflict.choice = Some(Choice {
+            policy,
+            candidates,
+            victim: self.lockers[victim].id,
+        });
         Some(conflict)
     }
 
-    /// The counters.
-    #[must_use]
-    pub fn stats(&self) -> LockStats {
-        let mut stats = self.stats;
-        stats.lockers.limit = self.config.limits.lockers;
-        stats.locks.limit = self.config.limits.locks;
-        stats.objects.limit = self.config.limits.objects;
-        stats
-    }
-
-    /// How many requests wait now.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.stats.waiting
-    }
-
-    /// How many cycles have been broken.
-    #[must_use]
-    pub fn deadlocks(&self) -> u64 {
-        self.stats.deadlocks
-    }
-
-    /// Everything that is held and waited for.
-    #[must_use]
-    pub fn snapshot(&self) -> LockSnapshot {
-        let mut snapshot = LockSnapshot::default();
-        for (_, entry) in self.objects.iter() {
-            for (key, lock) in entry.holders.iter() {
-                snapshot.held.push(HeldLock {
-                    object: entry.object.clone(),
-                    locker: self.lockers[key.locker].id,
-                    mode: key.mode,
-                    count: self.locks[lock].count,
-                });
-            }
-            let queue = entry.queue.iter().flat_map(|queue| queue.order.values());
-            snapshot.waiting.extend(queue.map(|queued| WaitingLock {
-                object: entry.object.clone(),
-                locker: self.lockers[self.waits[queued.wait].locker].id,
-                mode: queued.mode,
-            }));
+    /// A report is full unless there were many in the last second.
+    fn most_named(&mut self) -> usize {
+        let (begun, count) = &mut self.full_reports;
+        if self.now.since(*begun) >= SECOND {
+            (*begun, *count) = (self.now, 0);
         }
-        snapshot
-            .held
-            .sort_by(|a, b| (&a.object, a.locker, a.mode).cmp(&(&b.object, b.locker, b.mode)));
-        // Stable: the order within one queue stays.
-        snapshot.waiting.sort_by(|a, b| a.object.cmp(&b.object));
-        snapshot.lockers = self.lockers.iter().map(|(_, entry)| entry.id).collect();
-        snapshot.lockers.sort_unstable();
-        snapshot
+        *count += 1;
+        match *count > FULL_REPORTS {
+            true => FEW_NAMED,
+            false => MOST_NAMED,
+        }
     }
 
-    fn conflict(
+    fn name_all(
         &self,
-        kind: ConflictKind,
+        conflict: &mut LockConflict,
         object: ObjectSlot,
-        locker: LockerSlot,
-        asker: Party,
+        family: LockerSlot,
         own_wait: Option<WaitSlot>,
-    ) -> Conflict {
-        let entry = &self.objects[object];
-        let family = self.lockers[locker].root;
-        let in_the_way = |key: &HolderKey| {
-            key.family != family && self.config.conflicts.conflicts(key.mode, asker.mode)
-        };
-        let owners: Vec<Party> = entry
-            .holders
-            .iter()
-            .filter(|(key, _)| in_the_way(key))
-            .take(MOST_NAMED)
-            .map(|(key, lock)| self.party(key.locker, key.mode, self.locks[lock].site))
-            .collect();
-        let queue = || entry.queue.iter().flat_map(|queue| queue.order.values());
-        let waiters: Vec<Party> = queue()
-            .filter(|queued| Some(queued.wait) != own_wait)
-            .take(MOST_NAMED)
-            .map(|queued| {
-                let wait = &self.waits[queued.wait];
-                self.party(wait.locker, wait.mode, wait.site)
-            })
-            .collect();
-        let owners_total = Mode::ALL
-            .into_iter()
-            .filter(|held| self.config.conflicts.conflicts(*held, asker.mode))
-            .map(|held| {
-                let own = entry
-                    .holders
-                    .of_family(family)
-                    .filter(|(key, _)| key.mode == held)
-                    .count();
-                entry.held[held.index()] as usize - own
-            })
-            .sum();
-        let waiting = entry.queue.as_ref().map_or(0, |queue| queue.order.len());
-        Conflict {
-            kind,
-            object: entry.object.clone(),
-            asker,
-            owners,
-            owners_total,
-            waiters,
-            waiters_total: waiting - usize::from(own_wait.is_some()),
-            waited: None,
-            timeout: None,
-            cycle: Vec::new(),
-            older: Vec::new(),
+        most: usize,
+    ) {
+        for near in self.reach(object) {
+            self.name(conflict, near, family, own_wait, most);
         }
     }
 
-    fn party(&self, locker: LockerSlot, mode: Mode, site: &'static Location<'static>) -> Party {
+    /// Names those who hold this very object against the asker, and those who wait for it.
+    fn name(
+        &self,
+        conflict: &mut LockConflict,
+        object: ObjectSlot,
+        family: LockerSlot,
+        own_wait: Option<WaitSlot>,
+        most: usize,
+    ) {
+        let entry = &self.objects[object];
+        let rules = self.rules(object);
+        let wanted = conflict.asker.mode;
+        let in_the_way =
+            |key: &HolderKey| key.family != family && rules.conflicts(key.mode, wanted);
+        let room = most.saturating_sub(conflict.owners.len());
+        let owners = entry.holders.iter().filter(|(key, _)| in_the_way(key));
+        let owners = owners.take(room).map(|(_, lock)| self.holding_party(lock));
+        conflict.owners.extend(owners);
+        for held in rules.against(wanted) {
+            let own = entry.holders.of_family(family);
+            let own = own.filter(|(key, _)| key.mode == held).count();
+            conflict.owners_total += entry.held[held.index()] as usize - own;
+        }
+        let Some(queue) = &entry.queue else {
+            return;
+        };
+        let room = most.saturating_sub(conflict.waiters.len());
+        let others = queue.order.values();
+        let others = others.filter(|queued| Some(queued.wait) != own_wait);
+        let others = others
+            .take(room)
+            .map(|queued| self.waiting_party(queued.wait));
+        conflict.waiters.extend(others);
+        let is_own = own_wait.is_some_and(|wait| self.waits[wait].object == object);
+        conflict.waiters_total += queue.order.len() - usize::from(is_own);
+    }
+
+    fn holding_party(&self, lock: LockSlot) -> Party {
+        let entry = &self.locks[lock];
+        self.party(entry.locker, entry.mode, entry.site, entry.since)
+    }
+
+    fn waiting_party(&self, wait: WaitSlot) -> Party {
+        let entry = &self.waits[wait];
+        self.party(entry.locker, entry.mode, entry.site, entry.since)
+    }
+
+    fn party(
+        &self,
+        locker: LockerSlot,
+        mode: Mode,
+        site: &'static Location<'static>,
+        since: Moment,
+    ) -> Party {
         let entry = &self.lockers[locker];
         Party {
             locker: entry.id,
             name: entry.name.clone(),
             mode,
             age: entry.age,
+            lasting: self.now.since(since),
             site,
             began: entry.site,
         }
+    }
+}
+
+fn blank(kind: ConflictKind, object: super::Object, asker: Party) -> LockConflict {
+    LockConflict {
+        kind,
+        object,
+        asker,
+        owners: Vec::new(),
+        owners_total: 0,
+        waiters: Vec::new(),
+        waiters_total: 0,
+        waited: None,
+        timeout: None,
+        cycle: Vec::new(),
+        older: Vec::new(),
+        choice: None,
     }
 }

@@ -1,89 +1,109 @@
 //! Who gets a lock, and when: the rule of the queue.
 //!
 //! A request is granted if it conflicts with no lock held outside its family and with no earlier
-//! conflicting waiter outside it. Both are decided from counts by mode, less what the family itself
-//! has there, so that neither a long queue nor a crowd of readers makes a request slow.
+//! conflicting waiter outside it, on the object or on one that overlaps it. Both are decided from counts
+//! by mode, less what the family itself has there, so that neither a long queue nor a crowd of readers
+//! makes a request slow.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::panic::Location;
 
-use super::queue::{Group, HolderKey, Rank};
+use super::queue::{Group, HolderKey, Queued, Rank};
 use super::slab::{LockSlot, LockerSlot, ObjectSlot};
-use super::table::{Effect, LockEntry};
-use super::{Mode, Table};
+use super::table::LockEntry;
+use super::{Effect, Mode, Moment, Table};
 
 impl Table {
     /// Whether a request that arrives now has to wait.
     pub(super) fn must_wait(&self, object: ObjectSlot, family: LockerSlot, mode: Mode) -> bool {
-        if self.is_held_against(object, family, mode) {
-            return true;
-        }
-        let entry = &self.objects[object];
-        let Some(queue) = &entry.queue else {
-            return false;
-        };
-        let group = match entry.holders.has_family(family) {
-            true => Group::Holder,
-            false => Group::Newcomer,
-        };
-        Mode::ALL
-            .into_iter()
-            .filter(|waiting| self.config.conflicts.conflicts(*waiting, mode))
-            .any(|waiting| {
-                let ahead = queue.ahead_of_newest(group, waiting);
-                // All waits of a family on one object are in one group, and all of them arrived before.
-                ahead > 0
-                    && ahead as usize
-                        > self
-                            .waits_of(family, object)
-                            .filter(|m| *m == waiting)
-                            .count()
-            })
+        let group = self.group(object, family);
+        self.reach(object).any(|at| {
+            self.is_held_against(at, family, mode) || self.is_newest_behind(at, family, group, mode)
+        })
     }
 
-    /// Whether a lock held outside the family conflicts.
-    pub(super) fn is_held_against(
+    /// Where a request of the family for the object stands in line.
+    pub(super) fn group(&self, object: ObjectSlot, family: LockerSlot) -> Group {
+        let holds = |at: ObjectSlot| self.objects[at].holders.has_family(family);
+        match self.reach(object).any(holds) {
+            true => Group::Holder,
+            false => Group::Newcomer,
+        }
+    }
+
+    /// Whether a lock held outside the family on this very object conflicts.
+    fn is_held_against(&self, object: ObjectSlot, family: LockerSlot, mode: Mode) -> bool {
+        let entry = &self.objects[object];
+        self.rules(object).against(mode).any(|held| {
+            let count = entry.held[held.index()];
+            count > 0 && {
+                let locks = entry.holders.of_family(family);
+                let own = locks.filter(|(key, _)| key.mode == held).count();
+                count as usize > own
+            }
+        })
+    }
+
+    /// Whether a request that arrives now conflicts with one that waits for this very object.
+    fn is_newest_behind(
         &self,
         object: ObjectSlot,
         family: LockerSlot,
+        group: Group,
         mode: Mode,
     ) -> bool {
-        let entry = &self.objects[object];
-        Mode::ALL
-            .into_iter()
-            .filter(|held| self.config.conflicts.conflicts(*held, mode))
-            .any(|held| {
-                let count = entry.held[held.index()];
-                count > 0 && {
-                    let own = entry
-                        .holders
-                        .of_family(family)
-                        .filter(|(key, _)| key.mode == held)
-                        .count();
-                    count as usize > own
-                }
-            })
+        let Some(queue) = &self.objects[object].queue else {
+            return false;
+        };
+        self.rules(object).against(mode).any(|waiting| {
+            let ahead = queue.ahead_of_newest(group, waiting) as usize;
+            ahead > 0 && {
+                let waits = self.lockers[family].family.waits.iter();
+                let own = waits.map(|wait| &self.waits[*wait]).filter(|wait| {
+                    wait.object == object && wait.mode == waiting && wait.rank.group <= group
+                });
+                ahead > own.count()
+            }
+        })
     }
 
-    fn waits_of(&self, family: LockerSlot, object: ObjectSlot) -> impl Iterator<Item = Mode> {
-        let waits = self.lockers[family]
-            .waits
-            .iter()
-            .map(|wait| &self.waits[*wait]);
-        waits
-            .filter(move |wait| wait.object == object)
-            .map(|wait| wait.mode)
+    /// Whether a request that waits for an overlapping object conflicts with an earlier one for this.
+    fn is_behind(&self, object: ObjectSlot, family: LockerSlot, rank: Rank, mode: Mode) -> bool {
+        let Some(queue) = &self.objects[object].queue else {
+            return false;
+        };
+        let rules = self.rules(object);
+        let any_of_mode = |ahead: Mode| queue.counts.iter().any(|group| group[ahead.index()] > 0);
+        rules.against(mode).any(any_of_mode)
+            && queue
+                .order
+                .range(..rank)
+                .any(|(_, ahead)| ahead.family != family && rules.conflicts(ahead.mode, mode))
     }
 
-    /// Gives the lock. True if requests of the family have moved to the front of the object's queue,
-    /// so that the queue has to be looked at again.
+    /// Gives the lock.
     pub(super) fn grant(
         &mut self,
         object: ObjectSlot,
         locker: LockerSlot,
         mode: Mode,
         site: &'static Location<'static>,
-    ) -> bool {
+    ) -> LockSlot {
         self.stats.grants += 1;
+        self.grant_since(object, locker, mode, site, self.now)
+    }
+
+    /// Gives a lock that was held, in some way, since then. Requests of the family may move to the front
+    /// of the queues; those have to be looked at again then.
+    pub(super) fn grant_since(
+        &mut self,
+        object: ObjectSlot,
+        locker: LockerSlot,
+        mode: Mode,
+        site: &'static Location<'static>,
+        since: Moment,
+    ) -> LockSlot {
         let family = self.lockers[locker].root;
         let key = HolderKey {
             family,
@@ -92,14 +112,16 @@ impl Table {
         };
         if let Some(lock) = self.objects[object].holders.find(key) {
             self.locks[lock].count += 1;
-            return false;
+            return lock;
         }
         let next = self.lockers[locker].locks;
         let lock = self.locks.insert(LockEntry {
             object,
             locker,
             mode,
+            overdue: false,
             count: 1,
+            since,
             site,
             previous: None,
             next,
@@ -110,10 +132,20 @@ impl Table {
         let owner = &mut self.lockers[locker];
         owner.locks = Some(lock);
         owner.lock_count += 1;
+        let root = &mut self.lockers[family].family;
+        root.locks += 1;
+        root.write_locks += usize::from(mode.is_write());
         let entry = &mut self.objects[object];
         entry.held[mode.index()] += 1;
         entry.holders.insert(key, lock);
-        self.regroup(family, object)
+        if !self.config.timeouts.max_hold.is_zero() {
+            self.holds.insert((since, lock));
+        }
+        if let Some(order) = &mut self.order {
+            order.taken(family, entry.object.namespace_text(), site);
+        }
+        self.regroup(family, object);
+        lock
     }
 
     /// Takes a lock from its holder, whatever its count. Who waits for it is not looked at.
@@ -131,6 +163,9 @@ impl Table {
         let owner = &mut self.lockers[entry.locker];
         owner.lock_count -= 1;
         let family = owner.root;
+        let root = &mut self.lockers[family].family;
+        root.locks -= 1;
+        root.write_locks -= usize::from(entry.mode.is_write());
         let object = &mut self.objects[entry.object];
         object.held[entry.mode.index()] -= 1;
         object.holders.remove(HolderKey {
@@ -138,136 +173,200 @@ impl Table {
             locker: entry.locker,
             mode: entry.mode,
         });
+        if !self.holds.is_empty() {
+            self.holds.remove(&(entry.since, lock));
+        }
+        if let Some(order) = &mut self.order {
+            order.released(family, object.object.namespace_text());
+        }
         self.regroup(family, entry.object);
-        self.count_locks();
     }
 
-    /// Puts the family's requests on the object where they belong, now that it holds the object or no
-    /// longer does. True if any moved.
-    fn regroup(&mut self, family: LockerSlot, object: ObjectSlot) -> bool {
-        if self.lockers[family].waits.is_empty() {
-            return false;
+    /// Puts the family's requests where they belong, now that it holds the object or no longer does.
+    fn regroup(&mut self, family: LockerSlot, object: ObjectSlot) {
+        if self.lockers[family].family.waits.is_empty() {
+            return;
         }
         // What it holds or where it stands has changed while it waits: that can close a cycle.
         self.suspects.push(family);
-        let entry = &mut self.objects[object];
-        let Some(queue) = &mut entry.queue else {
-            return false;
-        };
-        let group = match entry.holders.has_family(family) {
-            true => Group::Holder,
-            false => Group::Newcomer,
-        };
-        let mut moved = false;
-        for wait in &self.lockers[family].waits {
-            let wait = &mut self.waits[*wait];
-            if wait.object == object
-                && wait.rank.group != group
-                && let Some(queued) = queue.remove(wait.rank)
+        for at in 0..self.lockers[family].family.waits.len() {
+            let wait = self.lockers[family].family.waits[at];
+            let entry = &self.waits[wait];
+            let (waited_for, rank) = (entry.object, entry.rank);
+            let touches = waited_for == object
+                || self.objects[object]
+                    .overlaps
+                    .as_ref()
+                    .is_some_and(|overlaps| overlaps.contains(&waited_for));
+            if !touches {
+                continue;
+            }
+            let group = self.group(waited_for, family);
+            if rank.group == group {
+                continue;
+            }
+            if let Some(queue) = &mut self.objects[waited_for].queue
+                && let Some(queued) = queue.remove(rank)
             {
-                wait.rank.group = group;
-                queue.insert(wait.rank, queued);
-                moved = true;
+                let rank = Rank { group, ..rank };
+                queue.insert(rank, queued);
+                self.waits[wait].rank = rank;
+                self.recheck.push(waited_for);
             }
         }
-        moved
     }
 
-    /// Grants what can be granted to those who wait for the object, and forgets it if nobody is left.
-    pub(super) fn promote(&mut self, object: ObjectSlot, effects: &mut Vec<Effect>) {
-        while self.promote_in_order(object, effects) {}
-        self.forget_unused(object);
-    }
-
-    /// One walk along the queue; true if a grant has changed its order.
-    fn promote_in_order(&mut self, object: ObjectSlot, effects: &mut Vec<Effect>) -> bool {
-        let Some(queue) = self
-            .objects
-            .get(object)
-            .and_then(|entry| entry.queue.as_ref())
-        else {
-            return false;
-        };
-        let mut left = [0; Mode::COUNT];
-        for mode in Mode::ALL {
-            left[mode.index()] = queue.ahead_of_newest(Group::Newcomer, mode);
+    /// Grants what can be granted to those who wait for the objects that have changed, or for objects
+    /// that overlap them; and forgets the changed ones if nobody is left.
+    pub(super) fn promote(&mut self, effects: &mut Vec<Effect>) {
+        if let [object] = self.recheck[..]
+            && self.objects[object].queue.is_none()
+            && self.objects[object].overlaps.is_none()
+        {
+            self.recheck.clear();
+            self.forget_unused(object);
+            return;
         }
-        let mut passed = [Passed::Nobody; Mode::COUNT];
-        let mut next = Rank::FIRST;
-        loop {
-            let Some(queue) = &self.objects[object].queue else {
-                return false;
+        let mut changed = Vec::new();
+        while !self.recheck.is_empty() {
+            changed.append(&mut self.recheck);
+            changed.sort_unstable();
+            changed.dedup();
+            self.walk(&changed, effects);
+        }
+        for object in changed {
+            self.forget_unused(object);
+        }
+    }
+
+    /// One walk along the queues, merged in the order of rank. It ends early when a grant has changed
+    /// who stands where.
+    fn walk(&mut self, changed: &[ObjectSlot], effects: &mut Vec<Effect>) {
+        let mut waited_for: Vec<ObjectSlot> = match changed {
+            [one] if self.objects[*one].overlaps.is_none() => vec![*one],
+            _ => {
+                let reached = changed.iter().flat_map(|object| self.reach(*object));
+                let mut all: Vec<_> = reached.collect();
+                all.sort_unstable();
+                all.dedup();
+                all
+            }
+        };
+        waited_for.retain(|object| self.objects[*object].queue.is_some());
+        let mut lanes: Vec<Lane> = waited_for
+            .into_iter()
+            .map(|object| self.lane(object))
+            .collect();
+        let mut heap = BinaryHeap::with_capacity(lanes.len());
+        for (number, lane) in lanes.iter().enumerate() {
+            let first = self.next_in(lane.object, Rank::FIRST);
+            heap.extend(first.map(|(rank, _)| Reverse((rank, number))));
+        }
+        while let Some(Reverse((rank, number))) = heap.pop() {
+            let Some(lane) = lanes.get_mut(number) else {
+                return;
             };
-            let Some((&rank, &queued)) = queue.order.range(next..).next() else {
-                return false;
+            let Some((_, queued)) = self.next_in(lane.object, rank) else {
+                continue;
             };
-            next = Rank {
+            lane.left[queued.mode.index()] -= 1;
+            if self.can_pass(lane, rank, queued) {
+                let wait = &self.waits[queued.wait];
+                let (id, locker, site, from) = (wait.id, wait.locker, wait.site, wait.from);
+                let object = lane.object;
+                self.remove_wait(queued.wait);
+                effects.push(Effect::Granted(id));
+                self.grant(object, locker, queued.mode, site);
+                if let Some(from) = from {
+                    self.give_up(object, locker, from);
+                }
+                if !self.recheck.is_empty() {
+                    return;
+                }
+            } else {
+                let passed = &mut lane.passed[queued.mode.index()];
+                *passed = passed.and(queued.family);
+                if self.none_can_pass(lane, rank) {
+                    continue;
+                }
+            }
+            let next = Rank {
                 arrival: rank.arrival + 1,
                 ..rank
             };
-            left[queued.mode.index()] -= 1;
-            let is_behind = Mode::ALL.into_iter().any(|ahead| {
-                self.config.conflicts.conflicts(ahead, queued.mode)
-                    && passed[ahead.index()].holds_back(queued.family)
-            });
-            if is_behind || self.is_held_against(object, queued.family, queued.mode) {
-                let passed_here = &mut passed[queued.mode.index()];
-                *passed_here = passed_here.and(queued.family);
-                if self.none_can_pass(object, rank, &left, &passed) {
-                    return false;
-                }
-            } else {
-                let wait = &self.waits[queued.wait];
-                let (id, locker, site) = (wait.id, wait.locker, wait.site);
-                self.remove_wait(queued.wait);
-                effects.push(Effect::Granted(id));
-                let moved = self.grant(object, locker, queued.mode, site);
-                self.count_locks();
-                if moved {
-                    return true;
-                }
-            }
+            let next = self.next_in(lane.object, next);
+            heap.extend(next.map(|(rank, _)| Reverse((rank, number))));
         }
     }
 
-    /// Whether nobody behind `rank` can be granted, so that the walk can end: what makes a release on
-    /// an object with a long queue cheap.
-    fn none_can_pass(
-        &self,
-        object: ObjectSlot,
-        rank: Rank,
-        left: &[u32; Mode::COUNT],
-        passed: &[Passed; Mode::COUNT],
-    ) -> bool {
-        let entry = &self.objects[object];
-        let waits_again = |family: LockerSlot| {
-            let waits = self.lockers[family]
-                .waits
-                .iter()
-                .map(|wait| &self.waits[*wait]);
-            waits
-                .filter(|wait| wait.object == object && wait.rank > rank)
-                .count()
-                > 0
-        };
-        Mode::ALL
-            .into_iter()
-            .filter(|mode| left[mode.index()] > 0)
-            .all(|mode| {
-                Mode::ALL
-                    .into_iter()
-                    .filter(|other| self.config.conflicts.conflicts(*other, mode))
-                    .any(|other| {
-                        // Behind a newcomer are only newcomers, and none of those has a family that holds the object.
-                        let held = rank.group == Group::Newcomer && entry.held[other.index()] > 0;
-                        held || match passed[other.index()] {
-                            Passed::Nobody => false,
-                            Passed::One(family) => !waits_again(family),
-                            Passed::Several => true,
-                        }
-                    })
+    fn lane(&self, object: ObjectSlot) -> Lane {
+        let mut left = [0; Mode::COUNT];
+        if let Some(queue) = &self.objects[object].queue {
+            for mode in Mode::ALL {
+                left[mode.index()] = queue.ahead_of_newest(Group::Newcomer, mode);
+            }
+        }
+        Lane {
+            object,
+            left,
+            passed: [Passed::Nobody; Mode::COUNT],
+        }
+    }
+
+    fn next_in(&self, object: ObjectSlot, from: Rank) -> Option<(Rank, Queued)> {
+        let queue = self.objects[object].queue.as_ref()?;
+        let (rank, queued) = queue.order.range(from..).next()?;
+        Some((*rank, *queued))
+    }
+
+    fn can_pass(&self, lane: &Lane, rank: Rank, queued: Queued) -> bool {
+        let is_behind_passed = self
+            .rules(lane.object)
+            .against(queued.mode)
+            .any(|ahead| lane.passed[ahead.index()].holds_back(queued.family));
+        !is_behind_passed
+            && !self.is_held_against(lane.object, queued.family, queued.mode)
+            && self.reach(lane.object).skip(1).all(|near| {
+                !self.is_held_against(near, queued.family, queued.mode)
+                    && !self.is_behind(near, queued.family, rank, queued.mode)
             })
     }
+
+    /// Whether nobody behind `rank` can be granted, so that the walk along this queue can end: what makes
+    /// a release on an object with a long queue cheap.
+    fn none_can_pass(&self, lane: &Lane, rank: Rank) -> bool {
+        let entry = &self.objects[lane.object];
+        let waits_again = |family: LockerSlot| {
+            let waits = self.lockers[family].family.waits.iter();
+            waits
+                .map(|wait| &self.waits[*wait])
+                .any(|wait| wait.object == lane.object && wait.rank > rank)
+        };
+        let rules = self.rules(lane.object);
+        Mode::ALL
+            .into_iter()
+            .filter(|mode| lane.left[mode.index()] > 0)
+            .all(|mode| {
+                rules.against(mode).any(|other| {
+                    // Behind a newcomer are only newcomers, and none of those has a family that holds the object.
+                    let held = rank.group == Group::Newcomer && entry.held[other.index()] > 0;
+                    held || match lane.passed[other.index()] {
+                        Passed::Nobody => false,
+                        Passed::One(family) => !waits_again(family),
+                        Passed::Several => true,
+                    }
+                })
+            })
+    }
+}
+
+/// One queue in a walk.
+struct Lane {
+    object: ObjectSlot,
+    /// How many are still to be looked at, by mode.
+    left: [u32; Mode::COUNT],
+    /// Who was left waiting, by mode.
+    passed: [Passed; Mode::COUNT],
 }
 
 /// The families of those that a walk along the queue left waiting.

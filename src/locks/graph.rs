@@ -1,130 +1,45 @@
 //! The waits-for graph, and how its cycles are found and broken.
 //!
 //! Nodes are families. A family that waits has an edge to each family that holds a conflicting lock
-//! on the object, and to each that waits there before it for a conflicting one. The edges follow from
-//! holders and queues and are stored nowhere: with ten thousand waiters on one object there would be
+//! on the object or one that overlaps it, and to each that waits there before it for a conflicting one.
+//! What dead lockers hold makes no edge: it is about to be released. The edges follow from holders and
+//! queues and are stored nowhere: with ten thousand waiters on one object there would be
 //! fifty million of them. A search remembers for each object and mode how far it has looked instead,
 //! so that a whole pass looks at each holder and each waiter once for each mode.
 
-use std::panic::Location;
-use std::sync::Arc;
+use std::ops::Bound;
 
-use super::queue::Rank;
-use super::slab::{LockerSlot, ObjectSlot, WaitSlot};
-use super::table::{Effect, Reason};
-use super::{Candidate, Conflict, DetectReport, Mode, Table};
+use super::queue::{HolderKey, Rank, Visited};
+use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
+use super::{Mode, Table};
 
 /// Why one family cannot go on before another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Edge {
     /// The request that waits.
     pub wait: WaitSlot,
-    /// Who is in its way, in which mode, asked for where, and whether it holds or waits.
-    pub blocker: LockerSlot,
-    pub mode: Mode,
-    pub site: &'static Location<'static>,
-    pub held: bool,
+    /// Who is in its way.
+    pub blocker: Blocker,
+}
+
+/// What keeps a request waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Blocker {
+    Lock(LockSlot),
+    Wait(WaitSlot),
 }
 
 impl Table {
-    /// Looks at the whole graph and breaks every cycle in it.
-    pub fn detect(&mut self, effects: &mut Vec<Effect>) -> DetectReport {
-        self.stats.detections += 1;
-        let mut work: Vec<LockerSlot> = Vec::new();
-        for (_, wait) in self.waits.iter() {
-            work.push(self.lockers[wait.locker].root);
-        }
-        let mut report = DetectReport {
-            waiting: work.len(),
-            ..DetectReport::default()
-        };
-        loop {
-            work.sort_unstable_by_key(|family| self.lockers[*family].id);
-            work.dedup();
-            let knots = self.knots(&work);
-            if knots.is_empty() {
-                break;
-            }
-            work.clear();
-            for members in knots {
-                report.victims.extend(self.abort_one(&members, effects));
-                work.extend(members);
-            }
-            // Grants on the way may have changed the order of queues.
-            work.append(&mut self.suspects);
-        }
-        self.settle(effects);
-        report
-    }
-
-    /// Breaks the cycles that this call closed, if cycles are looked for when a request blocks.
-    pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(family) = self.suspects.pop() {
-            if !self.config.detect_on_block {
-                self.suspects.clear();
-                return;
-            }
-            while self.is_on_cycle(family) {
-                let members = self.knot_of(family);
-                if self.abort_one(&members, effects).is_none() {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Makes one of the families that are on cycles with each other a victim. Its requests leave the
-    /// graph, and with them its edges, so the cycles through it are broken; its locks stay until
-    /// whoever owns it releases them.
-    fn abort_one(
-        &mut self,
-        members: &[LockerSlot],
-        effects: &mut Vec<Effect>,
-    ) -> Option<Arc<Conflict>> {
-        let candidates: Vec<Candidate> = members
-            .iter()
-            .map(|family| {
-                let entry = &self.lockers[*family];
-                Candidate {
-                    locker: entry.id,
-                    priority: entry.priority,
-                    age: entry.age,
-                    locks: entry.lock_count,
-                    write_locks: 0,
-                    expired: false,
-                }
-            })
-            .collect();
-        let victim = self.config.policy.choose(&candidates, 0)?.locker.slot;
-        let cycle = self.shortest_cycle(victim);
-        let conflict = Arc::new(self.explain_deadlock(&cycle)?);
-        self.stats.deadlocks += 1;
-        self.lockers[victim].aborted = true;
-        let waits = self.lockers[victim].waits.clone();
-        let objects: Vec<_> = waits.iter().map(|wait| self.waits[*wait].object).collect();
-        for wait in waits {
-            effects.push(Effect::Refused(
-                self.waits[wait].id,
-                Reason::Deadlock(Arc::clone(&conflict)),
-            ));
-            self.remove_wait(wait);
-        }
-        for object in objects {
-            self.promote(object, effects);
-        }
-        Some(conflict)
-    }
-
     /// Whether the family is on a cycle. Looks forward and backward in turns, and ends as soon as
     /// either direction is exhausted: the usual request has one holder before it that waits for
     /// nobody, or nobody behind it.
-    fn is_on_cycle(&mut self, family: LockerSlot) -> bool {
-        if self.lockers[family].waits.is_empty() {
+    pub(super) fn is_on_cycle(&mut self, family: LockerSlot) -> bool {
+        if self.lockers[family].family.waits.is_empty() {
             return false;
         }
         let pass = self.new_pass();
-        self.lockers[family].seen_forward = pass;
-        self.lockers[family].seen_backward = pass;
+        self.lockers[family].family.seen_forward = pass;
+        self.lockers[family].family.seen_backward = pass;
         let mut behind = Vec::new();
         self.visit_backward(family, pass, &mut behind);
         let mut visited_behind = 0;
@@ -134,7 +49,7 @@ impl Table {
                 return false;
             };
             match self.next_forward(here, pass) {
-                Some(next) if self.lockers[next].seen_backward == pass => return true,
+                Some(next) if self.lockers[next].family.seen_backward == pass => return true,
                 Some(next) => path.push(next),
                 None => {
                     path.pop();
@@ -152,7 +67,7 @@ impl Table {
             if behind
                 .iter()
                 .skip(known)
-                .any(|new| self.lockers[*new].seen_forward == pass)
+                .any(|new| self.lockers[*new].family.seen_forward == pass)
             {
                 return true;
             }
@@ -160,10 +75,10 @@ impl Table {
     }
 
     /// All who are on a cycle with the family, itself included.
-    fn knot_of(&mut self, family: LockerSlot) -> Vec<LockerSlot> {
+    pub(super) fn knot_of(&mut self, family: LockerSlot) -> Vec<LockerSlot> {
         let pass = self.new_pass();
-        self.lockers[family].seen_forward = pass;
-        self.lockers[family].seen_backward = pass;
+        self.lockers[family].family.seen_forward = pass;
+        self.lockers[family].family.seen_backward = pass;
         let mut ahead = vec![family];
         let mut done = 0;
         while let Some(&here) = ahead.get(done) {
@@ -178,20 +93,20 @@ impl Table {
             self.visit_backward(here, pass, &mut behind);
             done += 1;
         }
-        behind.retain(|other| self.lockers[*other].seen_forward == pass);
+        behind.retain(|other| self.lockers[*other].family.seen_forward == pass);
         behind
     }
 
     /// The strongly connected parts, of two families or more, that can be reached from `roots`: one
     /// walk forward for the order in which families are finished, one backward in the opposite order.
-    fn knots(&mut self, roots: &[LockerSlot]) -> Vec<Vec<LockerSlot>> {
+    pub(super) fn knots(&mut self, roots: &[LockerSlot]) -> Vec<Vec<LockerSlot>> {
         let pass = self.new_pass();
         let mut finished = Vec::new();
         for &root in roots {
-            if self.lockers[root].seen_forward == pass {
+            if self.lockers[root].family.seen_forward == pass {
                 continue;
             }
-            self.lockers[root].seen_forward = pass;
+            self.lockers[root].family.seen_forward = pass;
             let mut path = vec![root];
             while let Some(&here) = path.last() {
                 match self.next_forward(here, pass) {
@@ -205,10 +120,10 @@ impl Table {
         }
         let mut knots = Vec::new();
         while let Some(root) = finished.pop() {
-            if self.lockers[root].seen_backward == pass {
+            if self.lockers[root].family.seen_backward == pass {
                 continue;
             }
-            self.lockers[root].seen_backward = pass;
+            self.lockers[root].family.seen_backward = pass;
             let mut members = vec![root];
             let mut done = 0;
             while let Some(&here) = members.get(done) {
@@ -216,7 +131,7 @@ impl Table {
                 self.visit_backward(here, pass, &mut members);
                 let mut kept = known;
                 for at in known..members.len() {
-                    if self.lockers[members[at]].seen_forward == pass {
+                    if self.lockers[members[at]].family.seen_forward == pass {
                         members.swap(kept, at);
                         kept += 1;
                     }
@@ -232,9 +147,9 @@ impl Table {
     }
 
     /// A shortest cycle through a family that is on one: each edge leads to the family of the next.
-    fn shortest_cycle(&mut self, family: LockerSlot) -> Vec<Edge> {
+    pub(super) fn shortest_cycle(&mut self, family: LockerSlot) -> Vec<Edge> {
         let pass = self.new_pass();
-        self.lockers[family].seen_forward = pass;
+        self.lockers[family].family.seen_forward = pass;
         // Each with the place, in this list, of who led to it.
         let mut found: Vec<(LockerSlot, Option<usize>)> = vec![(family, None)];
         let mut at = 0;
@@ -259,39 +174,45 @@ impl Table {
 
     /// The edge from one family to another, if there is one.
     fn edge(&self, from: LockerSlot, to: LockerSlot) -> Option<Edge> {
-        if from == to {
-            return None;
-        }
-        self.lockers[from].waits.iter().find_map(|&slot| {
-            let wait = &self.waits[slot];
-            let conflicts = |other| self.config.conflicts.conflicts(other, wait.mode);
-            let mut holders = self.objects[wait.object].holders.of_family(to);
-            if let Some((_, lock)) = holders.find(|(key, _)| conflicts(key.mode)) {
-                let lock = &self.locks[lock];
-                return Some(Edge {
-                    wait: slot,
-                    blocker: lock.locker,
-                    mode: lock.mode,
-                    site: lock.site,
-                    held: true,
-                });
-            }
-            let mut waits = self.lockers[to]
-                .waits
-                .iter()
-                .map(|other| &self.waits[*other]);
-            waits
-                .find(|other| {
-                    other.object == wait.object && other.rank < wait.rank && conflicts(other.mode)
-                })
-                .map(|other| Edge {
-                    wait: slot,
-                    blocker: other.locker,
-                    mode: other.mode,
-                    site: other.site,
-                    held: false,
-                })
+        let waits = &self.lockers[from].family.waits;
+        waits.iter().find_map(|&wait| {
+            let blocker = self.blockers_of(wait, to).next()?;
+            Some(Edge { wait, blocker })
         })
+    }
+
+    /// What the family has that keeps a request of another one waiting: locks first, then waits.
+    pub(super) fn blockers_of(
+        &self,
+        wait: WaitSlot,
+        family: LockerSlot,
+    ) -> impl Iterator<Item = Blocker> + use<'_> {
+        let entry = &self.waits[wait];
+        let own = self.lockers[entry.locker].root == family;
+        let rules = *self.rules(entry.object);
+        let locks = self
+            .reach(entry.object)
+            .flat_map(move |object| self.objects[object].holders.of_family(family))
+            .filter(move |(key, _)| rules.conflicts(key.mode, entry.mode) && self.is_alive(*key))
+            .map(|(_, lock)| Blocker::Lock(lock));
+        let waits = self.lockers[family].family.waits.iter();
+        let waits = waits.copied().filter(move |other| {
+            let other = &self.waits[*other];
+            other.rank < entry.rank
+                && rules.conflicts(other.mode, entry.mode)
+                && (other.object == entry.object || self.overlap(other.object, entry.object))
+        });
+        locks.chain(waits.map(Blocker::Wait)).filter(move |_| !own)
+    }
+
+    fn overlap(&self, one: ObjectSlot, other: ObjectSlot) -> bool {
+        let overlaps = &self.objects[one].overlaps;
+        overlaps.as_ref().is_some_and(|all| all.contains(&other))
+    }
+
+    /// Whether a lock is held by a locker that has not been aborted.
+    fn is_alive(&self, key: HolderKey) -> bool {
+        self.lockers[key.locker].dead.is_none()
     }
 
     fn new_pass(&mut self) -> u64 {
@@ -301,90 +222,199 @@ impl Table {
 
     /// A family that this one waits for and that the pass has not seen yet; it is seen now.
     fn next_forward(&mut self, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
-        for at in 0..self.lockers[family].waits.len() {
-            let wait = &self.waits[self.lockers[family].waits[at]];
-            let (mode, rank) = (wait.mode, wait.rank);
-            let entry = &mut self.objects[wait.object];
-            let Some(queue) = &mut entry.queue else {
-                continue;
-            };
-            let visited = &mut queue.visited[mode.index()];
-            if visited.forward_pass != pass {
-                visited.forward_pass = pass;
-                visited.holder = None;
-                visited.holders_done = false;
-                visited.before = None;
+        for at in 0..self.lockers[family].family.waits.len() {
+            let wait = self.lockers[family].family.waits[at];
+            let found = self
+                .next_holder(wait, family, pass)
+                .or_else(|| self.next_ahead(wait, family, pass))
+                .or_else(|| self.next_ahead_nearby(wait, family, pass));
+            if let Some(next) = found {
+                self.lockers[next].family.seen_forward = pass;
+                return Some(next);
             }
-            while !visited.holders_done {
-                let Some((key, _)) = entry.holders.after(visited.holder) else {
-                    visited.holders_done = true;
-                    break;
-                };
-                visited.holder = Some(key);
-                if key.family != family && self.config.conflicts.conflicts(key.mode, mode) {
-                    let other = &mut self.lockers[key.family];
-                    if other.seen_forward != pass {
-                        other.seen_forward = pass;
-                        return Some(key.family);
-                    }
-                }
-            }
-            let from = visited.before.unwrap_or(Rank::FIRST);
-            if from >= rank {
-                continue;
-            }
-            for (&ahead, queued) in queue.order.range(from..rank) {
-                visited.before = Some(Rank {
-                    arrival: ahead.arrival + 1,
-                    ..ahead
-                });
-                if queued.family != family && self.config.conflicts.conflicts(queued.mode, mode) {
-                    let other = &mut self.lockers[queued.family];
-                    if other.seen_forward != pass {
-                        other.seen_forward = pass;
-                        return Some(queued.family);
-                    }
-                }
-            }
-            visited.before = Some(rank);
         }
         None
     }
 
+    /// Where this pass has been for requests like this one.
+    fn visited(&mut self, object: ObjectSlot, mode: Mode, pass: u64) -> Option<&mut Visited> {
+        let queue = self.objects[object].queue.as_mut()?;
+        let visited = queue.visited.get_mut(mode.index())?;
+        if visited.forward_pass != pass {
+            *visited = Visited {
+                forward_pass: pass,
+                backward_pass: visited.backward_pass,
+                from: visited.from,
+                ..Visited::default()
+            };
+        }
+        Some(visited)
+    }
+
+    /// Among those who hold what the request waits for.
+    fn next_holder(&mut self, wait: WaitSlot, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
+        let (waited_for, mode) = (self.waits[wait].object, self.waits[wait].mode);
+        let mut visited = *self.visited(waited_for, mode, pass)?;
+        if visited.holders_done {
+            return None;
+        }
+        let rules = *self.rules(waited_for);
+        let mut object = visited.object.unwrap_or(waited_for);
+        let found = loop {
+            if let Some((key, _)) = self.objects[object].holders.after(visited.holder) {
+                visited.holder = Some(key);
+                if key.family != family
+                    && rules.conflicts(key.mode, mode)
+                    && self.lockers[key.family].family.seen_forward != pass
+                    && self.is_alive(key)
+                {
+                    break Some(key.family);
+                }
+            } else if let Some(next) = self.reach_after(waited_for, Some(object)) {
+                object = next;
+                visited.holder = None;
+            } else {
+                visited.holders_done = true;
+                break None;
+            }
+        };
+        visited.object = Some(object);
+        *self.visited(waited_for, mode, pass)? = visited;
+        found
+    }
+
+    /// Among those who wait for the same object and came before.
+    fn next_ahead(&mut self, wait: WaitSlot, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
+        let entry = &self.waits[wait];
+        let (object, mode, rank) = (entry.object, entry.mode, entry.rank);
+        let from = self.visited(object, mode, pass)?.before;
+        let from = from.unwrap_or(Rank::FIRST);
+        if from >= rank {
+            return None;
+        }
+        let found = self.unseen_between(object, from, rank, mode, family, pass);
+        let visited = self.visited(object, mode, pass)?;
+        visited.before = Some(found.map_or(rank, |(_, after)| after));
+        found.map(|(family, _)| family)
+    }
+
+    /// Among those who wait for objects that overlap and came before.
+    fn next_ahead_nearby(
+        &mut self,
+        wait: WaitSlot,
+        family: LockerSlot,
+        pass: u64,
+    ) -> Option<LockerSlot> {
+        let entry = &self.waits[wait];
+        let (object, mode, rank) = (entry.object, entry.mode, entry.rank);
+        self.objects[object].overlaps.as_ref()?;
+        let done = self.visited(object, mode, pass)?.near_before;
+        let from = done.unwrap_or(Rank::FIRST);
+        if from >= rank {
+            return None;
+        }
+        let mut last = Some(object);
+        while let Some(near) = self.reach_after(object, last) {
+            last = Some(near);
+            let found = self.unseen_between(near, from, rank, mode, family, pass);
+            if let Some((next, _)) = found {
+                return Some(next);
+            }
+        }
+        self.visited(object, mode, pass)?.near_before = Some(rank);
+        None
+    }
+
+    /// The first in a queue, from one rank up to another, whom a request in `mode` has to let go before
+    /// and whom the pass has not seen; with the rank that comes after it.
+    fn unseen_between(
+        &self,
+        object: ObjectSlot,
+        from: Rank,
+        to: Rank,
+        mode: Mode,
+        family: LockerSlot,
+        pass: u64,
+    ) -> Option<(LockerSlot, Rank)> {
+        let rules = self.rules(object);
+        let queue = self.objects[object].queue.as_ref()?;
+        let (rank, ahead) = queue.order.range(from..to).find(|(_, ahead)| {
+            ahead.family != family
+                && rules.conflicts(ahead.mode, mode)
+                && self.lockers[ahead.family].family.seen_forward != pass
+        })?;
+        let after = Rank {
+            arrival: rank.arrival + 1,
+            ..*rank
+        };
+        Some((ahead.family, after))
+    }
+
     /// All who wait for the family and that the pass has not seen yet; they are seen now.
     fn visit_backward(&mut self, family: LockerSlot, pass: u64, found: &mut Vec<LockerSlot>) {
+        let entry = &self.lockers[family].family;
         // Whichever is shorter: its locks, or the objects that anybody waits for.
-        if self.contended.len() < self.lockers[family].lock_count {
-            let contended: Vec<ObjectSlot> = self.contended.iter().copied().collect();
-            for object in contended {
-                let held: Vec<Mode> = self.objects[object]
-                    .holders
-                    .of_family(family)
+        if self.contended.len() < entry.locks {
+            let mut last = None;
+            while let Some(object) = self.next_contended(last) {
+                last = Some(object);
+                let held: Vec<Mode> = self
+                    .reach(object)
+                    .flat_map(|near| self.objects[near].holders.of_family(family))
+                    .filter(|(key, _)| self.is_alive(*key))
                     .map(|(key, _)| key.mode)
                     .collect();
                 for mode in held {
                     self.visit_behind(object, mode, Rank::FIRST, family, pass, found);
                 }
             }
-        } else {
-            let mut lock = self.lockers[family].locks;
-            while let Some(slot) = lock {
-                let entry = &self.locks[slot];
-                lock = entry.next;
-                let (object, mode) = (entry.object, entry.mode);
-                if self.objects[object].queue.is_some() {
-                    self.visit_behind(object, mode, Rank::FIRST, family, pass, found);
+        } else if entry.locks > 0 {
+            for locker in self.subtree(family) {
+                if self.lockers[locker].dead.is_some() {
+                    continue;
+                }
+                let mut lock = self.lockers[locker].locks;
+                while let Some(slot) = lock {
+                    let entry = &self.locks[slot];
+                    lock = entry.next;
+                    let (object, mode) = (entry.object, entry.mode);
+                    self.visit_all_behind(object, mode, Rank::FIRST, family, pass, found);
                 }
             }
         }
-        for at in 0..self.lockers[family].waits.len() {
-            let wait = &self.waits[self.lockers[family].waits[at]];
+        for at in 0..self.lockers[family].family.waits.len() {
+            let wait = &self.waits[self.lockers[family].family.waits[at]];
             let (object, mode, rank) = (wait.object, wait.mode, wait.rank);
             let behind = Rank {
                 arrival: rank.arrival + 1,
                 ..rank
             };
-            self.visit_behind(object, mode, behind, family, pass, found);
+            self.visit_all_behind(object, mode, behind, family, pass, found);
+        }
+    }
+
+    fn next_contended(&self, last: Option<ObjectSlot>) -> Option<ObjectSlot> {
+        let after = (
+            last.map_or(Bound::Unbounded, Bound::Excluded),
+            Bound::Unbounded,
+        );
+        self.contended.range(after).next().copied()
+    }
+
+    /// Those behind in the queues of the object and of all that overlap it.
+    fn visit_all_behind(
+        &mut self,
+        object: ObjectSlot,
+        mode: Mode,
+        start: Rank,
+        family: LockerSlot,
+        pass: u64,
+        found: &mut Vec<LockerSlot>,
+    ) {
+        let mut last = None;
+        while let Some(near) = self.reach_after(object, last) {
+            last = Some(near);
+            self.visit_behind(near, mode, start, family, pass, found);
         }
     }
 
@@ -398,6 +428,7 @@ impl Table {
         pass: u64,
         found: &mut Vec<LockerSlot>,
     ) {
+        let rules = *self.rules(object);
         let Some(queue) = &mut self.objects[object].queue else {
             return;
         };
@@ -406,27 +437,19 @@ impl Table {
             visited.backward_pass = pass;
             visited.from = None;
         }
-        let visit = |queued: &super::queue::Queued| {
-            if queued.family != family && self.config.conflicts.conflicts(mode, queued.mode) {
-                let other = &mut self.lockers[queued.family];
+        let end = visited.from.map_or(Bound::Unbounded, Bound::Excluded);
+        if visited.from.is_some_and(|end| start >= end) {
+            return;
+        }
+        for queued in queue.order.range((Bound::Included(start), end)) {
+            let (_, queued) = queued;
+            if queued.family != family && rules.conflicts(mode, queued.mode) {
+                let other = &mut self.lockers[queued.family].family;
                 if other.seen_backward != pass {
                     other.seen_backward = pass;
                     found.push(queued.family);
                 }
             }
-        };
-        match visited.from {
-            Some(end) if start >= end => return,
-            Some(end) => queue
-                .order
-                .range(start..end)
-                .map(|(_, queued)| queued)
-                .for_each(visit),
-            None => queue
-                .order
-                .range(start..)
-                .map(|(_, queued)| queued)
-                .for_each(visit),
         }
         visited.from = Some(start);
     }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::Text;
 use super::slab::{LockSlot, LockerSlot, WaitSlot};
+use super::{LockConflict, Moment, Text};
 
 /// The priority of a locker that does not say otherwise.
 pub const DEFAULT_PRIORITY: u32 = 100;
@@ -25,6 +27,12 @@ impl LockerId {
     }
 }
 
+impl serde::Serialize for LockerId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.number)
+    }
+}
+
 impl fmt::Display for LockerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.number)
@@ -41,7 +49,7 @@ impl fmt::Debug for LockerId {
 ///
 /// A transaction that is run again passes the age of its first attempt on, and so gets older than
 /// all that came later, until it is nobody's victim any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Age(pub(super) u64);
 
 impl Age {
@@ -66,8 +74,14 @@ pub struct LockerSpec {
     /// The age of an earlier attempt; `None` makes it the youngest of all.
     pub age: Option<Age>,
     /// Those with the lowest priority are chosen as victims first. Default
-    /// [`DEFAULT_PRIORITY`] (100).
+    /// [`DEFAULT_PRIORITY`] (100). A family has that of its root.
     pub priority: u32,
+    /// How long its requests wait that do not say otherwise, its children's too; zero is for ever.
+    /// `None`: as the table's `lock_timeout` says.
+    pub lock_timeout: Option<Duration>,
+    /// How long it may take in all, from now, before its waits end; zero is for ever. `None`: for a root
+    /// as the table's `txn_timeout` says, for a child as long as its parent.
+    pub txn_timeout: Option<Duration>,
     /// The line of code that asked for it.
     pub site: &'static Location<'static>,
 }
@@ -81,6 +95,8 @@ impl LockerSpec {
             name: None,
             age: None,
             priority: DEFAULT_PRIORITY,
+            lock_timeout: None,
+            txn_timeout: None,
             site: Location::caller(),
         }
     }
@@ -105,6 +121,22 @@ impl LockerSpec {
         self.priority = priority;
         self
     }
+
+    /// Sets how long its requests wait that do not say otherwise; zero is for ever (default: the
+    /// table's `lock_timeout`).
+    #[must_use]
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long it may take in all before its waits end; zero is for ever (default: the table's
+    /// `txn_timeout`).
+    #[must_use]
+    pub fn txn_timeout(mut self, timeout: Duration) -> Self {
+        self.txn_timeout = Some(timeout);
+        self
+    }
 }
 
 impl Default for LockerSpec {
@@ -120,18 +152,41 @@ pub(super) struct LockerEntry {
     pub id: LockerId,
     /// The root of its family; its own slot for a root.
     pub root: LockerSlot,
+    pub parent: Option<LockerSlot>,
+    /// In the order in which they were made.
+    pub children: Vec<LockerSlot>,
+    /// Of the family.
     pub age: Age,
     pub priority: u32,
     pub name: Option<Text>,
     pub site: &'static Location<'static>,
+    pub lock_timeout: Option<Duration>,
+    pub txn: Option<TxnDeadline>,
     /// The head of the list of its held locks.
     pub locks: Option<LockSlot>,
     pub lock_count: usize,
-    /// Of the family: a victim, which may ask for nothing until it has released everything.
-    pub aborted: bool,
-    /// Of the family: its waiting requests, earliest first.
+    /// Why it may ask for nothing until it has released everything.
+    pub dead: Option<Arc<LockConflict>>,
+    /// What its next request is told, once.
+    pub overdue: Option<Arc<LockConflict>>,
+    pub family: Family,
+}
+
+/// The deadline of everything a locker does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TxnDeadline {
+    pub at: Moment,
+    pub timeout: Duration,
+}
+
+/// What is kept for a family as a whole, by its root.
+#[derive(Debug, Default)]
+pub(super) struct Family {
+    /// Its waiting requests, earliest first.
     pub waits: Vec<WaitSlot>,
-    /// Of the family: the searches that came by last, forward and backward.
+    pub locks: usize,
+    pub write_locks: usize,
+    /// The searches that came by last, forward and backward.
     pub seen_forward: u64,
     pub seen_backward: u64,
 }

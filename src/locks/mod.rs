@@ -14,23 +14,43 @@
 //!   and are stored nowhere else;
 //! - with detection on block, no cycle is left.
 
+mod abort;
+mod ask;
+mod call;
 mod explain;
 mod grant;
 mod graph;
+mod graphviz;
 mod locker;
 mod mode;
 mod object;
+mod order;
 mod queue;
+mod ranges;
+mod release;
 mod report;
+mod sequence;
 mod slab;
+mod snapshot;
 mod stats;
 mod table;
+mod text;
+mod time;
 mod victim;
 
+pub use call::{
+    Attempt, Denied, Effect, Moment, Patience, Reason, Request, TableConfig, Timeouts, WaitId,
+};
 pub use locker::{Age, DEFAULT_PRIORITY, LockerId, LockerSpec};
 pub use mode::{ConflictTable, ConflictTableError, Mode, UnknownModeName};
-pub use object::{Object, Text};
-pub use report::{Conflict, ConflictKind, CycleStep, DetectReport, Party};
-pub use stats::{HeldLock, LimitKind, Limits, LockSnapshot, LockStats, Usage, WaitingLock};
-pub use table::{Attempt, Denied, Effect, Moment, Reason, Request, Table, TableConfig, WaitId};
+pub use object::{EmptyRange, Object};
+pub use order::{OrderStep, OrderWarning};
+pub use report::{
+    Choice, ConflictKind, CycleStep, DeadlockRecord, DetectReport, LockConflict, Party,
+};
+pub use sequence::{Failure, Op, OpOutcome, Progress, Sequence};
+pub use snapshot::{HeldLock, LockSnapshot, LockerInfo, WaitingLock, WaitsFor};
+pub use stats::{LimitInUse, LimitKind, Limits, LockStats, PassStats, Usage};
+pub use table::Table;
+pub use text::Text;
 pub use victim::{Candidate, VictimPolicy};

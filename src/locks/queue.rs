@@ -1,29 +1,38 @@
 //! One object: who holds it, and who waits for it in which order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::slab::{LockSlot, LockerSlot, WaitSlot};
+use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
 use super::{Mode, Object};
 
 /// An object that somebody holds or waits for.
 #[derive(Debug)]
 pub(super) struct ObjectEntry {
     pub object: Object,
+    /// Of the object, so that it is computed once.
+    pub hash: u64,
+    /// Which of the table's conflict tables it goes by.
+    pub rules: u16,
     pub holders: Holders,
     /// Held locks by mode.
     pub held: [u32; Mode::COUNT],
     /// Boxed, because most objects have no waiter.
     pub queue: Option<Box<Queue>>,
+    /// The other objects that share a key with it; only where ranges are locked.
+    pub overlaps: Option<Box<BTreeSet<ObjectSlot>>>,
 }
 
 impl ObjectEntry {
-    pub(super) fn new(object: Object) -> Self {
+    pub(super) fn new(object: Object, hash: u64, rules: u16) -> Self {
         Self {
             object,
+            hash,
+            rules,
             holders: Holders::Nobody,
             held: [0; Mode::COUNT],
             queue: None,
+            overlaps: None,
         }
     }
 
@@ -179,7 +188,7 @@ pub(super) struct Queue {
     pub order: BTreeMap<Rank, Queued>,
     /// How many wait, by group and mode: tells in constant time whether a newcomer has to wait.
     pub counts: [[u32; Mode::COUNT]; 2],
-    /// How far searches of the waits-for graph have been here, by the mode they asked for.
+    /// How far searches of the waits-for graph have been in the queue, by the mode they asked for.
     pub visited: [Visited; Mode::COUNT],
 }
 
@@ -205,15 +214,20 @@ impl Queue {
     }
 }
 
-/// Where the searches of one pass have been, so that a pass looks at each holder and waiter once for
-/// each mode, however many wait here. What it has passed is known to the pass, so it need not look again.
+/// Where the searches of one pass have been for the waiters of one object and mode, so that a pass looks
+/// at each holder and waiter once for each mode, however many wait here. What it has passed is known to
+/// the pass, so it need not look again.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Visited {
     pub forward_pass: u64,
+    /// The object, this or one that overlaps, whose holders are being looked at, and the last of them.
+    pub object: Option<ObjectSlot>,
     pub holder: Option<HolderKey>,
     pub holders_done: bool,
-    /// Waiters before this one have been looked at.
+    /// Waiters for this object before this one have been looked at.
     pub before: Option<Rank>,
+    /// Waiters for objects that overlap, before this one, have been looked at.
+    pub near_before: Option<Rank>,
     pub backward_pass: u64,
     /// Waiters from this one on have been looked at.
     pub from: Option<Rank>,

@@ -5,22 +5,30 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Age, LockerId, Mode, Object, Text};
+use serde::{Serialize, Serializer};
+
+use super::{Age, LockerId, Mode, Moment, Object, Text, VictimPolicy};
 
 /// What kind of conflict it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "kebab-case")]
 pub enum ConflictKind {
     /// The asker was on a cycle of waits, and was chosen to break it.
     Deadlock,
-    /// The asker's wait has reached its deadline.
-    Timeout,
+    /// The asker has waited for the lock as long as it may.
+    LockTimeout,
+    /// The time of the asker's transaction was over while it waited.
+    TransactionTimeout,
     /// The asker did not want to wait.
     NotAvailable,
+    /// The asker holds the lock longer than it may.
+    HeldTooLong,
 }
 
 /// Somebody who holds a lock or waits for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Party {
     /// The locker.
     pub locker: LockerId,
@@ -30,10 +38,23 @@ pub struct Party {
     pub mode: Mode,
     /// Its age; smaller is older.
     pub age: Age,
+    /// How long it has held the lock, or waited for it, when the report was made; exact to a few
+    /// milliseconds.
+    pub lasting: Duration,
     /// The line of code that asked for the lock.
+    #[serde(serialize_with = "site")]
     pub site: &'static Location<'static>,
     /// The line of code that made the locker.
+    #[serde(serialize_with = "site")]
     pub began: &'static Location<'static>,
+}
+
+/// A line of code as `file:line:column`.
+pub(super) fn site<S: Serializer>(
+    site: &&'static Location<'static>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(site)
 }
 
 /// `transfer (locker 7, age 5)`.
@@ -47,7 +68,7 @@ impl fmt::Display for Party {
 }
 
 /// One edge of a cycle.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CycleStep {
     /// Who waits.
     pub waiter: Party,
@@ -59,17 +80,53 @@ pub struct CycleStep {
     pub held: bool,
 }
 
-/// Why a lock was not granted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why the victim of a deadlock was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Conflict {
+pub struct Choice {
+    /// The policy that decided among those of the lowest priority.
+    pub policy: VictimPolicy,
+    /// How many families were on cycles with each other.
+    pub candidates: usize,
+    /// The locker that was aborted, with its children.
+    pub victim: LockerId,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.policy {
+            VictimPolicy::Default | VictimPolicy::Youngest => "the youngest",
+            VictimPolicy::Oldest => "the oldest",
+            VictimPolicy::Expire => "one that was past its time, or else the youngest,",
+            VictimPolicy::MaxLocks => "the one with the most locks",
+            VictimPolicy::MinLocks => "the one with the fewest locks",
+            VictimPolicy::MaxWrite => "the one with the most write locks",
+            VictimPolicy::MinWrite => "the one with the fewest write locks",
+            VictimPolicy::Random => "one by chance",
+        };
+        write!(
+            f,
+            "locker {} was chosen as {what} of the lowest priority among {} (policy {})",
+            self.victim, self.candidates, self.policy
+        )
+    }
+}
+
+/// Why a lock was not granted, in full (what Berkeley DB JE's `LockConflictException` carries, and more).
+///
+/// `Display` prints it for a person; [`to_json`](Self::to_json) and [`to_graphviz`](Self::to_graphviz)
+/// for programs. Of many owners or waiters at most 16 are named; if there are more than ten reports in a
+/// second, only the first of each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LockConflict {
     /// The kind.
     pub kind: ConflictKind,
     /// What was to be locked.
     pub object: Object,
-    /// Who asked, in which mode, and from which line.
+    /// Who asked, in which mode, and from which line; for a lock that is held too long, who holds it.
     pub asker: Party,
-    /// Who holds the object in a mode that conflicts; at most 16 are named.
+    /// Who holds the object, or one that overlaps it, in a mode that conflicts; at most 16 are named.
     pub owners: Vec<Party>,
     /// How many they are.
     pub owners_total: usize,
@@ -77,78 +134,130 @@ pub struct Conflict {
     pub waiters: Vec<Party>,
     /// How many they are.
     pub waiters_total: usize,
-    /// For a timeout: how long the request waited.
+    /// How long the request had waited; for a lock that is held too long, how long it was held.
     pub waited: Option<Duration>,
-    /// For a timeout: how long it was allowed to wait.
+    /// For a timeout, how long the wait or the transaction was allowed to last; for a lock that is held
+    /// too long, how long it may be held.
     pub timeout: Option<Duration>,
-    /// For a deadlock: the cycle; the first step's waiter is the victim, who asks here.
+    /// For a deadlock: the cycle; the first step's waiter is of the family that was chosen.
     pub cycle: Vec<CycleStep>,
     /// For a deadlock: the families of the cycle that are older than the victim. It should begin
     /// again only when they have ended.
     pub older: Vec<LockerId>,
+    /// For a deadlock: why this victim.
+    pub choice: Option<Choice>,
 }
 
-impl Conflict {
+impl LockConflict {
     /// The mode that was asked for.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.asker.mode
     }
+
+    /// The report as JSON, on one line.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // A plain structure of strings and numbers: it can always be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The report as a graph for Graphviz: an arrow from each who waits to whoever is in the way.
+    #[must_use]
+    pub fn to_graphviz(&self) -> String {
+        super::graphviz::conflict(self)
+    }
 }
 
-impl fmt::Display for Conflict {
+impl fmt::Display for LockConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let asker = &self.asker;
+        let waited = self.waited.unwrap_or_default();
+        let timeout = self.timeout.unwrap_or_default();
+        if self.kind == ConflictKind::HeldTooLong {
+            write!(
+                f,
+                "{asker} has held {} of {} for {waited:.1?}, longer than the {timeout:.1?} it may, since {}",
+                asker.mode, self.object, asker.site
+            )?;
+            return list(f, "waits", &self.waiters, self.waiters_total);
+        }
         write!(
             f,
             "{asker} asked for {} of {} at {}",
             asker.mode, self.object, asker.site
         )?;
         match self.kind {
-            ConflictKind::Deadlock => {
-                write!(
-                    f,
-                    " and was chosen to break a cycle of {}:",
-                    self.cycle.len()
-                )?;
-                for step in &self.cycle {
-                    let (waiter, blocker) = (&step.waiter, &step.blocker);
-                    let how = if step.held {
-                        "held for"
-                    } else {
-                        "asked for before to"
-                    };
-                    write!(
-                        f,
-                        "\n  {waiter} waits to {} {} at {}\n    {how} {} by {blocker} at {}",
-                        waiter.mode, step.object, waiter.site, blocker.mode, blocker.site
-                    )?;
-                }
-                return Ok(());
-            }
-            ConflictKind::Timeout => {
-                let waited = self.waited.unwrap_or_default();
-                let timeout = self.timeout.unwrap_or_default();
-                write!(
-                    f,
-                    " and waited {waited:.1?} of the {timeout:.1?} it may wait for a lock"
-                )?;
-            }
+            ConflictKind::Deadlock => return self.show_cycle(f),
+            ConflictKind::LockTimeout => write!(
+                f,
+                " and waited {waited:.1?} of the {timeout:.1?} it may wait for a lock"
+            )?,
+            ConflictKind::TransactionTimeout => write!(
+                f,
+                " and had waited {waited:.1?} when the {timeout:.1?} of its transaction were over"
+            )?,
             ConflictKind::NotAvailable => f.write_str(" and did not want to wait")?,
+            ConflictKind::HeldTooLong => {}
         }
-        list(f, "held for", &self.owners, self.owners_total)?;
-        list(f, "waited for, to", &self.waiters, self.waiters_total)
+        list(f, "held", &self.owners, self.owners_total)?;
+        list(f, "waits", &self.waiters, self.waiters_total)
     }
 }
 
-fn list(f: &mut fmt::Formatter<'_>, what: &str, parties: &[Party], total: usize) -> fmt::Result {
+impl LockConflict {
+    fn show_cycle(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = self.cycle.len();
+        write!(f, " and was chosen to break a cycle of {steps}:")?;
+        for step in &self.cycle {
+            let (waiter, blocker) = (&step.waiter, &step.blocker);
+            let how = if step.held {
+                "held for"
+            } else {
+                "asked for before to"
+            };
+            write!(
+                f,
+                "\n  {waiter} waits to {} {} at {}\n    {how} {} by {blocker} at {}",
+                waiter.mode, step.object, waiter.site, blocker.mode, blocker.site
+            )?;
+        }
+        match &self.choice {
+            Some(choice) => write!(f, "\n  {choice}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn list(f: &mut fmt::Formatter<'_>, how: &str, parties: &[Party], total: usize) -> fmt::Result {
     for party in parties {
-        write!(f, "\n  {what} {} by {party} at {}", party.mode, party.site)?;
+        let (mode, lasting, site) = (party.mode, party.lasting, party.site);
+        match how {
+            "held" => write!(
+                f,
+                "\n  held for {mode} by {party} for {lasting:.1?} at {site}"
+            )?,
+            _ => write!(
+                f,
+                "\n  waited for, to {mode}, by {party} for {lasting:.1?} at {site}"
+            )?,
+        }
     }
-    match total.saturating_sub(parties.len()) {
-        0 => Ok(()),
-        more => write!(f, "\n  {what} … by {more} more"),
+    let more = total.saturating_sub(parties.len());
+    match (more, how) {
+        (0, _) => Ok(()),
+        (more, "held") => write!(f, "\n  held by {more} more"),
+        (more, _) => write!(f, "\n  waited for by {more} more"),
     }
+}
+
+/// A deadlock of the past.
+#[derive(Debug, Clone)]
+pub struct DeadlockRecord {
+    /// When it was broken.
+    pub at: Moment,
+    /// The report, with the cycle and why this victim was chosen.
+    pub conflict: Arc<LockConflict>,
 }
 
 /// What a full pass of the detector found.
@@ -158,7 +267,7 @@ pub struct DetectReport {
     /// How many requests were waiting.
     pub waiting: usize,
     /// A report for each victim, with the cycle that it broke.
-    pub victims: Vec<Arc<Conflict>>,
+    pub victims: Vec<Arc<LockConflict>>,
     /// How long the pass took. The table itself leaves it zero: it has no clock.
     pub took: Duration,
 }

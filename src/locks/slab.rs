@@ -1,6 +1,7 @@
 //! Storage with small stable slots, so that entries can point at each other without reference counts.
 
 use std::marker::PhantomData;
+use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
 /// The place of an entry in its [`Slab`].
@@ -13,16 +14,25 @@ macro_rules! slots {
     ($($(#[$doc:meta])* $name:ident),*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub(super) struct $name(u32);
+        // Counted from 1, so that an optional slot is no larger.
+        pub(super) struct $name(NonZeroU32);
 
         impl Slot for $name {
             fn from_index(index: u32) -> Self {
-                Self(index)
+                Self(NonZeroU32::MIN.saturating_add(index))
             }
 
             fn index(self) -> usize {
-                self.0 as usize
+                (self.0.get() - 1) as usize
             }
+        }
+
+        impl $name {
+            /// The first and the last slot there can be, as the ends of a range.
+            #[allow(dead_code, reason = "not every kind is searched by range")]
+            pub(super) const MIN: Self = Self(NonZeroU32::MIN);
+            #[allow(dead_code, reason = "not every kind is searched by range")]
+            pub(super) const MAX: Self = Self(NonZeroU32::MAX);
         }
     )*};
 }
@@ -38,12 +48,6 @@ slots!(
     WaitSlot
 );
 
-impl LockerSlot {
-    /// The first and the last slot there can be, as the ends of a range over one family's locks.
-    pub(super) const MIN: Self = Self(0);
-    pub(super) const MAX: Self = Self(u32::MAX);
-}
-
 /// Entries in slots that are used again, the last freed first.
 ///
 /// Indexing with a slot that is not in use panics: the table hands no slot out, so that a stale one
@@ -51,7 +55,7 @@ impl LockerSlot {
 #[derive(Debug)]
 pub(super) struct Slab<K, T> {
     entries: Vec<Option<T>>,
-    free: Vec<u32>,
+    free: Vec<K>,
     keys: PhantomData<K>,
 }
 
@@ -66,18 +70,16 @@ impl<K: Slot, T> Slab<K, T> {
 
     /// The slot that the next [`insert`](Self::insert) takes.
     pub(super) fn next_slot(&self) -> K {
-        K::from_index(
-            self.free
-                .last()
-                .copied()
-                .unwrap_or(self.entries.len() as u32),
-        )
+        self.free
+            .last()
+            .copied()
+            .unwrap_or(K::from_index(self.entries.len() as u32))
     }
 
     pub(super) fn insert(&mut self, entry: T) -> K {
         let slot = self.next_slot();
         match self.free.pop() {
-            Some(index) => self.entries[index as usize] = Some(entry),
+            Some(slot) => self.entries[slot.index()] = Some(entry),
             None => self.entries.push(Some(entry)),
         }
         slot
@@ -85,7 +87,7 @@ impl<K: Slot, T> Slab<K, T> {
 
     pub(super) fn remove(&mut self, slot: K) -> Option<T> {
         let entry = self.entries.get_mut(slot.index())?.take()?;
-        self.free.push(slot.index() as u32);
+        self.free.push(slot);
         Some(entry)
     }
 

@@ -1,11 +1,13 @@
-//! Limits, counters, and a picture of the whole table.
+//! Limits and counters.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::{LockerId, Mode, Object};
+use super::{Effect, Table};
 
 /// What is limited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LimitKind {
     /// Lockers that exist at one time.
     Lockers,
@@ -16,6 +18,9 @@ pub enum LimitKind {
 }
 
 impl LimitKind {
+    /// Every kind.
+    pub const ALL: [LimitKind; 3] = [LimitKind::Lockers, LimitKind::Locks, LimitKind::Objects];
+
     /// The name of the setting.
     #[must_use]
     pub fn setting(self) -> &'static str {
@@ -48,6 +53,18 @@ pub struct Limits {
     pub objects: usize,
 }
 
+impl Limits {
+    /// The limit of this kind.
+    #[must_use]
+    pub fn of(&self, which: LimitKind) -> usize {
+        match which {
+            LimitKind::Lockers => self.lockers,
+            LimitKind::Locks => self.locks,
+            LimitKind::Objects => self.objects,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -63,20 +80,26 @@ impl Default for Limits {
 pub struct Usage {
     /// In use now.
     pub now: usize,
-    /// The most that ever was in use at one time.
+    /// The most that were in use at one time, since the statistics were cleared.
     pub max: usize,
     /// The limit.
     pub limit: usize,
 }
 
-impl Usage {
-    pub(super) fn set(&mut self, now: usize) {
-        self.now = now;
-        self.max = self.max.max(now);
-    }
+/// A limit would be lower than what is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot be set to {asked}: {used} {which} are in use", which.setting())]
+pub struct LimitInUse {
+    /// Which limit.
+    pub which: LimitKind,
+    /// What it was to be.
+    pub asked: usize,
+    /// How many are in use.
+    pub used: usize,
 }
 
-/// What the lock table has done since it began, and what it holds now.
+/// What the lock table has done since it began, or since its counters were cleared, and what it holds
+/// now (Berkeley DB's `db_stat -c`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 #[derive(serde::Serialize)]
@@ -85,16 +108,32 @@ pub struct LockStats {
     pub grants: u64,
     /// Requests that were put into a queue.
     pub waits: u64,
+    /// Locks that were weakened.
+    pub downgrades: u64,
     /// Requests refused because they did not want to wait.
     pub not_available: u64,
     /// Cycles broken: one for each victim.
     pub deadlocks: u64,
-    /// Waits that ended at their deadline.
-    pub timeouts: u64,
+    /// Waits that ended because the wait had lasted long enough.
+    pub lock_timeouts: u64,
+    /// Waits that ended because the time of their transaction was over.
+    pub txn_timeouts: u64,
+    /// Locks that were held too long.
+    pub held_too_long: u64,
     /// Requests and lockers refused at a limit.
     pub limits_met: u64,
-    /// Full passes of the detector.
+    /// Searches for a cycle because a request blocked or what it depends on changed.
+    pub searches: u64,
+    /// Full passes of the detector, by its clock or on demand.
     pub detections: u64,
+    /// Victims of those passes.
+    pub victims_of_detections: u64,
+    /// The time that those passes took, in all.
+    pub detection_time: Duration,
+    /// The longest of them.
+    pub longest_detection: Duration,
+    /// The last of them.
+    pub last_detection: PassStats,
     /// Requests waiting now.
     pub waiting: usize,
     /// Lockers.
@@ -105,37 +144,141 @@ pub struct LockStats {
     pub objects: Usage,
 }
 
-/// A held lock in a [`LockSnapshot`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldLock {
-    /// The object.
-    pub object: Object,
-    /// Who holds it.
-    pub locker: LockerId,
-    /// In which mode.
-    pub mode: Mode,
-    /// How many times it was taken and not yet released.
-    pub count: u64,
+/// The cost and the result of one full pass of the detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[non_exhaustive]
+pub struct PassStats {
+    /// Requests that were waiting.
+    pub waiting: usize,
+    /// Victims.
+    pub victims: usize,
+    /// How long it took.
+    pub took: Duration,
 }
 
-/// A waiting request in a [`LockSnapshot`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WaitingLock {
-    /// The object.
-    pub object: Object,
-    /// Who waits.
-    pub locker: LockerId,
-    /// For which mode.
-    pub mode: Mode,
+/// Counts what is in use, and notices when a limit is near.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    warning: u8,
+    each: [Gauge; 3],
 }
 
-/// Everything the table holds at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LockSnapshot {
-    /// Held locks, ordered by object, locker and mode.
-    pub held: Vec<HeldLock>,
-    /// Waiting requests, ordered by object, and for each object in the order of its queue.
-    pub waiting: Vec<WaitingLock>,
-    /// Lockers that exist, in the order in which they were made.
-    pub lockers: Vec<LockerId>,
+#[derive(Debug, Default)]
+struct Gauge {
+    usage: Usage,
+    /// The number at which to warn; zero is never.
+    mark: usize,
+    /// Whether it was told, and has not been far enough below since.
+    told: bool,
+}
+
+impl Gauges {
+    pub(super) fn new(limits: Limits, warning: u8) -> Self {
+        let mut gauges = Self {
+            warning,
+            each: Default::default(),
+        };
+        gauges.set_limits(limits);
+        gauges
+    }
+
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        for which in LimitKind::ALL {
+            let limit = limits.of(which);
+            let share = (limit as u128 * u128::from(self.warning)).div_ceil(100);
+            let gauge = &mut self.each[which as usize];
+            gauge.usage.limit = limit;
+            gauge.mark = usize::try_from(share).unwrap_or(usize::MAX);
+            gauge.told &= gauge.usage.now >= gauge.mark;
+        }
+    }
+
+    /// Notes how many are in use; the limit, if a warning is due.
+    pub(super) fn set(&mut self, which: LimitKind, now: usize) -> Option<usize> {
+        let gauge = &mut self.each[which as usize];
+        gauge.usage.now = now;
+        gauge.usage.max = gauge.usage.max.max(now);
+        if gauge.mark == 0 || now < gauge.mark {
+            // Told again only after a clear retreat, or use that swings around the mark would never be quiet.
+            gauge.told &= now >= gauge.mark - gauge.mark / 10;
+            return None;
+        }
+        (!std::mem::replace(&mut gauge.told, true)).then_some(gauge.usage.limit)
+    }
+
+    pub(super) fn usage(&self, which: LimitKind) -> Usage {
+        self.each[which as usize].usage
+    }
+
+    fn clear(&mut self) {
+        for gauge in &mut self.each {
+            gauge.usage.max = gauge.usage.now;
+        }
+    }
+}
+
+impl Table {
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> LockStats {
+        let mut stats = self.stats;
+        stats.waiting = self.waits.len();
+        stats.lockers = self.gauges.usage(LimitKind::Lockers);
+        stats.locks = self.gauges.usage(LimitKind::Locks);
+        stats.objects = self.gauges.usage(LimitKind::Objects);
+        stats
+    }
+
+    /// Sets the counters to zero. What is in use, and the limits, are not touched.
+    pub fn clear_stats(&mut self) {
+        self.stats = LockStats::default();
+        self.gauges.clear();
+    }
+
+    /// Notes how long a full pass took; the table itself has no clock.
+    pub fn note_detection(&mut self, waiting: usize, victims: usize, took: Duration) {
+        self.stats.detection_time += took;
+        self.stats.longest_detection = self.stats.longest_detection.max(took);
+        self.stats.last_detection = PassStats {
+            waiting,
+            victims,
+            took,
+        };
+    }
+
+    /// Changes the limits.
+    ///
+    /// # Errors
+    /// [`LimitInUse`] if one would be lower than what is in use; then nothing changes.
+    pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitInUse> {
+        for which in LimitKind::ALL {
+            let (asked, used) = (limits.of(which), self.in_use(which));
+            if asked < used {
+                return Err(LimitInUse { which, asked, used });
+            }
+        }
+        self.config.limits = limits;
+        self.gauges.set_limits(limits);
+        Ok(())
+    }
+
+    /// How many requests wait now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waits.len()
+    }
+
+    /// How many cycles have been broken.
+    #[must_use]
+    pub fn deadlocks(&self) -> u64 {
+        self.stats.deadlocks
+    }
+
+    /// Notes how many are in use after a change.
+    pub(super) fn count(&mut self, which: LimitKind) {
+        let used = self.in_use(which);
+        if let Some(limit) = self.gauges.set(which, used) {
+            self.events.push(Effect::LimitNear { which, used, limit });
+        }
+    }
 }

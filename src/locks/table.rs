@@ -1,121 +1,22 @@
-//! The lock table: what can be asked of it, and what it answers.
+//! The lock table: its state, its lockers, and what all of its parts use.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::hash::BuildHasher;
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::locker::LockerEntry;
-use super::queue::{Group, HolderKey, ObjectEntry, Queued, Rank};
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::locker::{Family, LockerEntry, TxnDeadline};
+use super::order::OrderWatch;
+use super::queue::{HolderKey, ObjectEntry, Rank};
+use super::ranges::RangeIndex;
 use super::slab::{LockSlot, LockerSlot, ObjectSlot, Slab, WaitSlot};
+use super::stats::Gauges;
 use super::{
-    Age, Conflict, ConflictKind, ConflictTable, LimitKind, Limits, LockStats, LockerId, LockerSpec,
-    Mode, Object, VictimPolicy,
+    Age, ConflictTable, DeadlockRecord, Denied, Effect, LimitKind, LockConflict, LockStats,
+    LockerId, LockerSpec, Mode, Moment, Object, Reason, TableConfig, Text, WaitId,
 };
-
-/// A point in time: nanoseconds since an instant of the caller's choice, on a clock that never goes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Moment(pub u64);
-
-impl Moment {
-    /// How long it is since `earlier`; zero if that is later.
-    #[must_use]
-    pub fn since(self, earlier: Moment) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
-/// Names a waiting request. Never given twice by one table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WaitId {
-    pub(super) arrival: u64,
-    pub(super) slot: WaitSlot,
-}
-
-/// How a table decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableConfig {
-    /// The most there may be of lockers, locks and objects. Default 100,000 each.
-    pub limits: Limits,
-    /// Whether a cycle is looked for when a request blocks. Default true.
-    pub detect_on_block: bool,
-    /// How victims are chosen. Default [`VictimPolicy::Youngest`].
-    pub policy: VictimPolicy,
-    /// Which modes conflict. Default [`ConflictTable::standard`].
-    pub conflicts: ConflictTable,
-}
-
-impl Default for TableConfig {
-    fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            detect_on_block: true,
-            policy: VictimPolicy::default(),
-            conflicts: ConflictTable::default(),
-        }
-    }
-}
-
-/// A lock that somebody wants.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// Who wants it.
-    pub locker: LockerId,
-    /// What is to be locked.
-    pub object: &'a Object,
-    /// How.
-    pub mode: Mode,
-    /// The line of code that asks.
-    pub site: &'static Location<'static>,
-}
-
-/// What a request that does not wait comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Attempt {
-    /// It is granted.
-    Granted,
-    /// It would have to wait; nothing has changed.
-    Blocked,
-}
-
-/// Why a request or a locker is refused at once.
-#[derive(Debug, Clone)]
-pub enum Denied {
-    /// The locker has ended, or was a victim and has not released everything yet.
-    Ended,
-    /// There would be too many.
-    Limit {
-        /// Of what.
-        which: LimitKind,
-        /// The limit.
-        value: usize,
-    },
-}
-
-/// Why a waiting request is refused.
-#[derive(Debug, Clone)]
-pub enum Reason {
-    /// Its family was chosen as a victim.
-    Deadlock(Arc<Conflict>),
-    /// Its deadline has passed.
-    Timeout(Arc<Conflict>),
-    /// Its locker has ended.
-    Ended,
-    /// The table is being closed.
-    ShuttingDown,
-}
-
-/// What follows from a call, for the caller to carry out, in this order.
-#[derive(Debug, Clone)]
-pub enum Effect {
-    /// A waiting request holds its lock now.
-    Granted(WaitId),
-    /// A waiting request waits no more.
-    Refused(WaitId, Reason),
-    /// A locker is gone, and everything it held is released.
-    Ended(LockerId),
-}
 
 /// A held lock.
 #[derive(Debug)]
@@ -123,7 +24,10 @@ pub(super) struct LockEntry {
     pub object: ObjectSlot,
     pub locker: LockerSlot,
     pub mode: Mode,
+    /// Whether its holder was told that it holds it too long.
+    pub overdue: bool,
     pub count: u64,
+    pub since: Moment,
     pub site: &'static Location<'static>,
     pub previous: Option<LockSlot>,
     pub next: Option<LockSlot>,
@@ -136,87 +40,177 @@ pub(super) struct WaitEntry {
     pub locker: LockerSlot,
     pub object: ObjectSlot,
     pub mode: Mode,
+    pub from: Option<Mode>,
     pub site: &'static Location<'static>,
     pub rank: Rank,
     pub since: Moment,
-    pub deadline: Option<Moment>,
+    pub deadline: Option<super::time::WaitDeadline>,
 }
 
 /// The lock table.
 #[derive(Debug)]
 pub struct Table {
     pub(super) config: TableConfig,
+    /// The latest moment that a call brought.
+    pub(super) now: Moment,
     pub(super) lockers: Slab<LockerSlot, LockerEntry>,
     pub(super) objects: Slab<ObjectSlot, ObjectEntry>,
     pub(super) locks: Slab<LockSlot, LockEntry>,
     pub(super) waits: Slab<WaitSlot, WaitEntry>,
-    pub(super) names: HashMap<Object, ObjectSlot>,
+    hasher: DefaultHashBuilder,
+    names: HashTable<ObjectSlot>,
+    /// The default first, then those of namespaces.
+    rules: Vec<ConflictTable>,
+    /// Namespaces in which a range was locked.
+    ranged: HashMap<Text, RangeIndex>,
     /// Objects that somebody waits for.
     pub(super) contended: BTreeSet<ObjectSlot>,
-    deadlines: BTreeSet<(Moment, WaitId)>,
+    pub(super) deadlines: BTreeSet<(Moment, WaitId)>,
+    /// Held locks by their beginning, while there is a longest time to hold one; without those whose
+    /// holder has been told.
+    pub(super) holds: BTreeSet<(Moment, LockSlot)>,
     lockers_made: u64,
     ages_given: u64,
-    arrivals: u64,
+    pub(super) arrivals: u64,
     /// The number of the last search of the waits-for graph.
     pub(super) passes: u64,
+    /// The last random number.
+    pub(super) random: u64,
     /// Families that got a new edge in this call and may have closed a cycle.
     pub(super) suspects: Vec<LockerSlot>,
+    /// Objects whose queue has to be looked at again in this call.
+    pub(super) recheck: Vec<ObjectSlot>,
+    /// What is to be told besides, at the end of the call.
+    pub(super) events: Vec<Effect>,
+    pub(super) order: Option<OrderWatch>,
+    pub(super) history: VecDeque<DeadlockRecord>,
+    /// When full reports were begun to be counted, and how many there were since.
+    pub(super) full_reports: (Moment, u32),
     pub(super) stats: LockStats,
+    pub(super) gauges: Gauges,
 }
+
+/// The most namespaces whose index of keys and ranges is kept when it is empty: building one anew looks
+/// at every object of the table.
+const MOST_EMPTY_INDEXES: usize = 1024;
 
 impl Table {
     /// An empty table.
     #[must_use]
     pub fn new(config: TableConfig) -> Self {
+        let own = config.own_conflicts.iter().map(|(_, table)| *table);
         Self {
-            config,
+            now: Moment::default(),
             lockers: Slab::new(),
             objects: Slab::new(),
             locks: Slab::new(),
             waits: Slab::new(),
-            names: HashMap::new(),
+            hasher: DefaultHashBuilder::default(),
+            names: HashTable::new(),
+            rules: std::iter::once(config.conflicts).chain(own).collect(),
+            ranged: HashMap::new(),
             contended: BTreeSet::new(),
             deadlines: BTreeSet::new(),
+            holds: BTreeSet::new(),
             lockers_made: 0,
             ages_given: 0,
             arrivals: 0,
             passes: 0,
+            random: config.seed,
             suspects: Vec::new(),
+            recheck: Vec::new(),
+            events: Vec::new(),
+            order: config.order_warnings.then(OrderWatch::default),
+            history: VecDeque::new(),
+            full_reports: (Moment::default(), 0),
             stats: LockStats::default(),
+            gauges: Gauges::new(config.limits, config.limit_warning),
+            config,
         }
+    }
+
+    /// Tells the table the time; it never goes back. Calls that bring a moment do the same.
+    pub fn tell_time(&mut self, now: Moment) {
+        self.now = self.now.max(now);
     }
 
     /// Makes a locker.
     ///
     /// # Errors
     /// [`Denied::Limit`] when there are too many.
-    pub fn begin(&mut self, spec: LockerSpec) -> Result<LockerId, Denied> {
+    pub fn begin(&mut self, now: Moment, spec: LockerSpec) -> Result<LockerId, Denied> {
+        self.tell_time(now);
+        self.make_locker(None, spec)
+    }
+
+    /// Makes a locker that shares with its family.
+    ///
+    /// # Errors
+    /// [`Denied`] when there are too many, or when the parent has ended or is dead.
+    pub fn begin_child(
+        &mut self,
+        now: Moment,
+        parent: LockerId,
+        spec: LockerSpec,
+    ) -> Result<LockerId, Denied> {
+        self.tell_time(now);
+        let parent = self.usable(parent)?;
+        self.make_locker(Some(parent), spec)
+    }
+
+    fn make_locker(
+        &mut self,
+        parent: Option<LockerSlot>,
+        spec: LockerSpec,
+    ) -> Result<LockerId, Denied> {
         self.check(LimitKind::Lockers)?;
         self.lockers_made += 1;
-        let age = spec.age.unwrap_or_else(|| {
-            self.ages_given += 1;
-            Age(self.ages_given)
-        });
         let slot = self.lockers.next_slot();
         let id = LockerId {
             number: self.lockers_made,
             slot,
         };
+        let (root, age, priority, default_txn) = match parent {
+            Some(parent) => {
+                self.lockers[parent].children.push(slot);
+                let root = self.lockers[parent].root;
+                let (age, priority) = (self.lockers[root].age, self.lockers[root].priority);
+                (root, age, priority, None)
+            }
+            None => {
+                let age = spec.age.unwrap_or_else(|| {
+                    self.ages_given += 1;
+                    Age(self.ages_given)
+                });
+                (slot, age, spec.priority, Some(self.config.timeouts.txn))
+            }
+        };
+        let txn = spec
+            .txn_timeout
+            .or(default_txn)
+            .filter(|timeout| !timeout.is_zero())
+            .and_then(|timeout| {
+                let at = self.now.after(timeout)?;
+                Some(TxnDeadline { at, timeout })
+            });
         self.lockers.insert(LockerEntry {
             id,
-            root: slot,
+            root,
+            parent,
+            children: Vec::new(),
             age,
-            priority: spec.priority,
+            priority,
             name: spec.name,
             site: spec.site,
+            lock_timeout: spec.lock_timeout,
+            txn,
             locks: None,
             lock_count: 0,
-            aborted: false,
-            waits: Vec::new(),
-            seen_forward: 0,
-            seen_backward: 0,
+            dead: None,
+            overdue: None,
+            family: Family::default(),
         });
-        self.stats.lockers.set(self.lockers.len());
+        self.count(LimitKind::Lockers);
         Ok(id)
     }
 
@@ -232,219 +226,6 @@ impl Table {
         self.locker(locker).is_some()
     }
 
-    /// Grants the lock if that needs no wait.
-    ///
-    /// # Errors
-    /// [`Denied`] when the locker has ended or a limit is met.
-    pub fn try_lock(
-        &mut self,
-        request: Request<'_>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Attempt, Denied> {
-        let locker = self.usable(request.locker)?;
-        let family = self.lockers[locker].root;
-        if let Some(&object) = self.names.get(request.object) {
-            let key = HolderKey {
-                family,
-                locker,
-                mode: request.mode,
-            };
-            if let Some(lock) = self.objects[object].holders.find(key) {
-                self.locks[lock].count += 1;
-                self.stats.grants += 1;
-                return Ok(Attempt::Granted);
-            }
-            if self.must_wait(object, family, request.mode) {
-                return Ok(Attempt::Blocked);
-            }
-            self.check(LimitKind::Locks)?;
-            if self.grant(object, locker, request.mode, request.site) {
-                self.promote(object, effects);
-            }
-            self.settle(effects);
-        } else {
-            self.check(LimitKind::Locks)?;
-            let object = self.intern(request.object)?;
-            self.grant(object, locker, request.mode, request.site);
-        }
-        self.count_locks();
-        Ok(Attempt::Granted)
-    }
-
-    /// Grants the lock, or queues the request: `None` is granted. A queued request may be refused by
-    /// an effect of this very call, as the victim of the cycle that it closed.
-    ///
-    /// # Errors
-    /// [`Denied`] when the locker has ended or a limit is met.
-    pub fn request(
-        &mut self,
-        now: Moment,
-        request: Request<'_>,
-        deadline: Option<Moment>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Option<WaitId>, Denied> {
-        if self.try_lock(request, effects)? == Attempt::Granted {
-            return Ok(None);
-        }
-        let locker = self.usable(request.locker)?;
-        self.check(LimitKind::Locks)?;
-        let object = self.intern(request.object)?;
-        let family = self.lockers[locker].root;
-        self.arrivals += 1;
-        let group = match self.objects[object].holders.has_family(family) {
-            true => Group::Holder,
-            false => Group::Newcomer,
-        };
-        let rank = Rank {
-            group,
-            arrival: self.arrivals,
-        };
-        let id = WaitId {
-            arrival: self.arrivals,
-            slot: self.waits.next_slot(),
-        };
-        let wait = self.waits.insert(WaitEntry {
-            id,
-            locker,
-            object,
-            mode: request.mode,
-            site: request.site,
-            rank,
-            since: now,
-            deadline,
-        });
-        self.lockers[family].waits.push(wait);
-        let queue = self.objects[object].queue.get_or_insert_default();
-        queue.insert(
-            rank,
-            Queued {
-                wait,
-                family,
-                mode: request.mode,
-            },
-        );
-        self.contended.insert(object);
-        if let Some(deadline) = deadline {
-            self.deadlines.insert((deadline, id));
-        }
-        self.stats.waits += 1;
-        self.count_locks();
-        self.suspects.push(family);
-        self.settle(effects);
-        Ok(Some(id))
-    }
-
-    /// Takes a waiting request back; false if it waits no more.
-    pub fn withdraw(&mut self, wait: WaitId, effects: &mut Vec<Effect>) -> bool {
-        let Some(entry) = self.waits.get(wait.slot).filter(|entry| entry.id == wait) else {
-            return false;
-        };
-        let object = entry.object;
-        self.remove_wait(wait.slot);
-        self.promote(object, effects);
-        self.settle(effects);
-        true
-    }
-
-    /// Releases one lock, or takes one from its reference count; false if the locker does not hold it.
-    pub fn unlock(
-        &mut self,
-        locker: LockerId,
-        object: &Object,
-        mode: Mode,
-        effects: &mut Vec<Effect>,
-    ) -> bool {
-        let (Some(locker), Some(&object)) = (self.locker(locker), self.names.get(object)) else {
-            return false;
-        };
-        let family = self.lockers[locker].root;
-        let Some(lock) = self.objects[object].holders.find(HolderKey {
-            family,
-            locker,
-            mode,
-        }) else {
-            return false;
-        };
-        self.locks[lock].count -= 1;
-        if self.locks[lock].count == 0 {
-            self.drop_lock(lock);
-            self.promote(object, effects);
-            self.settle(effects);
-        }
-        true
-    }
-
-    /// Releases all that the locker holds. What it waits for it goes on waiting for. A victim may
-    /// ask for locks again afterwards.
-    pub fn release_all(&mut self, locker: LockerId, effects: &mut Vec<Effect>) {
-        let Some(locker) = self.locker(locker) else {
-            return;
-        };
-        let mut contended = Vec::new();
-        while let Some(lock) = self.lockers[locker].locks {
-            let object = self.locks[lock].object;
-            self.drop_lock(lock);
-            if self.objects[object].queue.is_some() {
-                contended.push(object);
-            } else {
-                self.forget_unused(object);
-            }
-        }
-        for object in contended {
-            self.promote(object, effects);
-        }
-        let family = self.lockers[locker].root;
-        self.lockers[family].aborted = false;
-        self.settle(effects);
-    }
-
-    /// Ends a locker: its waits are refused, its locks released. False if it had ended before.
-    pub fn end(&mut self, id: LockerId, effects: &mut Vec<Effect>) -> bool {
-        let Some(locker) = self.locker(id) else {
-            return false;
-        };
-        let waits = self.lockers[locker].waits.clone();
-        let objects: Vec<_> = waits.iter().map(|wait| self.waits[*wait].object).collect();
-        // All are taken out before a queue is looked at, so that none of them is granted on the way.
-        for wait in waits {
-            effects.push(Effect::Refused(self.waits[wait].id, Reason::Ended));
-            self.remove_wait(wait);
-        }
-        for object in objects {
-            self.promote(object, effects);
-        }
-        self.release_all(id, effects);
-        self.lockers.remove(locker);
-        self.stats.lockers.set(self.lockers.len());
-        effects.push(Effect::Ended(id));
-        true
-    }
-
-    /// Refuses the requests whose deadline has passed, at most `most` of them, so that a caller can
-    /// let others in between; true if there are more.
-    pub fn expire(&mut self, now: Moment, most: usize, effects: &mut Vec<Effect>) -> bool {
-        for _ in 0..most {
-            let Some(wait) = self.next_expired(now) else {
-                break;
-            };
-            let entry = &self.waits[wait.slot];
-            let object = entry.object;
-            let conflict = self.explain_wait(ConflictKind::Timeout, wait.slot, Some(now));
-            self.remove_wait(wait.slot);
-            self.stats.timeouts += 1;
-            effects.push(Effect::Refused(wait, Reason::Timeout(Arc::new(conflict))));
-            self.promote(object, effects);
-        }
-        self.settle(effects);
-        self.next_expired(now).is_some()
-    }
-
-    /// When [`expire`](Self::expire) has something to do next.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Moment> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
-    }
-
     /// Refuses everything that waits: the table is being closed.
     pub fn refuse_all(&mut self, effects: &mut Vec<Effect>) {
         let mut waits: Vec<WaitId> = self.waits.iter().map(|(_, entry)| entry.id).collect();
@@ -456,13 +237,21 @@ impl Table {
             self.forget_unused(object);
             effects.push(Effect::Refused(*wait, Reason::ShuttingDown));
         }
+        self.finish(effects);
     }
 
-    fn next_expired(&self, now: Moment) -> Option<WaitId> {
-        self.deadlines
-            .first()
-            .filter(|(deadline, _)| *deadline <= now)
-            .map(|(_, wait)| *wait)
+    /// The end of every call that may have changed what waits: breaks the cycles it closed, and hands
+    /// out what else is to be told.
+    pub(super) fn finish(&mut self, effects: &mut Vec<Effect>) {
+        self.settle(effects);
+        self.count(LimitKind::Locks);
+        self.count(LimitKind::Objects);
+        self.take_events(effects);
+    }
+
+    /// Hands out what is to be told besides; calls that have effects do it themselves.
+    pub fn take_events(&mut self, effects: &mut Vec<Effect>) {
+        effects.append(&mut self.events);
     }
 
     pub(super) fn locker(&self, id: LockerId) -> Option<LockerSlot> {
@@ -472,37 +261,124 @@ impl Table {
             .map(|_| id.slot)
     }
 
-    fn usable(&self, id: LockerId) -> Result<LockerSlot, Denied> {
+    /// The locker, if it and its ancestors may ask for something.
+    pub(super) fn usable(&self, id: LockerId) -> Result<LockerSlot, Denied> {
         let slot = self.locker(id).ok_or(Denied::Ended)?;
-        match self.lockers[self.lockers[slot].root].aborted {
-            true => Err(Denied::Ended),
-            false => Ok(slot),
+        match self.death_of(slot) {
+            Some(conflict) => Err(Denied::Dead(Arc::clone(conflict))),
+            None => Ok(slot),
         }
     }
 
-    /// Refuses one more of `which` at its limit.
-    fn check(&mut self, which: LimitKind) -> Result<(), Denied> {
-        let limits = &self.config.limits;
-        let (used, value) = match which {
-            LimitKind::Lockers => (self.lockers.len(), limits.lockers),
-            LimitKind::Locks => (self.locks.len() + self.waits.len(), limits.locks),
-            LimitKind::Objects => (self.objects.len(), limits.objects),
+    fn death_of(&self, locker: LockerSlot) -> Option<&Arc<LockConflict>> {
+        self.with_ancestors(locker)
+            .find_map(|slot| self.lockers[slot].dead.as_ref())
+    }
+
+    /// The locker and its ancestors, the root last.
+    pub(super) fn with_ancestors(
+        &self,
+        locker: LockerSlot,
+    ) -> impl Iterator<Item = LockerSlot> + use<'_> {
+        std::iter::successors(Some(locker), |slot| self.lockers[*slot].parent)
+    }
+
+    /// The locker and all that descend from it, parents before their children.
+    pub(super) fn subtree(&self, top: LockerSlot) -> Vec<LockerSlot> {
+        let mut all = vec![top];
+        let mut done = 0;
+        while let Some(&slot) = all.get(done) {
+            all.extend_from_slice(&self.lockers[slot].children);
+            done += 1;
+        }
+        all
+    }
+
+    pub(super) fn family_of(&self, locker: LockerSlot) -> &Family {
+        &self.lockers[self.lockers[locker].root].family
+    }
+
+    pub(super) fn remove_locker(&mut self, slot: LockerSlot, effects: &mut Vec<Effect>) {
+        let Some(entry) = self.lockers.remove(slot) else {
+            return;
         };
-        if used < value {
+        if let Some(parent) = entry.parent
+            && self.lockers.get(parent).is_some()
+        {
+            self.lockers[parent].children.retain(|child| *child != slot);
+        }
+        self.count(LimitKind::Lockers);
+        effects.push(Effect::Ended(entry.id));
+    }
+
+    /// Refuses one more of `which` at its limit.
+    pub(super) fn check(&mut self, which: LimitKind) -> Result<(), Denied> {
+        let value = self.config.limits.of(which);
+        if self.in_use(which) < value {
             return Ok(());
         }
         self.stats.limits_met += 1;
         Err(Denied::Limit { which, value })
     }
 
-    fn intern(&mut self, object: &Object) -> Result<ObjectSlot, Denied> {
-        if let Some(&slot) = self.names.get(object) {
+    pub(super) fn in_use(&self, which: LimitKind) -> usize {
+        match which {
+            LimitKind::Lockers => self.lockers.len(),
+            LimitKind::Locks => self.locks.len() + self.waits.len(),
+            LimitKind::Objects => self.objects.len(),
+        }
+    }
+
+    pub(super) fn hash(&self, object: &Object) -> u64 {
+        self.hasher.hash_one(object)
+    }
+
+    pub(super) fn find(&self, object: &Object, hash: u64) -> Option<ObjectSlot> {
+        self.names
+            .find(hash, |slot| self.objects[*slot].object == *object)
+            .copied()
+    }
+
+    /// The object, if anybody holds or waits for it.
+    pub(super) fn known(&self, object: &Object) -> Option<ObjectSlot> {
+        self.find(object, self.hash(object))
+    }
+
+    /// Which conflict table the namespace goes by.
+    pub(super) fn rules_for(&self, object: &Object) -> u16 {
+        let own = &self.config.own_conflicts;
+        own.iter()
+            .position(|(namespace, _)| namespace == object.namespace_text())
+            .map_or(0, |at| at as u16 + 1)
+    }
+
+    pub(super) fn rules_at(&self, rules: u16) -> &ConflictTable {
+        // Every entry's number was given by `rules_for`.
+        self.rules
+            .get(usize::from(rules))
+            .unwrap_or(&self.config.conflicts)
+    }
+
+    pub(super) fn rules(&self, object: ObjectSlot) -> &ConflictTable {
+        self.rules_at(self.objects[object].rules)
+    }
+
+    /// The object's entry, made if need be.
+    pub(super) fn intern(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
+        if let Some(slot) = self.find(object, hash) {
             return Ok(slot);
         }
         self.check(LimitKind::Objects)?;
-        let slot = self.objects.insert(ObjectEntry::new(object.clone()));
-        self.names.insert(object.clone(), slot);
-        self.stats.objects.set(self.objects.len());
+        let rules = self.rules_for(object);
+        let slot = self
+            .objects
+            .insert(ObjectEntry::new(object.clone(), hash, rules));
+        let objects = &self.objects;
+        self.names
+            .insert_unique(hash, slot, |slot| objects[*slot].hash);
+        if object.is_range() || !self.ranged.is_empty() {
+            self.link(object, slot);
+        }
         Ok(slot)
     }
 
@@ -511,12 +387,88 @@ impl Table {
         if !self.objects.get(slot).is_some_and(ObjectEntry::is_unused) {
             return;
         }
-        if let Some(entry) = self.objects.remove(slot)
-            && let Entry::Occupied(name) = self.names.entry(entry.object)
-        {
+        let Some(entry) = self.objects.remove(slot) else {
+            return;
+        };
+        if let Ok(name) = self.names.find_entry(entry.hash, |other| *other == slot) {
             name.remove();
         }
-        self.stats.objects.set(self.objects.len());
+        if !self.ranged.is_empty() {
+            self.unlink(&entry, slot);
+        }
+    }
+
+    /// Makes the object and those that overlap it known to each other.
+    fn link(&mut self, object: &Object, slot: ObjectSlot) {
+        let namespace = object.namespace_text();
+        if object.is_range() && !self.ranged.contains_key(namespace) {
+            let mut index = RangeIndex::default();
+            for (other, entry) in self.objects.iter() {
+                if other != slot && entry.object.namespace_text() == namespace {
+                    index.insert(entry.object.clone(), other);
+                }
+            }
+            self.ranged.insert(namespace.clone(), index);
+        }
+        let Some(index) = self.ranged.get_mut(namespace) else {
+            return;
+        };
+        let found = index.overlapping(object);
+        index.insert(object.clone(), slot);
+        if found.is_empty() {
+            return;
+        }
+        for &other in &found {
+            let overlaps = &mut self.objects[other].overlaps;
+            overlaps.get_or_insert_default().insert(slot);
+        }
+        self.objects[slot].overlaps = Some(Box::new(found.into_iter().collect()));
+    }
+
+    fn unlink(&mut self, entry: &ObjectEntry, slot: ObjectSlot) {
+        let namespace = entry.object.namespace_text();
+        let many = self.ranged.len() > MOST_EMPTY_INDEXES;
+        if let Some(index) = self.ranged.get_mut(namespace) {
+            index.remove(&entry.object);
+            if many && index.is_empty() {
+                self.ranged.remove(namespace);
+            }
+        }
+        for other in entry.overlaps.iter().flat_map(|overlaps| overlaps.iter()) {
+            let overlaps = &mut self.objects[*other].overlaps;
+            if let Some(others) = overlaps {
+                others.remove(&slot);
+                if others.is_empty() {
+                    *overlaps = None;
+                }
+            }
+        }
+    }
+
+    /// The object and all that overlap it.
+    pub(super) fn reach(&self, object: ObjectSlot) -> impl Iterator<Item = ObjectSlot> + use<'_> {
+        let overlaps = self.objects[object].overlaps.as_deref();
+        std::iter::once(object).chain(overlaps.into_iter().flatten().copied())
+    }
+
+    /// The next one of [`reach`](Self::reach), for walks that change the table on their way.
+    pub(super) fn reach_after(
+        &self,
+        object: ObjectSlot,
+        last: Option<ObjectSlot>,
+    ) -> Option<ObjectSlot> {
+        let Some(last) = last else {
+            return Some(object);
+        };
+        let overlaps = self.objects[object].overlaps.as_deref()?;
+        if last == object {
+            return overlaps.first().copied();
+        }
+        let after = (
+            std::ops::Bound::Excluded(last),
+            std::ops::Bound::Unbounded::<ObjectSlot>,
+        );
+        overlaps.range(after).next().copied()
     }
 
     /// Takes a request out of everything that knows of it. Who waits behind it is not looked at.
@@ -525,10 +477,11 @@ impl Table {
             return;
         };
         if let Some(deadline) = entry.deadline {
-            self.deadlines.remove(&(deadline, entry.id));
+            self.deadlines.remove(&(deadline.at, entry.id));
         }
-        let family = self.lockers[entry.locker].root;
-        self.lockers[family].waits.retain(|wait| *wait != slot);
+        let root = self.lockers[entry.locker].root;
+        let waits = &mut self.lockers[root].family.waits;
+        waits.retain(|wait| *wait != slot);
         let object = &mut self.objects[entry.object];
         if let Some(queue) = &mut object.queue {
             queue.remove(entry.rank);
@@ -537,11 +490,20 @@ impl Table {
                 self.contended.remove(&entry.object);
             }
         }
-        self.count_locks();
     }
 
-    pub(super) fn count_locks(&mut self) {
-        self.stats.waiting = self.waits.len();
-        self.stats.locks.set(self.locks.len() + self.waits.len());
+    /// The lock that the locker holds on the object in this mode.
+    pub(super) fn held(
+        &self,
+        locker: LockerSlot,
+        object: ObjectSlot,
+        mode: Mode,
+    ) -> Option<LockSlot> {
+        let family = self.lockers[locker].root;
+        self.objects[object].holders.find(HolderKey {
+            family,
+            locker,
+            mode,
+        })
     }
 }

@@ -1,19 +1,28 @@
 //! What may be asked of the lock table.
 
+mod ops;
+
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::Message;
 
-use crate::actors::lock_table::{LockGuard, Locker};
-use crate::locks::{Conflict, DetectReport, LimitKind, LockStats, LockerId, Mode, Object};
+pub use ops::{LockOps, LockOutcome};
+
+use crate::actors::lock_table::{LockConfig, LockGuard, Locker, LocksFailed};
+use crate::error::LockError;
+use crate::locks::{
+    DetectReport, LimitInUse, LockConflict, LockSnapshot, LockStats, LockerSpec, Mode, Object,
+    VictimPolicy,
+};
 
 /// How long a request may wait for its lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Wait {
-    /// As long as the table's `lock_timeout` says (5 s by default). This is the default.
+    /// As long as the locker's `lock_timeout` says, or else the table's (5 s by default). This is the
+    /// default.
     #[default]
     Default,
     /// Not at all.
@@ -22,70 +31,8 @@ pub enum Wait {
     Until(Instant),
     /// So long, counted from when the request begins to wait.
     For(Duration),
-    /// For ever. A deadlock still ends the wait.
+    /// For ever. A deadlock, or the end of the transaction's time, still ends the wait.
     Forever,
-}
-
-/// Why a lock was not granted.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum LockError {
-    /// The wait closed a cycle of waits, and this locker was chosen to break it. Its locks are still
-    /// held: release them all, wait until [`LockError::older`] have ended, and begin again with
-    /// the same age.
-    #[error("deadlock: {0}")]
-    Deadlock(Arc<Conflict>),
-    /// The wait has reached its deadline. Locks that are held stay held.
-    #[error("lock timeout: {0}")]
-    Timeout(Arc<Conflict>),
-    /// The request did not want to wait. Locks that are held stay held.
-    #[error("lock not available: {0}")]
-    NotAvailable(Arc<Conflict>),
-    /// The lock table is full. Raise the setting, or hold less at one time; what is held stays held.
-    #[error("the lock table has reached its limit of {value} {which}; {} raises it", which.setting())]
-    Limit {
-        /// What there would be too much of.
-        which: LimitKind,
-        /// The limit.
-        value: usize,
-    },
-    /// The locker has ended, or was a victim and has not released its locks yet.
-    #[error(
-        "the locker has ended, or was the victim of a deadlock and has to release all of its locks first"
-    )]
-    Ended,
-    /// The lock table is being shut down.
-    #[error("the lock table is shutting down")]
-    ShuttingDown,
-}
-
-impl LockError {
-    /// Whether the same work may succeed if it is done again from its start: true for a deadlock and
-    /// a timeout.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, LockError::Deadlock(_) | LockError::Timeout(_))
-    }
-
-    /// The report, if there was a conflict.
-    #[must_use]
-    pub fn conflict(&self) -> Option<&Arc<Conflict>> {
-        match self {
-            LockError::Deadlock(conflict)
-            | LockError::Timeout(conflict)
-            | LockError::NotAvailable(conflict) => Some(conflict),
-            _ => None,
-        }
-    }
-
-    /// The older families of the cycle whose victim this was; empty for all other errors.
-    #[must_use]
-    pub fn older(&self) -> &[LockerId] {
-        match self {
-            LockError::Deadlock(conflict) => &conflict.older,
-            _ => &[],
-        }
-    }
 }
 
 /// Takes a lock, waiting for it if need be.
@@ -172,12 +119,259 @@ impl Release {
     }
 }
 
+/// Changes the mode of a lock, waiting if need be. Anyone sends it; the lock table answers with the
+/// guard in its new mode, or gives it back as it was, with the error. If the sender goes away, the
+/// request is withdrawn and the lock released.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<LockGuard, ChangeFailed>")]
+pub struct Upgrade {
+    /// The lock.
+    pub guard: LockGuard,
+    /// Its new mode.
+    pub to: Mode,
+    /// How long to wait.
+    pub wait: Wait,
+}
+
+/// Weakens a lock, without a wait. Anyone sends it; the lock table answers with the guard in its new
+/// mode, or gives it back as it was, with the error.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<LockGuard, ChangeFailed>")]
+pub struct Downgrade {
+    /// The lock.
+    pub guard: LockGuard,
+    /// Its new mode.
+    pub to: Mode,
+}
+
+/// A lock has kept its mode.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
+pub struct ChangeFailed {
+    /// The lock as it was.
+    pub guard: LockGuard,
+    /// Why.
+    #[source]
+    pub error: LockError,
+}
+
+impl ChangeFailed {
+    pub(crate) fn new(guard: LockGuard, error: LockError) -> Self {
+        Self { guard, error }
+    }
+}
+
+/// Makes a locker. Anyone sends it; the lock table answers with a handle that ends the locker when the
+/// last clone of it is dropped, also when nobody reads the answer.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Arc<Locker>, LockError>")]
+pub struct NewLocker {
+    /// What it is like.
+    pub spec: LockerSpec,
+    /// Whose child it is; `None` makes a family of its own.
+    pub parent: Option<Arc<Locker>>,
+}
+
+/// Ends a child and gives its locks to its parent; see [`Locker::commit`]. Anyone sends it, the lock
+/// table answers when it is done.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), LockError>")]
+pub struct CommitLocker {
+    /// The child.
+    pub locker: Arc<Locker>,
+}
+
+/// Ends a locker and its children, whoever has a handle of them: what they wait for is refused, what
+/// they hold is released. Anyone sends it; the answer is false if it had ended before.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "bool")]
+pub struct EndLocker {
+    /// The locker.
+    pub locker: Arc<Locker>,
+}
+
+/// Does several operations of one locker in their order; see [`LockOps`]. Anyone sends it. The lock
+/// table answers when all is done, or the first has failed, with guards for what was taken and is still
+/// held. If the sender goes away, what was taken is released.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<LocksHeld, LocksRefused>")]
+pub struct LockMany {
+    /// Whose.
+    pub locker: Arc<Locker>,
+    /// What to do.
+    pub ops: LockOps,
+    /// The line of code that asks.
+    pub site: &'static Location<'static>,
+}
+
+impl LockMany {
+    /// Asks for these operations.
+    #[track_caller]
+    #[must_use]
+    pub fn new(locker: Arc<Locker>, ops: LockOps) -> Self {
+        Self {
+            locker,
+            ops,
+            site: Location::caller(),
+        }
+    }
+}
+
+/// The answer to [`LockMany`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LocksHeld {
+    /// What became of each operation.
+    pub outcomes: Vec<LockOutcome>,
+    /// What was taken and is still held: a guard for each reference.
+    pub guards: Vec<LockGuard>,
+}
+
+impl LocksHeld {
+    pub(crate) fn new(outcomes: Vec<LockOutcome>, guards: Vec<LockGuard>) -> Self {
+        Self { outcomes, guards }
+    }
+}
+
+/// An operation of [`LockMany`] failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{failed}")]
+#[non_exhaustive]
+pub struct LocksRefused {
+    /// Which operation failed and why, and what became of the others.
+    #[source]
+    pub failed: LocksFailed,
+    /// With [`stop_at_first_error`](LockOps::stop_at_first_error): what was taken before and is still
+    /// held. Otherwise empty.
+    pub guards: Vec<LockGuard>,
+}
+
+impl LocksRefused {
+    /// None of so many operations was begun.
+    pub(crate) fn shutting_down(operations: usize) -> Self {
+        Self::new(LocksFailed::shutting_down(operations), Vec::new())
+    }
+
+    pub(crate) fn new(failed: LocksFailed, guards: Vec<LockGuard>) -> Self {
+        Self { failed, guards }
+    }
+}
+
 /// Looks for deadlocks now, and breaks them. Anyone sends it; the lock table answers with what it found.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Copy, Default, Message)]
 #[rtype(result = "DetectReport")]
-pub struct Detect;
+pub struct Detect {
+    /// By which policy; [`VictimPolicy::Default`] is the table's own.
+    pub policy: VictimPolicy,
+}
+
+/// Changes how deadlocks are looked for, from now on; what is `None` stays. Anyone sends it, the lock
+/// table answers when it is done. If detection on block is turned on, the cycles there are are broken.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "()")]
+pub struct SetDetect {
+    /// Whether to look when a request blocks.
+    pub on_block: Option<bool>,
+    /// How often to look besides; zero is never.
+    pub interval: Option<Duration>,
+    /// Who is the victim.
+    pub policy: Option<VictimPolicy>,
+}
+
+impl SetDetect {
+    pub(crate) fn apply(self, config: &mut LockConfig) {
+        change(&mut config.detect_on_block, self.on_block);
+        change(&mut config.detect_interval, self.interval);
+        change(&mut config.detect_policy, self.policy);
+    }
+}
+
+/// Changes how long waits, transactions and locks last, from now on; what is `None` stays, zero is for
+/// ever. Anyone sends it, the lock table answers when it is done. Requests that wait already and lockers
+/// that exist keep the time they were given; locks that are held are judged by the new time.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "()")]
+pub struct SetTimeouts {
+    /// A wait that does not say otherwise.
+    pub lock: Option<Duration>,
+    /// Whether a request that does not say otherwise does not wait at all.
+    pub no_wait: Option<bool>,
+    /// Everything a locker does, unless it says otherwise.
+    pub txn: Option<Duration>,
+    /// A lock, before its holder and those who wait for it are told.
+    pub max_hold: Option<Duration>,
+    /// Whether who holds a lock longer than that is aborted.
+    pub abort_on_max_hold: Option<bool>,
+}
+
+impl SetTimeouts {
+    pub(crate) fn apply(self, config: &mut LockConfig) {
+        change(&mut config.lock_timeout, self.lock);
+        change(&mut config.no_wait, self.no_wait);
+        change(&mut config.txn_timeout, self.txn);
+        change(&mut config.max_hold, self.max_hold);
+        change(&mut config.abort_on_max_hold, self.abort_on_max_hold);
+    }
+}
+
+/// Changes the limits, from now on; what is `None` stays. Anyone sends it; the lock table refuses a limit
+/// that is lower than what is in use, and then changes none.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "Result<(), LimitInUse>")]
+pub struct SetLimits {
+    /// Most lockers at one time.
+    pub lockers: Option<usize>,
+    /// Most locks at one time, those waited for included.
+    pub locks: Option<usize>,
+    /// Most objects held or waited for at one time.
+    pub objects: Option<usize>,
+}
+
+impl SetLimits {
+    pub(crate) fn apply(self, config: &mut LockConfig) {
+        change(&mut config.max_lockers, self.lockers);
+        change(&mut config.max_locks, self.locks);
+        change(&mut config.max_objects, self.objects);
+    }
+}
+
+fn change<T>(setting: &mut T, to: Option<T>) {
+    if let Some(to) = to {
+        *setting = to;
+    }
+}
 
 /// Asks for the lock table's statistics. Anyone sends it.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Copy, Default, Message)]
 #[rtype(result = "LockStats")]
-pub struct LockStatsQuery;
+pub struct LockStatsQuery {
+    /// Whether to set the counters to zero afterwards. What is in use and the limits are not touched.
+    pub clear: bool,
+}
+
+/// Asks for everything that is held and waited for, at one moment. Anyone sends it.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "LockSnapshot")]
+pub struct LockSnapshotQuery;
+
+/// Asks for the last 64 deadlocks, the oldest first, each with its full report. Anyone sends it.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "Vec<PastDeadlock>")]
+pub struct DeadlockHistory;
+
+/// A deadlock of the past.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PastDeadlock {
+    /// When it was broken, by the system's clock as it is now.
+    pub at: SystemTime,
+    /// The report, with the cycle and why this victim was chosen.
+    pub conflict: Arc<LockConflict>,
+}
+
+impl PastDeadlock {
+    pub(crate) fn new(at: SystemTime, conflict: Arc<LockConflict>) -> Self {
+        Self { at, conflict }
+    }
+}

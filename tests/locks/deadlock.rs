@@ -75,7 +75,7 @@ async fn i07_two_upgraders_are_a_deadlock_and_its_report_names_them() {
             .take(&younger, &object("b"), Mode::Read, Wait::Forever)
             .await;
         assert!(
-            matches!(again, Err(LockError::Ended)),
+            matches!(again, Err(LockError::Dead(_))),
             "a victim releases first"
         );
         younger.release_all();
@@ -248,7 +248,7 @@ async fn detection_on_demand_breaks_what_nothing_else_does() {
     ];
     let _waiting = door.queue(&one, &object("b"), Mode::Write).await;
     let victim = door.queue(&two, &object("a"), Mode::Write).await;
-    let report = address.send(Detect).await.unwrap();
+    let report = address.send(Detect::default()).await.unwrap();
     assert_eq!((report.waiting, report.victims.len()), (2, 1));
     assert!(matches!(victim.await.unwrap(), Err(LockError::Deadlock(_))));
 }

@@ -167,7 +167,7 @@ async fn a_wait_ends_at_its_deadline_and_says_who_was_in_the_way() {
         ] {
             let begun = Instant::now();
             let error = door.take(&asker, &a, Mode::Read, wait).await.unwrap_err();
-            let LockError::Timeout(conflict) = &error else {
+            let LockError::LockTimeout(conflict) = &error else {
                 panic!("{error}")
             };
             if !matches!(wait, Wait::Until(_)) {
@@ -176,14 +176,19 @@ async fn a_wait_ends_at_its_deadline_and_says_who_was_in_the_way() {
             }
             assert_eq!(conflict.owners[0].locker, holder.id());
             assert!(error.is_retryable());
+            // As in Berkeley DB JE, a timeout ends the transaction: first everything is released.
+            let dead = door.take(&asker, &object("b"), Mode::Read, Wait::No).await;
+            assert!(matches!(dead, Err(LockError::Dead(_))), "{dead:?}");
+            asker.release_all();
         }
         let past = Instant::now().checked_sub(timeout).unwrap();
         assert!(matches!(
             door.take(&asker, &a, Mode::Read, Wait::Until(past)).await,
-            Err(LockError::Timeout(_))
+            Err(LockError::LockTimeout(_))
         ));
-        assert_eq!(door.locks().stats().timeouts, 4);
+        assert_eq!(door.locks().stats().lock_timeouts, 4);
         holder.release_all();
+        asker.release_all();
         door.take(&asker, &a, Mode::Read, Wait::No).await.unwrap();
     }
 }
@@ -234,8 +239,8 @@ async fn a_lock_taken_twice_is_released_twice_and_a_guard_by_message_releases_it
     assert!(!address.send(release()).await.unwrap());
     locker.lock(&a, Mode::Write, Wait::No).await.unwrap();
     assert!(address.send(release()).await.unwrap());
-    assert!(address.send(Detect).await.unwrap().victims.is_empty());
-    assert_eq!(address.send(LockStatsQuery).await.unwrap().grants, 3);
+    assert!(address.send(Detect::default()).await.unwrap().victims.is_empty());
+    assert_eq!(address.send(LockStatsQuery::default()).await.unwrap().grants, 3);
 }
 
 #[test]

@@ -31,7 +31,7 @@ type Taking = Pin<Box<dyn Future<Output = Result<Option<LockGuard>, LockError>>>
 
 impl Door {
     fn both(config: LockConfig) -> [Door; 2] {
-        let locks = Locks::start(config);
+        let locks = Locks::start(config.clone());
         let (address, behind) = LockTable::start_alone(config).unwrap();
         [Door::InPlace(locks), Door::Message(behind, address)]
     }

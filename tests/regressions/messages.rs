@@ -26,7 +26,7 @@ fn the_lock_table_is_reached_through_the_keeper() {
         panic!("{refused:?}");
     };
     assert!(conflict.to_string().contains(file!()), "{conflict}");
-    assert_eq!(keeper.blocking_send(LockStatsQuery).locks.now, 1);
+    assert_eq!(keeper.blocking_send(LockStatsQuery::default()).locks.now, 1);
 
     // Who waits gets it when it is released; who goes away leaves the queue.
     let acquire = || Acquire::new(object("a"), Mode::Write).wait(Wait::Forever);
@@ -40,7 +40,7 @@ fn the_lock_table_is_reached_through_the_keeper() {
     let guard = waits.answer().unwrap();
     assert_eq!(guard.object(), &object("a"));
     drop(guard);
-    assert_eq!(keeper.blocking_send(LockStatsQuery).locks.now, 0);
+    assert_eq!(keeper.blocking_send(LockStatsQuery::default()).locks.now, 0);
 
     // By the name of the locker, once.
     let locker = Arc::new(keeper.locks().locker(LockerSpec::new()).unwrap());
@@ -77,14 +77,14 @@ fn i07_detection_can_be_asked_for_through_the_keeper() {
     let _held = [ask(0, "a"), ask(1, "b")].map(|ask| block_on(ask).unwrap());
     let waits = [ask(0, "b"), ask(1, "a")].map(|ask| Sent::new(ask).in_thread());
     until("both wait", || keeper.locks().stats().waiting == 2);
-    let report = keeper.blocking_send(Detect);
+    let report = keeper.blocking_send(Detect::default());
     assert_eq!(report.victims.len(), 1, "{report:?}");
     let [older, younger] = waits;
     let victim = younger.join().unwrap();
     assert!(matches!(victim, Err(LockError::Deadlock(_))), "{victim:?}");
     lockers[1].release_all();
     older.join().unwrap().unwrap();
-    assert!(keeper.blocking_send(Detect).victims.is_empty());
+    assert!(keeper.blocking_send(Detect::default()).victims.is_empty());
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn every_message_is_answered_after_the_keeper_has_shut_down() {
         "{acquired:?}"
     );
     // What is held stays held, is counted, and can be released.
-    assert_eq!(keeper.blocking_send(LockStatsQuery).locks.now, 2);
+    assert_eq!(keeper.blocking_send(LockStatsQuery::default()).locks.now, 2);
     assert!(keeper.blocking_send(Release::Guard(kept)));
     let release = || Release::Lock {
         locker: Arc::clone(&locker),
@@ -120,8 +120,8 @@ fn every_message_is_answered_after_the_keeper_has_shut_down() {
     };
     assert!(keeper.blocking_send(release()));
     assert!(!keeper.blocking_send(release()));
-    assert_eq!(keeper.blocking_send(LockStatsQuery).locks.now, 0);
-    assert!(keeper.blocking_send(Detect).victims.is_empty());
+    assert_eq!(keeper.blocking_send(LockStatsQuery::default()).locks.now, 0);
+    assert!(keeper.blocking_send(Detect::default()).victims.is_empty());
     assert_eq!(keeper.blocking_send(TxnStatsQuery).committed, 1);
     // Those of the others.
     assert!(keeper.blocking_send(RunTxn::update(|_| Ok(()))).is_err());

@@ -275,7 +275,7 @@ fn a_budget_that_is_used_up_is_an_error_with_its_cause() {
         assert_eq!(attempts, 3);
         assert!(waited >= Duration::from_millis(15), "{waited:?}");
         assert!(
-            matches!(*last, TxnError::Conflict(LockError::Timeout(_))),
+            matches!(*last, TxnError::Conflict(LockError::LockTimeout(_))),
             "{last:?}"
         );
         assert_eq!(read(&keeper, counters, "n"), None);
@@ -293,7 +293,7 @@ fn a_lock_timeout_reaches_the_caller_if_it_is_not_to_be_retried() {
             .retry_timeouts(false);
         let outcome = block_on(door.pass(&keeper, txn));
         assert!(
-            matches!(outcome, Err(TxnError::Conflict(LockError::Timeout(_)))),
+            matches!(outcome, Err(TxnError::Conflict(LockError::LockTimeout(_)))),
             "{outcome:?}"
         );
         let stats = block_on(keeper.stats()).transactions;

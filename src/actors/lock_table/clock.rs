@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::shared::Shared;
+use crate::locks::VictimPolicy;
 
 /// The thread, for as long as there is a handle of its table.
 pub(super) struct Clock {
@@ -50,18 +51,19 @@ impl Clock {
 }
 
 fn run(shared: &Shared, stop: &AtomicBool) {
-    let interval = shared.config.detect_interval;
-    let mut detect_at = (!interval.is_zero())
-        .then(|| Instant::now().checked_add(interval))
-        .flatten();
+    let mut looked_at = Instant::now();
     while !stop.load(Ordering::Acquire) {
+        // The interval can have been changed while it slept.
+        let interval = shared.look(|state| state.config.detect_interval);
+        let mut detect_at = next_pass(looked_at, interval);
         if detect_at.is_some_and(|at| at <= Instant::now()) {
             shared.transition(|state, effects| {
                 if state.table.waiting() > 0 {
-                    state.table.detect(effects);
+                    state.detect(shared.now(), VictimPolicy::Default, effects);
                 }
             });
-            detect_at = Instant::now().checked_add(interval);
+            looked_at = Instant::now();
+            detect_at = next_pass(looked_at, interval);
         }
         let deadline = shared.expire();
         let until = [deadline, detect_at].into_iter().flatten().min();
@@ -73,4 +75,10 @@ fn run(shared: &Shared, stop: &AtomicBool) {
             None => thread::park(),
         }
     }
+}
+
+fn next_pass(last: Instant, interval: Duration) -> Option<Instant> {
+    (!interval.is_zero())
+        .then(|| last.checked_add(interval))
+        .flatten()
 }

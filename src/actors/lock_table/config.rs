@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::locks::{ConflictTable, Limits, TableConfig, Text, VictimPolicy};
+use crate::locks::{ConflictTable, Limits, TableConfig, Text, Timeouts, VictimPolicy};
 
 /// How a lock table behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,17 +47,50 @@ pub struct LockConfig {
 
 impl LockConfig {
     pub(super) fn table(&self) -> TableConfig {
-        // The core's slots are 32 bits wide.
-        let cap = |value: usize| value.min(u32::MAX as usize);
         TableConfig {
-            limits: Limits {
-                lockers: cap(self.max_lockers),
-                locks: cap(self.max_locks),
-                objects: cap(self.max_objects),
-            },
+            limits: self.limits(),
+            limit_warning: self.limit_warning,
             detect_on_block: self.detect_on_block,
             policy: self.detect_policy,
+            seed: self.seed,
             conflicts: self.conflicts,
+            own_conflicts: self.own_conflicts.clone(),
+            timeouts: self.timeouts(),
+            order_warnings: self.order_warnings,
+        }
+    }
+
+    /// Warns if nothing would end a deadlock.
+    pub(super) fn warn_if_endless(&self) {
+        if self.lock_timeout.is_zero()
+            && self.txn_timeout.is_zero()
+            && self.detect_interval.is_zero()
+            && !self.detect_on_block
+        {
+            tracing::warn!(
+                target: "lockkeeper",
+                "lock_timeout, txn_timeout, detect_interval and detect_on_block are all off: a deadlock would last for ever"
+            );
+        }
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            lock: self.lock_timeout,
+            no_wait: self.no_wait,
+            txn: self.txn_timeout,
+            max_hold: self.max_hold,
+            abort_on_max_hold: self.abort_on_max_hold,
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        // The core's slots are 32 bits wide.
+        let cap = |value: usize| value.min(u32::MAX as usize - 1);
+        Limits {
+            lockers: cap(self.max_lockers),
+            locks: cap(self.max_locks),
+            objects: cap(self.max_objects),
         }
     }
 }

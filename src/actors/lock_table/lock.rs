@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::locker::Locker;
-use super::shared::Waiter;
+use super::shared::Asked;
 use super::waiting::WaitSpan;
+use crate::error::LockError;
 use crate::locks::{Mode, Object, Request, WaitId};
-use crate::messages::lock_table::{LockError, Wait};
+use crate::messages::lock_table::Wait;
 
-/// A request for a lock; see [`Locker::lock`].
+/// A request for a lock; see [`Locker::lock`] and [`Locker::upgrade`].
 ///
 /// The request is made at the first poll. Dropping the future takes it back, whether it waits or has
 /// been granted unseen.
@@ -20,6 +21,7 @@ pub struct Lock<'a> {
     locker: &'a Locker,
     object: Object,
     mode: Mode,
+    from: Option<Mode>,
     wait: Wait,
     site: &'static Location<'static>,
     stage: Stage,
@@ -43,10 +45,17 @@ impl<'a> Lock<'a> {
             locker,
             object: object.clone(),
             mode,
+            from: None,
             wait,
             site,
             stage: Stage::Unasked,
         }
+    }
+
+    /// Makes it an upgrade of a lock that is held in this mode.
+    pub(super) fn upgrading(mut self, from: Mode) -> Self {
+        self.from = Some(from);
+        self
     }
 }
 
@@ -61,14 +70,13 @@ impl Future for Lock<'_> {
                 locker: this.locker.id(),
                 object: &this.object,
                 mode: this.mode,
+                from: this.from,
                 site: this.site,
             };
             match shared.ask(request, this.wait) {
                 Ok(Some(id)) => {
-                    this.stage = Stage::Waiting(
-                        id,
-                        WaitSpan::begin(this.locker.id(), &this.object, this.mode),
-                    );
+                    let span = WaitSpan::begin(this.locker.id(), &this.object, this.mode);
+                    this.stage = Stage::Waiting(id, span);
                 }
                 done => {
                     this.stage = Stage::Done;
@@ -80,23 +88,7 @@ impl Future for Lock<'_> {
             // Polled again after its end, which no executor does.
             return Poll::Pending;
         };
-        // Clones and drops of wakers can run foreign code, so they happen outside the mutex.
-        let mut waker = Some(context.waker().clone());
-        let outcome = shared.look(|state| match state.waiters.get_mut(id) {
-            Some(Waiter::Task {
-                outcome: Some(_), ..
-            }) => match state.waiters.remove(id) {
-                Some(Waiter::Task { outcome, .. }) => outcome,
-                _ => None,
-            },
-            Some(Waiter::Task { waker: place, .. }) => {
-                std::mem::swap(place, &mut waker);
-                None
-            }
-            _ => None,
-        });
-        drop(waker);
-        let Some(outcome) = outcome else {
+        let Some(outcome) = shared.poll_wait(*id, context.waker()) else {
             return Poll::Pending;
         };
         let result = outcome.map_err(LockError::from);
@@ -109,9 +101,13 @@ impl Future for Lock<'_> {
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
         if let Stage::Waiting(id, _) = self.stage {
-            self.locker
-                .shared()
-                .withdraw(id, self.locker.id(), &self.object, self.mode);
+            let asked = Asked {
+                locker: self.locker.id(),
+                object: &self.object,
+                mode: self.mode,
+                from: self.from,
+            };
+            self.locker.shared().withdraw(id, &asked);
         }
     }
 }

@@ -8,13 +8,17 @@ use std::thread::{self, Thread};
 
 use super::lock::Lock;
 use super::locks::Locks;
+use super::several::LocksRun;
 use super::shared::Shared;
-use crate::locks::{Age, LockerId, Mode, Object};
-use crate::messages::lock_table::{LockError, Wait};
+use crate::error::LockError;
+use crate::locks::{Age, LockerId, LockerSpec, Mode, Object};
+use crate::messages::lock_table::{LockOps, Wait};
 
-/// Holds locks and waits for them. Made with [`Locks::locker`].
+/// Holds locks and waits for them (Berkeley DB's locker id, from `lock_id`). Made with
+/// [`Locks::locker`], or with [`child`](Self::child) for one that shares with its family.
 ///
-/// Dropping it, on any thread, takes back what it waits for and releases all that it holds.
+/// Dropping it, on any thread, takes back what it and its children wait for and releases all that they
+/// hold.
 pub struct Locker {
     id: LockerId,
     age: Age,
@@ -62,6 +66,82 @@ impl Locker {
         Lock::new(self, object, mode, wait, Location::caller())
     }
 
+    /// Changes one reference of a lock from one mode to another, waiting if need be: the new mode is
+    /// granted, and only then the old one given up. Who waits for an upgrade comes before all who do not
+    /// hold the object. Two who hold it both and want to upgrade are a deadlock; [`Mode::Update`] in the
+    /// place of read avoids it.
+    ///
+    /// Dropping the future takes the request back, and the lock keeps its mode. (A grant that nobody has
+    /// seen is given back too, except where the old mode is not weaker than the new one and others have
+    /// taken its place.)
+    ///
+    /// # Errors
+    /// As [`lock`](Self::lock), and [`LockError::NotHeld`].
+    #[track_caller]
+    pub fn upgrade(&self, object: &Object, from: Mode, to: Mode, wait: Wait) -> Lock<'_> {
+        Lock::new(self, object, to, wait, Location::caller()).upgrading(from)
+    }
+
+    /// Changes one reference of a lock to a weaker mode, without a wait; whoever that lets in goes on.
+    ///
+    /// # Errors
+    /// [`LockError::NotHeld`]; [`LockError::NotWeaker`] if the new mode would exclude somebody whom the
+    /// old one does not; [`LockError::Dead`], [`LockError::Ended`].
+    pub fn downgrade(&self, object: &Object, from: Mode, to: Mode) -> Result<(), LockError> {
+        let done = self
+            .shared()
+            .transition(|state, effects| state.table.downgrade(self.id, object, from, to, effects));
+        Ok(done?)
+    }
+
+    /// Does several operations in their order (Berkeley DB's `lock_vec`): what is asked for is held
+    /// while later requests wait. By default all is done or nothing; see [`LockOps`].
+    ///
+    /// They begin at the first poll. Dropping the future releases what they took.
+    ///
+    /// # Errors
+    /// [`LocksFailed`](crate::LocksFailed): which operation failed and why, and what became of the
+    /// others.
+    #[track_caller]
+    pub fn run(&self, ops: LockOps) -> LocksRun<'_> {
+        LocksRun::new(self, ops, Location::caller())
+    }
+
+    /// Makes a child: a locker of the same family, which does not conflict with this one, nor with its
+    /// other children. [`commit`](Self::commit) gives its locks to this locker; dropping it releases
+    /// them. It has the age and the priority of its family, and ends with its parent.
+    ///
+    /// # Errors
+    /// [`LockError::Limit`] when there are `max_lockers` already; [`LockError::Dead`],
+    /// [`LockError::Ended`], [`LockError::ShuttingDown`].
+    pub fn child(&self, spec: LockerSpec) -> Result<Locker, LockError> {
+        self.locks.child_of(self.id, spec)
+    }
+
+    /// Ends it. A child gives its locks, and those of its children, to its parent; a root releases them.
+    /// What it waits for is refused.
+    ///
+    /// # Errors
+    /// [`LockError::Dead`] if it, or a child of it, was aborted: then it ends all the same, and its
+    /// locks are released. [`LockError::Ended`] if it had ended with its parent.
+    pub fn commit(self) -> Result<(), LockError> {
+        self.pass_up()
+    }
+
+    pub(super) fn pass_up(&self) -> Result<(), LockError> {
+        let done = self
+            .shared()
+            .transition(|state, effects| state.table.commit(self.id, effects));
+        Ok(done?)
+    }
+
+    /// Ends it now, with its children, also while others still have a handle of it: what they wait for is
+    /// refused, what they hold is released. False if it had ended before.
+    pub fn end(&self) -> bool {
+        self.shared()
+            .transition(|state, effects| state.table.end(self.id, effects))
+    }
+
     /// [`lock`](Self::lock) on behalf of the line that asked for it.
     pub(crate) fn lock_at(
         &self,
@@ -98,11 +178,25 @@ impl Locker {
             .transition(|state, effects| state.table.unlock(self.id, object, mode, effects))
     }
 
-    /// Releases everything it holds. What it waits for, it goes on waiting for. If it was a victim, it
-    /// may ask for locks again.
-    pub fn release_all(&self) {
+    /// Releases all of its locks on the object, in whatever mode and however often they were taken;
+    /// answers how many locks that were. (Berkeley DB's `DB_LOCK_PUT_OBJ` releases everybody's.)
+    pub fn unlock_object(&self, object: &Object) -> usize {
         self.shared()
-            .transition(|state, effects| state.table.release_all(self.id, effects));
+            .transition(|state, effects| state.table.unlock_object(self.id, object, effects))
+    }
+
+    /// Releases what it holds for reading, its read and intent-read locks; answers how many that were.
+    /// (Berkeley DB's `DB_LOCK_PUT_READ`.)
+    pub fn release_reads(&self) -> usize {
+        self.shared()
+            .transition(|state, effects| state.table.release_reads(self.id, effects))
+    }
+
+    /// Releases everything it holds itself, and answers how many locks that were. What it waits for, it
+    /// goes on waiting for. If it was aborted, it may ask for locks again.
+    pub fn release_all(&self) -> usize {
+        self.shared()
+            .transition(|state, effects| state.table.release_all(self.id, effects))
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -112,8 +206,7 @@ impl Locker {
 
 impl Drop for Locker {
     fn drop(&mut self) {
-        self.shared()
-            .transition(|state, effects| state.table.end(self.id, effects));
+        self.end();
     }
 }
 
@@ -160,6 +253,36 @@ impl LockGuard {
     #[must_use]
     pub fn locker(&self) -> &Arc<Locker> {
         &self.locker
+    }
+
+    /// Changes the mode of the lock, waiting if need be; see [`Locker::upgrade`].
+    ///
+    /// # Errors
+    /// As [`Locker::upgrade`]; the lock keeps its mode then.
+    #[track_caller]
+    pub fn upgrade(
+        &mut self,
+        to: Mode,
+        wait: Wait,
+    ) -> impl Future<Output = Result<(), LockError>> + Send + '_ {
+        let site = Location::caller();
+        async move {
+            Lock::new(&self.locker, &self.object, to, wait, site)
+                .upgrading(self.mode)
+                .await?;
+            self.mode = to;
+            Ok(())
+        }
+    }
+
+    /// Weakens the lock; see [`Locker::downgrade`].
+    ///
+    /// # Errors
+    /// As [`Locker::downgrade`]; the lock keeps its mode then.
+    pub fn downgrade(&mut self, to: Mode) -> Result<(), LockError> {
+        self.locker.downgrade(&self.object, self.mode, to)?;
+        self.mode = to;
+        Ok(())
     }
 
     /// Releases it now; false if it had been released through its locker.

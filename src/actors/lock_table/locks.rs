@@ -2,15 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::SystemTime;
+
+use tokio::sync::broadcast;
 
 use super::clock::Clock;
 use super::config::LockConfig;
 use super::ended::Ended;
+use super::events::LockEvent;
 use super::locker::Locker;
 use super::shared::Shared;
-use crate::locks::{DetectReport, LockSnapshot, LockStats, LockerId, LockerSpec};
-use crate::messages::lock_table::LockError;
+use crate::error::LockError;
+use crate::locks::{
+    Denied, DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Moment, Table,
+    VictimPolicy,
+};
+use crate::messages::lock_table::{PastDeadlock, SetDetect, SetLimits, SetTimeouts};
 
 /// The lock table, to be used in place from any thread. Cheap to clone.
 ///
@@ -40,15 +47,7 @@ impl Locks {
     /// If the system has no thread left.
     #[must_use]
     pub fn start(config: LockConfig) -> Self {
-        if config.lock_timeout.is_zero()
-            && config.detect_interval.is_zero()
-            && !config.detect_on_block
-        {
-            tracing::warn!(
-                target: "lockkeeper",
-                "lock_timeout, detect_interval and detect_on_block are all off: a deadlock would last for ever"
-            );
-        }
+        config.warn_if_endless();
         let shared = Arc::new(Shared::new(config));
         let clock = Clock::start(Arc::clone(&shared));
         Self {
@@ -56,17 +55,30 @@ impl Locks {
         }
     }
 
-    /// Makes a locker.
+    /// Makes a locker (Berkeley DB's `lock_id`).
     ///
     /// # Errors
     /// [`LockError::Limit`] when there are `max_lockers` already, [`LockError::ShuttingDown`] after
     /// [`shutdown`](Self::shutdown).
     pub fn locker(&self, spec: LockerSpec) -> Result<Locker, LockError> {
-        let (id, age) = self.shared().look(|state| {
+        self.make(|table, now| table.begin(now, spec))
+    }
+
+    pub(super) fn child_of(&self, parent: LockerId, spec: LockerSpec) -> Result<Locker, LockError> {
+        self.make(|table, now| table.begin_child(now, parent, spec))
+    }
+
+    fn make(
+        &self,
+        begin: impl FnOnce(&mut Table, Moment) -> Result<LockerId, Denied>,
+    ) -> Result<Locker, LockError> {
+        let now = self.shared().now();
+        let (id, age) = self.shared().transition(|state, effects| {
             if state.closed {
                 return Err(LockError::ShuttingDown);
             }
-            let id = state.table.begin(spec)?;
+            let id = begin(&mut state.table, now)?;
+            state.table.take_events(effects);
             Ok((id, state.table.age(id).ok_or(LockError::Ended)?))
         })?;
         Ok(Locker::new(id, age, self.clone()))
@@ -78,14 +90,55 @@ impl Locks {
         Ended::new(self.clone(), lockers)
     }
 
-    /// Looks for deadlocks now, and breaks them.
+    /// Looks for deadlocks now, and breaks them by the table's policy (Berkeley DB's `lock_detect`).
     pub fn detect(&self) -> DetectReport {
-        let begun = Instant::now();
-        let mut report = self
-            .shared()
-            .transition(|state, effects| state.table.detect(effects));
-        report.took = begun.elapsed();
-        report
+        self.detect_by(VictimPolicy::Default)
+    }
+
+    /// Looks for deadlocks now, and breaks them by this policy.
+    pub fn detect_by(&self, policy: VictimPolicy) -> DetectReport {
+        let now = self.shared().now();
+        self.shared()
+            .transition(|state, effects| state.detect(now, policy, effects))
+    }
+
+    /// Changes how deadlocks are looked for; see [`SetDetect`].
+    pub fn set_detect(&self, change: SetDetect) {
+        let now = self.shared().now();
+        self.shared().transition(|state, effects| {
+            let config = &mut state.config;
+            change.apply(config);
+            let (on_block, policy) = (config.detect_on_block, config.detect_policy);
+            config.warn_if_endless();
+            state.wake_clock = true;
+            state.table.set_detect(now, on_block, policy, effects);
+        });
+    }
+
+    /// Changes how long waits, transactions and locks last; see [`SetTimeouts`].
+    pub fn set_timeouts(&self, change: SetTimeouts) {
+        let now = self.shared().now();
+        self.shared().transition(|state, _| {
+            change.apply(&mut state.config);
+            state.config.warn_if_endless();
+            state.wake_clock = true;
+            let timeouts = state.config.timeouts();
+            state.table.set_timeouts(now, timeouts);
+        });
+    }
+
+    /// Changes the limits; see [`SetLimits`].
+    ///
+    /// # Errors
+    /// [`LimitInUse`] if one would be lower than what is in use; then none changes.
+    pub fn set_limits(&self, change: SetLimits) -> Result<(), LimitInUse> {
+        self.shared().look(|state| {
+            let mut config = state.config.clone();
+            change.apply(&mut config);
+            state.table.set_limits(config.limits())?;
+            state.config = config;
+            Ok(())
+        })
     }
 
     /// The counters.
@@ -94,16 +147,49 @@ impl Locks {
         self.shared().look(|state| state.table.stats())
     }
 
-    /// Everything that is held and waited for at this moment.
-    #[must_use]
-    pub fn snapshot(&self) -> LockSnapshot {
-        self.shared().look(|state| state.table.snapshot())
+    /// Sets the counters to zero and answers what they were. What is in use and the limits are not
+    /// touched.
+    pub fn clear_stats(&self) -> LockStats {
+        self.shared().look(|state| {
+            let stats = state.table.stats();
+            state.table.clear_stats();
+            stats
+        })
     }
 
-    /// How the table was set.
+    /// Everything that is held and waited for at this moment. The table stands still while it is copied,
+    /// and no longer.
     #[must_use]
-    pub fn config(&self) -> &LockConfig {
-        &self.shared().config
+    pub fn snapshot(&self) -> LockSnapshot {
+        self.shared()
+            .transition(|state, _| state.table.copy())
+            .sorted()
+    }
+
+    /// The last 64 deadlocks, the oldest first, each with its full report.
+    #[must_use]
+    pub fn history(&self) -> Vec<PastDeadlock> {
+        let past = self.shared().look(|state| state.table.history());
+        let (now, clock) = (self.shared().now(), SystemTime::now());
+        let past = past.into_iter().map(|record| {
+            let at = clock.checked_sub(now.since(record.at)).unwrap_or(clock);
+            PastDeadlock::new(at, record.conflict)
+        });
+        past.collect()
+    }
+
+    /// What happens from now on that an operator wants to know: deadlocks, locks that are held too long,
+    /// limits that come near, contradicting orders. Who is more than 256 events behind loses the oldest,
+    /// and is told how many.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<LockEvent> {
+        self.shared().events.subscribe()
+    }
+
+    /// How the table is set: as at the start, with all changes since.
+    #[must_use]
+    pub fn config(&self) -> LockConfig {
+        self.shared().look(|state| state.config.clone())
     }
 
     /// Refuses everything that waits, and everything that comes, with [`LockError::ShuttingDown`], and

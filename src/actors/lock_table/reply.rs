@@ -11,10 +11,11 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
 
 use super::locker::{LockGuard, Locker};
-use super::shared::{Outcome, Shared, Waiter};
+use super::shared::{self, Outcome, Shared, Waiter};
 use super::waiting::WaitSpan;
+use crate::error::LockError;
 use crate::locks::{Mode, Object, Request, WaitId};
-use crate::messages::lock_table::{Acquire, LockError};
+use crate::messages::lock_table::Acquire;
 
 type Answer = Result<LockGuard, LockError>;
 
@@ -55,6 +56,7 @@ impl LockReply {
             locker: locker.id(),
             object: &object,
             mode,
+            from: None,
             site,
         };
         Self(match locker.shared().ask(request, wait) {
@@ -92,9 +94,13 @@ where
 
 impl Asked {
     fn withdraw(&self) {
-        self.locker
-            .shared()
-            .withdraw(self.id, self.locker.id(), &self.object, self.mode);
+        let asked = shared::Asked {
+            locker: self.locker.id(),
+            object: &self.object,
+            mode: self.mode,
+            from: None,
+        };
+        self.locker.shared().withdraw(self.id, &asked);
     }
 
     fn answer_to(self, mut sender: OneshotSender<Answer>) {

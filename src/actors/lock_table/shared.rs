@@ -15,11 +15,15 @@ use parking_lot::Mutex;
 
 use super::config::LockConfig;
 use super::ended::Watches;
+use super::events::Events;
 use super::reply::PendingReply;
+use crate::clock::{coarse_now, exact_now};
+use crate::error::LockError;
 use crate::locks::{
-    Attempt, Denied, Effect, LockerId, Mode, Moment, Object, Reason, Request, Table, WaitId,
+    Attempt, DetectReport, Effect, LockerId, Mode, Moment, Object, Patience, Reason, Request,
+    Table, VictimPolicy, WaitId,
 };
-use crate::messages::lock_table::{LockError, Wait};
+use crate::messages::lock_table::Wait;
 
 /// What a wait came to.
 pub(super) type Outcome = Result<(), Reason>;
@@ -28,18 +32,22 @@ pub(super) type Outcome = Result<(), Reason>;
 const EXPIRE_AT_ONCE: usize = 64;
 
 pub(super) struct Shared {
-    pub config: LockConfig,
     state: Mutex<State>,
-    epoch: Instant,
+    epoch: Epoch,
     pub clock: OnceLock<Thread>,
+    pub events: Events,
 }
 
 pub(super) struct State {
     pub table: Table,
+    /// As it was set at the start, with all changes since.
+    pub config: LockConfig,
     pub waiters: HashMap<WaitId, Waiter>,
     pub watches: Watches,
     /// When the clock thread wakes by itself.
     wake_at: Moment,
+    /// Whether the clock thread has to look at its settings again.
+    pub wake_clock: bool,
     pub closed: bool,
 }
 
@@ -54,6 +62,16 @@ pub(super) enum Waiter {
     Reply(Box<PendingReply>),
 }
 
+impl Waiter {
+    /// For a future that has not been polled since its request began to wait.
+    pub(super) const fn task() -> Self {
+        Self::Task {
+            waker: None,
+            outcome: None,
+        }
+    }
+}
+
 /// What is left to do when the mutex has been let go.
 #[derive(Default)]
 pub(super) struct Afterwards {
@@ -62,22 +80,24 @@ pub(super) struct Afterwards {
     timeouts: u64,
     deadlocks: u64,
     wake_clock: bool,
+    events: Vec<Effect>,
 }
 
 impl Shared {
     pub(super) fn new(config: LockConfig) -> Self {
-        let table = Table::new(config.table());
         Self {
-            config,
             state: Mutex::new(State {
-                table,
+                table: Table::new(config.table()),
+                config,
                 waiters: HashMap::new(),
                 watches: Watches::default(),
                 wake_at: Moment(0),
+                wake_clock: false,
                 closed: false,
             }),
-            epoch: Instant::now(),
+            epoch: Epoch::now(),
             clock: OnceLock::new(),
+            events: Events::new(),
         }
     }
 
@@ -87,20 +107,20 @@ impl Shared {
         let mut effects = Vec::new();
         let answer = {
             let mut state = self.state.lock();
+            state.table.tell_time(self.epoch.about());
             let deadlocks = state.table.deadlocks();
             let answer = step(&mut state, &mut effects);
-            afterwards.deadlocks = state.table.deadlocks() - deadlocks;
+            afterwards.deadlocks = state.table.deadlocks().saturating_sub(deadlocks);
             for effect in effects {
                 state.apply(effect, &mut afterwards);
             }
-            if state
-                .table
-                .next_deadline()
-                .is_some_and(|deadline| deadline < state.wake_at)
+            if let Some(deadline) = state.table.next_deadline()
+                && deadline < state.wake_at
             {
-                state.wake_at = state.table.next_deadline().unwrap_or(state.wake_at);
+                state.wake_at = deadline;
                 afterwards.wake_clock = true;
             }
+            afterwards.wake_clock |= std::mem::take(&mut state.wake_clock);
             answer
         };
         afterwards.run(self);
@@ -126,26 +146,10 @@ impl Shared {
             if state.table.try_lock(request, effects)? == Attempt::Granted {
                 return Ok(None);
             }
-            if wait == Wait::No {
-                let conflict = state
-                    .table
-                    .explain_refusal(request)
-                    .ok_or(LockError::Ended)?;
-                return Err(LockError::NotAvailable(conflict.into()));
-            }
-            let now = Instant::now();
-            let deadline = self.deadline(wait, now);
-            let waits = state
-                .table
-                .request(self.moment(now), request, deadline, effects)?;
+            let (now, patience) = (self.now(), self.patience(wait));
+            let waits = state.table.request(now, request, patience, effects)?;
             if let Some(id) = waits {
-                state.waiters.insert(
-                    id,
-                    Waiter::Task {
-                        waker: None,
-                        outcome: None,
-                    },
-                );
+                state.waiters.insert(id, Waiter::task());
             }
             Ok(waits)
         });
@@ -155,17 +159,17 @@ impl Shared {
         asked
     }
 
-    /// Takes back a request whose asker is gone: out of the queue, or the lock that nobody picked up.
-    pub(super) fn withdraw(&self, id: WaitId, locker: LockerId, object: &Object, mode: Mode) {
+    /// Takes back a request whose asker is gone: out of the queue, or the lock that nobody picked up. An
+    /// upgrade that nobody saw goes back to what it was, if others have left room for that; if not, the
+    /// locker keeps what it was given.
+    pub(super) fn withdraw(&self, id: WaitId, asked: &Asked<'_>) {
         let waiter = self.transition(|state, effects| {
             let waiter = state.waiters.remove(&id);
             match &waiter {
                 Some(Waiter::Task {
                     outcome: Some(Ok(())),
                     ..
-                }) => {
-                    state.table.unlock(locker, object, mode, effects);
-                }
+                }) => asked.take_back(&mut state.table, effects),
                 Some(_) => {
                     state.table.withdraw(id, effects);
                 }
@@ -176,20 +180,40 @@ impl Shared {
         drop(waiter);
     }
 
+    /// The outcome of a wait, if it is known; or the waker is left for it.
+    pub(super) fn poll_wait(&self, id: WaitId, waker: &Waker) -> Option<Outcome> {
+        // Clones and drops of wakers can run foreign code, so they happen outside the mutex.
+        let mut waker = Some(waker.clone());
+        let outcome = self.look(|state| match state.waiters.get_mut(&id)? {
+            Waiter::Task {
+                outcome: Some(_), ..
+            } => match state.waiters.remove(&id)? {
+                Waiter::Task { outcome, .. } => outcome,
+                Waiter::Reply(_) => None,
+            },
+            Waiter::Task { waker: place, .. } => {
+                std::mem::swap(place, &mut waker);
+                None
+            }
+            Waiter::Reply(_) => None,
+        });
+        drop(waker);
+        outcome
+    }
+
     /// What the clock thread does when it wakes; answers when it has to wake again.
     pub(super) fn expire(&self) -> Option<Instant> {
-        while self.transition(|state, effects| {
-            state
-                .table
-                .expire(self.moment(Instant::now()), EXPIRE_AT_ONCE, effects)
-        }) {}
+        while self
+            .transition(|state, effects| state.table.expire(self.now(), EXPIRE_AT_ONCE, effects))
+        {
+        }
         self.look(|state| state.table.next_deadline())
-            .map(|deadline| self.instant(deadline))
+            .map(|deadline| self.epoch.instant(deadline))
     }
 
     /// Notes until when the clock thread sleeps. False if it must not, because a deadline came earlier.
     pub(super) fn may_sleep_until(&self, until: Option<Instant>) -> bool {
-        let until = until.map_or(Moment(u64::MAX), |until| self.moment(until));
+        let until = until.map_or(Moment(u64::MAX), |until| self.epoch.moment(until));
         self.look(|state| {
             state.wake_at = until;
             state
@@ -199,37 +223,116 @@ impl Shared {
         })
     }
 
-    fn deadline(&self, wait: Wait, now: Instant) -> Option<Moment> {
-        let after = |timeout: Duration| now.checked_add(timeout).map(|at| self.moment(at));
+    pub(super) fn patience(&self, wait: Wait) -> Patience {
         match wait {
-            Wait::Default if self.config.lock_timeout.is_zero() => None,
-            Wait::Default => after(self.config.lock_timeout),
-            Wait::For(timeout) => after(timeout),
-            Wait::Until(at) => Some(self.moment(at)),
-            Wait::Forever | Wait::No => None,
+            Wait::Default => Patience::Default,
+            Wait::No => Patience::No,
+            Wait::Until(at) => Patience::Until(self.epoch.moment(at)),
+            Wait::For(timeout) => Patience::For(timeout),
+            Wait::Forever => Patience::Forever,
         }
     }
 
+    pub(super) fn now(&self) -> Moment {
+        self.epoch.moment(Instant::now())
+    }
+}
+
+/// Where the table's clock begins.
+struct Epoch {
+    exact: Instant,
+    coarse: Duration,
+}
+
+impl Epoch {
+    fn now() -> Self {
+        // In this order: what the coarse clock says is then never ahead of the exact one, and nothing that
+        // goes by it is early.
+        let exact = Instant::now();
+        Self {
+            exact,
+            coarse: exact_now(),
+        }
+    }
+
+    /// Now, cheap and some milliseconds late at most: enough to say since when a lock is held.
+    fn about(&self) -> Moment {
+        let since = coarse_now().saturating_sub(self.coarse);
+        Moment(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     fn moment(&self, at: Instant) -> Moment {
-        Moment(
-            u64::try_from(at.saturating_duration_since(self.epoch).as_nanos()).unwrap_or(u64::MAX),
-        )
+        let since = at.saturating_duration_since(self.exact);
+        Moment(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn instant(&self, at: Moment) -> Instant {
-        self.epoch + Duration::from_nanos(at.0)
+        // Beyond the end of the system's clock: long enough.
+        let since = Duration::from_nanos(at.0);
+        self.exact.checked_add(since).unwrap_or(self.exact)
+    }
+}
+
+/// What a waiting request asked for.
+pub(super) struct Asked<'a> {
+    pub locker: LockerId,
+    pub object: &'a Object,
+    pub mode: Mode,
+    pub from: Option<Mode>,
+}
+
+impl Asked<'_> {
+    fn take_back(&self, table: &mut Table, effects: &mut Vec<Effect>) {
+        let (locker, object, mode) = (self.locker, self.object, self.mode);
+        match self.from {
+            None => {
+                table.unlock(locker, object, mode, effects);
+            }
+            Some(from) => {
+                if table
+                    .downgrade(locker, object, mode, from, effects)
+                    .is_err()
+                {
+                    let back = Request {
+                        locker,
+                        object,
+                        mode: from,
+                        from: Some(mode),
+                        site: std::panic::Location::caller(),
+                    };
+                    // It keeps what it was given if the way back is barred.
+                    let _ = table.try_lock(back, effects);
+                }
+            }
+        }
     }
 }
 
 impl State {
+    /// Looks at the whole graph, and notes what that cost.
+    pub(super) fn detect(
+        &mut self,
+        now: Moment,
+        policy: VictimPolicy,
+        effects: &mut Vec<Effect>,
+    ) -> DetectReport {
+        let begun = Instant::now();
+        let mut report = self.table.detect(now, policy, effects);
+        report.took = begun.elapsed();
+        self.table
+            .note_detection(report.waiting, report.victims.len(), report.took);
+        report
+    }
+
     fn apply(&mut self, effect: Effect, afterwards: &mut Afterwards) {
         match effect {
             Effect::Granted(id) => self.deliver(id, Ok(()), afterwards),
             Effect::Refused(id, reason) => {
-                afterwards.timeouts += u64::from(matches!(reason, Reason::Timeout(_)));
+                afterwards.timeouts += u64::from(reason.is_timeout());
                 self.deliver(id, Err(reason), afterwards);
             }
             Effect::Ended(locker) => self.watches.ended(locker, &mut afterwards.wakers),
+            event => afterwards.events.push(event),
         }
     }
 
@@ -268,25 +371,8 @@ impl Afterwards {
         if self.timeouts > 0 {
             metrics::counter!("lockkeeper_lock_timeouts_total").increment(self.timeouts);
         }
-    }
-}
-
-impl From<Denied> for LockError {
-    fn from(denied: Denied) -> Self {
-        match denied {
-            Denied::Ended => LockError::Ended,
-            Denied::Limit { which, value } => LockError::Limit { which, value },
-        }
-    }
-}
-
-impl From<Reason> for LockError {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::Deadlock(conflict) => LockError::Deadlock(conflict),
-            Reason::Timeout(conflict) => LockError::Timeout(conflict),
-            Reason::Ended => LockError::Ended,
-            Reason::ShuttingDown => LockError::ShuttingDown,
+        for event in self.events {
+            shared.events.tell(event);
         }
     }
 }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use tracing::Span;
 
+use crate::error::LockError;
 use crate::locks::{LockerId, Mode, Object};
-use crate::messages::lock_table::LockError;
 
 /// Seen from the moment a request is queued until its outcome is known.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl WaitSpan {
         let outcome = match error {
             None => "granted",
             Some(LockError::Deadlock(_)) => "deadlock",
-            Some(LockError::Timeout(_)) => "timeout",
+            Some(LockError::LockTimeout(_)) => "timeout",
             Some(_) => "refused",
         };
         self.span.record("outcome", outcome);

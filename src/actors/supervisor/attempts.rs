@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use super::runtime::Runtime;
 use crate::config::Config;
 use crate::env::random_seed;
+use crate::error::LockError;
 use crate::error::{Stage, TxnError};
 use crate::locks::{Age, LockerId};
-use crate::messages::lock_table::LockError;
 use crate::messages::supervisor::TxnOptions;
 use crate::txn::handler::{HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
@@ -66,7 +66,7 @@ impl Attempts {
                 self.older = conflict.older.to_vec();
                 Some(Loss::Deadlock)
             }
-            LockError::Timeout(_) => Some(Loss::LockTimeout),
+            LockError::LockTimeout(_) => Some(Loss::LockTimeout),
             _ => None,
         };
     }

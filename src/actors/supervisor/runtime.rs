@@ -15,9 +15,10 @@ use crate::actors::lock_table::{Locker, Locks};
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
 use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting};
+use crate::error::LockError;
 use crate::error::{Stage, TxnError};
 use crate::locks::LockerSpec;
-use crate::messages::lock_table::{LockError, Wait};
+use crate::messages::lock_table::Wait;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
 
@@ -341,6 +342,7 @@ impl Runtime {
                 age: attempts.age,
                 priority: options.priority,
                 site: options.site,
+                ..LockerSpec::new()
             })
             .map_err(conflict)?;
         attempts.age = Some(locker.age());

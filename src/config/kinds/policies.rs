@@ -40,6 +40,10 @@ impl Kind for GrowthPolicy {
         }
     }
 
+    fn toml(value: &Growth) -> Option<String> {
+        (!matches!(value, Growth::Function(_))).then(|| Self::text(value))
+    }
+
     fn allows((): &(), value: &Growth) -> bool {
         !matches!(value, Growth::Step(0))
     }
@@ -126,6 +130,10 @@ impl Kind for DelayPolicy {
             Delay::Backoff(backoff) => Randomised::text(backoff),
             Delay::Function(_) => "a function".to_owned(),
         }
+    }
+
+    fn toml(value: &Delay) -> Option<String> {
+        (!matches!(value, Delay::Function(_))).then(|| Self::text(value))
     }
 
     fn allows((): &(), value: &Delay) -> bool {

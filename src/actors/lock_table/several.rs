@@ -1,0 +1,230 @@
+//! Several operations of one locker, in order.
+
+use std::fmt;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use super::locker::Locker;
+use super::shared::{State, Waiter};
+use crate::error::LockError;
+use crate::locks::{Effect, Failure, Mode, Moment, Object, OpOutcome, Progress, Sequence, WaitId};
+use crate::messages::lock_table::{LockOps, LockOutcome};
+
+/// What became of several operations, in their order.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LocksDone {
+    /// One for each operation.
+    pub outcomes: Vec<LockOutcome>,
+}
+
+/// One of several operations failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("operation {} of {}: {error}", at + 1, outcomes.len())]
+#[non_exhaustive]
+pub struct LocksFailed {
+    /// Which, counted from 0.
+    pub at: usize,
+    /// Why.
+    #[source]
+    pub error: LockError,
+    /// What became of each: the earlier ones are undone, or with
+    /// [`stop_at_first_error`](LockOps::stop_at_first_error) done.
+    pub outcomes: Vec<LockOutcome>,
+}
+
+impl LocksFailed {
+    /// None of so many operations was begun.
+    pub(crate) fn shutting_down(operations: usize) -> Self {
+        let mut outcomes = vec![LockOutcome::NotReached; operations];
+        if let Some(first) = outcomes.first_mut() {
+            *first = LockOutcome::Failed(LockError::ShuttingDown);
+        }
+        Self {
+            at: 0,
+            error: LockError::ShuttingDown,
+            outcomes,
+        }
+    }
+
+    /// Whether the same work may succeed if it is done again from its start.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.error.is_retryable()
+    }
+}
+
+/// The locks that the operations took and that are held still: one entry for each reference.
+pub(super) type Taken = Vec<(Object, Mode)>;
+
+/// Several operations on their way; see [`Locker::run`].
+///
+/// They begin at the first poll. Dropping the future undoes what they took.
+#[must_use = "the operations begin when the future is polled"]
+pub struct LocksRun<'a> {
+    inner: Running<&'a Locker>,
+}
+
+impl<'a> LocksRun<'a> {
+    pub(super) fn new(locker: &'a Locker, ops: LockOps, site: &'static Location<'static>) -> Self {
+        Self {
+            inner: Running::new(locker, ops, site),
+        }
+    }
+}
+
+impl Future for LocksRun<'_> {
+    type Output = Result<LocksDone, LocksFailed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.inner.poll(context).map(|(result, _)| result)
+    }
+}
+
+impl fmt::Debug for LocksRun<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocksRun").finish_non_exhaustive()
+    }
+}
+
+/// The same for whoever owns the locker, or only borrows it.
+pub(super) struct Running<L: AsRef<Locker>> {
+    locker: L,
+    sequence: Option<Sequence>,
+    waits: Option<WaitId>,
+}
+
+impl AsRef<Locker> for Locker {
+    fn as_ref(&self) -> &Locker {
+        self
+    }
+}
+
+impl<L: AsRef<Locker>> Running<L> {
+    pub(super) fn new(locker: L, ops: LockOps, site: &'static Location<'static>) -> Self {
+        let shared = locker.as_ref().shared();
+        let (ops, all_or_nothing) = ops.into_core(|wait| shared.patience(wait));
+        let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
+        Self {
+            locker,
+            sequence: Some(sequence),
+            waits: None,
+        }
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<(Result<LocksDone, LocksFailed>, Taken)> {
+        let shared = self.locker.as_ref().shared();
+        loop {
+            let Some(sequence) = &mut self.sequence else {
+                // Polled again after its end, which no executor does.
+                return Poll::Pending;
+            };
+            let outcome = match self.waits {
+                None => None,
+                Some(id) => match shared.poll_wait(id, context.waker()) {
+                    None => return Poll::Pending,
+                    outcome => outcome,
+                },
+            };
+            let now = shared.now();
+            self.waits = shared.transition(|state, effects| {
+                match outcome {
+                    Some(Ok(())) => sequence.granted(),
+                    Some(Err(reason)) => sequence.refused(reason, &mut state.table, effects),
+                    None if state.closed => {
+                        let closed = crate::locks::Reason::ShuttingDown;
+                        sequence.refused(closed, &mut state.table, effects);
+                    }
+                    None => {}
+                }
+                go_on(sequence, state, now, effects)
+            });
+            if self.waits.is_none()
+                && let Some(sequence) = self.sequence.take()
+            {
+                return Poll::Ready(answer(sequence));
+            }
+        }
+    }
+
+    pub(super) fn locker(&self) -> &L {
+        &self.locker
+    }
+}
+
+fn go_on(
+    sequence: &mut Sequence,
+    state: &mut State,
+    now: Moment,
+    effects: &mut Vec<Effect>,
+) -> Option<WaitId> {
+    match sequence.run(&mut state.table, now, effects) {
+        Progress::Done => None,
+        Progress::Waits(id) => {
+            metrics::counter!("lockkeeper_lock_waits_total").increment(1);
+            state.waiters.insert(id, Waiter::task());
+            Some(id)
+        }
+    }
+}
+
+fn answer(sequence: Sequence) -> (Result<LocksDone, LocksFailed>, Taken) {
+    let (outcomes, taken) = sequence.finish();
+    let mut failed = None;
+    let outcomes: Vec<LockOutcome> = outcomes
+        .into_iter()
+        .enumerate()
+        .map(|(at, outcome)| match outcome {
+            OpOutcome::Granted => LockOutcome::Granted,
+            OpOutcome::Released(count) => LockOutcome::Released(count),
+            OpOutcome::Undone => LockOutcome::Undone,
+            OpOutcome::NotReached => LockOutcome::NotReached,
+            OpOutcome::Failed(failure) => {
+                let error = match failure {
+                    Failure::Denied(denied) => LockError::from(denied),
+                    Failure::Refused(reason) => LockError::from(reason),
+                };
+                failed = Some((at, error.clone()));
+                LockOutcome::Failed(error)
+            }
+        })
+        .collect();
+    let result = match failed {
+        None => Ok(LocksDone { outcomes }),
+        Some((at, error)) => Err(LocksFailed {
+            at,
+            error,
+            outcomes,
+        }),
+    };
+    (result, taken)
+}
+
+impl<L: AsRef<Locker>> Drop for Running<L> {
+    fn drop(&mut self) {
+        let Some(sequence) = &mut self.sequence else {
+            return;
+        };
+        let waits = self.waits;
+        let shared = self.locker.as_ref().shared();
+        let waiter = shared.transition(|state, effects| {
+            let waiter = waits.and_then(|id| state.waiters.remove(&id));
+            if let Some(Waiter::Task {
+                outcome: Some(Ok(())),
+                ..
+            }) = &waiter
+            {
+                sequence.granted();
+            } else if let Some(id) = waits {
+                state.table.withdraw(id, effects);
+            }
+            sequence.abandon(&mut state.table, effects);
+            waiter
+        });
+        drop(waiter);
+    }
+}

@@ -1,0 +1,212 @@
+//! Looking for deadlocks, choosing their victims, and aborting lockers.
+
+use std::sync::Arc;
+
+use super::graph::Blocker;
+use super::slab::LockerSlot;
+use super::{
+    Candidate, DeadlockRecord, DetectReport, Effect, LockConflict, Moment, Reason, Table,
+    VictimPolicy,
+};
+
+/// How many deadlocks are remembered.
+const HISTORY: usize = 64;
+
+impl Table {
+    /// Changes how deadlocks are looked for. If that is to happen when a request blocks from now on, the
+    /// cycles that are there are broken now.
+    pub fn set_detect(
+        &mut self,
+        now: Moment,
+        on_block: bool,
+        policy: VictimPolicy,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.config.policy = policy;
+        let turned_on = on_block && !self.config.detect_on_block;
+        self.config.detect_on_block = on_block;
+        if turned_on {
+            self.detect(now, VictimPolicy::Default, effects);
+        }
+    }
+
+    /// Looks at the whole graph and breaks every cycle in it, by this policy
+    /// ([`VictimPolicy::Default`]: the table's own).
+    pub fn detect(
+        &mut self,
+        now: Moment,
+        policy: VictimPolicy,
+        effects: &mut Vec<Effect>,
+    ) -> DetectReport {
+        self.tell_time(now);
+        let policy = self.policy_for(policy);
+        let mut work: Vec<LockerSlot> = Vec::new();
+        for (_, wait) in self.waits.iter() {
+            work.push(self.lockers[wait.locker].root);
+        }
+        let mut report = DetectReport {
+            waiting: work.len(),
+            ..DetectReport::default()
+        };
+        loop {
+            work.retain(|family| self.lockers.get(*family).is_some());
+            work.sort_unstable_by_key(|family| self.lockers[*family].id);
+            work.dedup();
+            let knots = self.knots(&work);
+            if knots.is_empty() {
+                break;
+            }
+            work.clear();
+            let granted_before = self.stats.grants;
+            for members in knots {
+                // A grant on the way can have dissolved a later knot.
+                let is_stale = self.stats.grants != granted_before;
+                let victim = self
+                    .victim_among(&members, policy)
+                    .filter(|victim| !is_stale || self.is_on_cycle(victim.locker.slot));
+                if let Some(victim) = victim {
+                    report
+                        .victims
+                        .extend(self.abort(victim, &members, policy, effects));
+                }
+                work.extend(members);
+            }
+            // Grants on the way may have changed the order of queues.
+            work.append(&mut self.suspects);
+        }
+        self.finish(effects);
+        self.stats.detections += 1;
+        self.stats.victims_of_detections += report.victims.len() as u64;
+        report
+    }
+
+    /// Breaks the cycles that this call closed, if cycles are looked for when a request blocks.
+    pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
+        if !self.config.detect_on_block {
+            self.suspects.clear();
+            return;
+        }
+        let policy = self.policy_for(VictimPolicy::Default);
+        while let Some(family) = self.suspects.pop() {
+            if self.lockers.get(family).is_none() {
+                continue;
+            }
+            self.stats.searches += 1;
+            while self.is_on_cycle(family) {
+                let members = self.knot_of(family);
+                let victim = self.victim_among(&members, policy);
+                let aborted =
+                    victim.and_then(|victim| self.abort(victim, &members, policy, effects));
+                if aborted.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn policy_for(&self, asked: VictimPolicy) -> VictimPolicy {
+        match asked {
+            VictimPolicy::Default => self.config.policy.effective(),
+            asked => asked,
+        }
+    }
+
+    fn victim_among(&mut self, members: &[LockerSlot], policy: VictimPolicy) -> Option<Candidate> {
+        let candidates: Vec<Candidate> = members
+            .iter()
+            .map(|&slot| {
+                let entry = &self.lockers[slot];
+                Candidate {
+                    locker: entry.id,
+                    priority: entry.priority,
+                    age: entry.age,
+                    locks: entry.family.locks,
+                    write_locks: entry.family.write_locks,
+                    expired: policy == VictimPolicy::Expire && self.is_past_its_time(slot),
+                }
+            })
+            .collect();
+        let random = match policy {
+            VictimPolicy::Random => self.next_random(),
+            _ => 0,
+        };
+        policy.choose(&candidates, random)
+    }
+
+    /// The numbers of SplitMix64.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Aborts what a family has in the way of the others on its cycles. Its requests leave the graph,
+    /// and what it holds makes no edge any more, so the cycles through it are broken; its locks stay
+    /// until whoever owns them releases them.
+    fn abort(
+        &mut self,
+        victim: Candidate,
+        members: &[LockerSlot],
+        policy: VictimPolicy,
+        effects: &mut Vec<Effect>,
+    ) -> Option<Arc<LockConflict>> {
+        let family = victim.locker.slot;
+        let cycle = self.shortest_cycle(family);
+        let top = self.smallest_subtree(family, members)?;
+        let conflict = self.explain_deadlock(top, &cycle, policy, members.len())?;
+        let conflict = Arc::new(conflict);
+        self.stats.deadlocks += 1;
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(DeadlockRecord {
+            at: self.now,
+            conflict: Arc::clone(&conflict),
+        });
+        self.kill(top, &conflict, effects);
+        self.promote(effects);
+        Some(conflict)
+    }
+
+    /// The top of the smallest subtree of the family that has all of what keeps the others waiting.
+    fn smallest_subtree(&self, family: LockerSlot, members: &[LockerSlot]) -> Option<LockerSlot> {
+        if self.lockers[family].children.is_empty() {
+            return Some(family);
+        }
+        let others = members.iter().filter(|member| **member != family);
+        let waits = others.flat_map(|other| self.lockers[*other].family.waits.iter());
+        waits
+            .flat_map(|wait| self.blockers_of(*wait, family))
+            .map(|blocker| match blocker {
+                Blocker::Lock(lock) => self.locks[lock].locker,
+                Blocker::Wait(wait) => self.waits[wait].locker,
+            })
+            .reduce(|one, other| self.common_ancestor(one, other))
+    }
+
+    fn common_ancestor(&self, one: LockerSlot, other: LockerSlot) -> LockerSlot {
+        let ancestors: Vec<LockerSlot> = self.with_ancestors(one).collect();
+        self.with_ancestors(other)
+            .find(|ancestor| ancestors.contains(ancestor))
+            .unwrap_or(one)
+    }
+
+    /// Marks a locker and its children as dead and refuses their waits. Who waits behind them is looked
+    /// at later.
+    pub(super) fn kill(
+        &mut self,
+        top: LockerSlot,
+        conflict: &Arc<LockConflict>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let all = self.subtree(top);
+        for &locker in &all {
+            self.lockers[locker].dead = Some(Arc::clone(conflict));
+        }
+        let reason = Reason::Conflict(Arc::clone(conflict));
+        self.refuse_waits(&all, &reason, effects);
+        effects.push(Effect::Doomed(self.lockers[top].id, Arc::clone(conflict)));
+    }
+}
