@@ -14,6 +14,7 @@
 mod calls;
 mod core;
 mod fault;
+mod found;
 mod known;
 mod model;
 mod pair;
@@ -128,7 +129,8 @@ fn histories(theme: Theme, count: u32) -> Tally {
         let steps = shortest(theme, seed, steps);
         let config = step::config(theme, seed);
         let difference = match catch_unwind(|| run(theme, seed, &steps)) {
-            Ok(outcome) => format!("{outcome:?}"),
+            Ok(Err((at, difference))) => format!("step {at}: {}", difference.0),
+            Ok(Ok(_)) => "nothing, when run again".to_owned(),
             Err(_) => "a panic".to_owned(),
         };
         let mut story = format!("{difference}\n{config:?}\n");
@@ -150,22 +152,44 @@ fn histories(theme: Theme, count: u32) -> Tally {
     total
 }
 
+/// Histories in which nothing happens would find nothing.
+fn assert_is_lively(total: &Tally) {
+    assert!(total.grants > 20_000, "{total:?}");
+    assert!(total.waits > 10_000, "{total:?}");
+    assert!(total.crowded > 4_000, "{total:?}");
+    assert!(total.deadlocks > 1_000, "{total:?}");
+}
+
 #[test]
 fn i05_i06_i07_the_core_agrees_with_the_model_on_hot_objects() {
-    histories(Theme::Hot, HISTORIES);
+    let total = histories(Theme::Hot, HISTORIES);
+    assert_is_lively(&total);
+    assert!(total.upgrade_waits > 500, "{total:?}");
 }
 
 #[test]
 fn i05_i06_i07_the_core_agrees_with_the_model_on_families() {
-    histories(Theme::Families, HISTORIES);
+    let total = histories(Theme::Families, HISTORIES);
+    assert_is_lively(&total);
+    assert!(total.child_victims > 200, "{total:?}");
 }
 
 #[test]
 fn i05_i06_i07_the_core_agrees_with_the_model_on_ranges() {
-    histories(Theme::Ranges, HISTORIES);
+    let total = histories(Theme::Ranges, HISTORIES);
+    assert_is_lively(&total);
+    assert!(total.range_waits > 5_000, "{total:?}");
 }
 
 #[test]
 fn i05_i06_i07_i13_the_core_agrees_with_the_model_on_clocks_and_limits() {
-    histories(Theme::Clocks, HISTORIES);
+    let total = histories(Theme::Clocks, HISTORIES);
+    assert_is_lively(&total);
+    let timeouts = [
+        total.lock_timeouts,
+        total.txn_timeouts,
+        total.held_too_long,
+        total.limits_met,
+    ];
+    assert!(timeouts.iter().all(|count| *count > 200), "{total:?}");
 }

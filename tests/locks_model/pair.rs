@@ -16,6 +16,8 @@ pub struct Pair {
     objects: Vec<Obj>,
     /// The arrival of the wait that this step withdraws.
     withdrawn: Option<u64>,
+    /// The youngest age there has been.
+    youngest: u64,
     pub tally: Tally,
     /// Only answers and effects are compared, not the state: for the beginning of a history that is
     /// compared in full elsewhere.
@@ -51,6 +53,7 @@ impl Pair {
             now: 0,
             objects: Vec::new(),
             withdrawn: None,
+            youngest: 0,
             tally: Tally::default(),
             brief: false,
             plan,
@@ -70,7 +73,29 @@ impl Pair {
         let withdrawn = self.withdrawn.take();
         self.compare(step, answer, |model, core, now| {
             on_model(model, core, now, withdrawn, step)
-        })
+        })?;
+        match *step {
+            Step::Begin {
+                slot,
+                parent: None,
+                age_of,
+                ..
+            } if answer == Answer::Done => self.compare_age(slot, age_of),
+            _ => Ok(()),
+        }
+    }
+
+    /// A new root has the age that was asked for, or is younger than all that have been.
+    fn compare_age(&mut self, slot: Slot, age_of: Option<Slot>) -> Result<(), Difference> {
+        let age = |slot: Slot| self.model.lockers[usize::from(slot)].map(|locker| locker.age);
+        let asked = age_of.filter(|other| *other != slot).and_then(age);
+        let is_right = match (age(slot), asked) {
+            (Some(age), Some(asked)) => age == asked,
+            (age, _) => age > Some(self.youngest),
+        };
+        same!("a new age is right", is_right, true);
+        self.youngest = self.youngest.max(age(slot).unwrap_or(0));
+        Ok(())
     }
 
     /// Lets time pass, and what is due expire, in as many calls as it takes.

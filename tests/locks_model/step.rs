@@ -180,7 +180,7 @@ impl Dice {
 
 pub fn config(theme: Theme, seed: u64) -> Config {
     let mut dice = Dice::new(seed ^ 0xc0ff_ee00);
-    let tight = theme == Theme::Clocks && dice.percent(60);
+    let tight = theme == Theme::Clocks && dice.percent(40);
     Config {
         on_block: dice.percent(60),
         policy: dice.of(&VictimPolicy::ALL),
@@ -277,7 +277,7 @@ fn patience(theme: Theme, dice: &mut Dice) -> Option<Patience> {
         6..10 => Some(Patience::No),
         10..60 if theme != Theme::Clocks => Some(Patience::Forever),
         10..25 => Some(Patience::Forever),
-        25..45 => Some(Patience::For(1 + dice.below(50))),
+        25..45 => Some(Patience::For(dice.below(50))),
         45..50 => Some(Patience::Until(dice.below(3000))),
         _ => Some(Patience::Default),
     }
@@ -453,7 +453,7 @@ impl Scenes {
             960..984 => Step::Detect(dice.of(&VictimPolicy::ALL)),
             984..988 => Step::SetDetect(dice.percent(60), dice.of(&VictimPolicy::ALL)),
             988..994 if theme == Theme::Clocks => {
-                Step::SetLimits([(); 3].map(|()| dice.below(8) as i8 - 1))
+                Step::SetLimits([(); 3].map(|()| dice.below(20) as i8 - 1))
             }
             _ => Step::SetTimeouts(timeouts(theme, dice)),
         };
