@@ -69,9 +69,6 @@ fn run(options: Options) -> Result<(), Failure> {
         session.options.rounds,
         std::thread::available_parallelism()?
     );
-    if !ours::HAS_MANY {
-        eprintln!("note: one message takes one lock here: message-8 is left out");
-    }
     uncontended::measure(&mut session)?;
     messages::measure(&mut session)?;
     transfers::measure(&mut session)?;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use actix::Addr;
 use lockkeeper::{
-    Acquire, LockConfig, LockError, LockTable, Locker, LockerSpec, Locks, Mode, Object, Release,
-    Wait,
+    Acquire, LockConfig, LockError, LockMany, LockOps, LockTable, Locker, LockerSpec, Locks, Mode,
+    Object, Release, Wait,
 };
 
 use crate::messages::{ByMessage, Caller};
@@ -75,9 +75,6 @@ impl ByMessage for Front {
     }
 }
 
-/// Whether the table takes several operations in one message.
-pub const HAS_MANY: bool = false;
-
 impl Caller for Sender {
     async fn one(&mut self, object: &Object) -> Result<(), Failure> {
         let acquire = Acquire::new(object.clone(), Mode::Write).locker(Arc::clone(&self.locker));
@@ -91,8 +88,16 @@ impl Caller for Sender {
         }
     }
 
-    async fn many(&mut self, _: &[Object]) -> Result<(), Failure> {
-        Err("the table does not take several operations in one message".into())
+    async fn many(&mut self, objects: &[Object]) -> Result<(), Failure> {
+        let ops = objects.iter().fold(LockOps::new(), |ops, object| {
+            ops.lock(object.clone(), Mode::Write)
+        });
+        let many = LockMany::new(Arc::clone(&self.locker), ops);
+        let held = self.front.table.send(many).await??;
+        match self.front.table.send(Release::Guards(held.guards)).await? {
+            true => Ok(()),
+            false => Err("what was locked is not held".into()),
+        }
     }
 }
 

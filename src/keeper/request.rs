@@ -143,7 +143,7 @@ impl Request for Release {
             }
             let again = match &self {
                 // A guard that is dropped on its way has released its lock.
-                Self::Guard(_) => None,
+                Self::Guard(_) | Self::Guards(_) => None,
                 Self::Lock {
                     locker,
                     object,

@@ -85,7 +85,7 @@ impl Acquire {
     }
 }
 
-/// Releases a lock; the answer is whether it was held.
+/// Releases a lock, or several; the answer is whether it was held, or all of them.
 ///
 /// Anyone sends it, the lock table answers after the lock is free. Dropping a guard does the same at
 /// once, without a message.
@@ -94,6 +94,8 @@ impl Acquire {
 pub enum Release {
     /// The lock of this guard.
     Guard(LockGuard),
+    /// The locks of these guards, all at once.
+    Guards(Vec<LockGuard>),
     /// A lock of a locker.
     Lock {
         /// Whose.
@@ -110,6 +112,7 @@ impl Release {
     pub(crate) fn in_place(self) -> bool {
         match self {
             Self::Guard(guard) => guard.release(),
+            Self::Guards(guards) => LockGuard::release_all(guards),
             Self::Lock {
                 locker,
                 object,

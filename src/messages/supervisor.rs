@@ -58,6 +58,8 @@ pub(crate) struct TxnOptions {
     pub retries: Option<u32>,
     pub retry_timeouts: Option<bool>,
     pub priority: u32,
+    pub lock_timeout: Option<Duration>,
+    pub txn_timeout: Option<Duration>,
     pub durability: Option<Durability>,
     pub when_full: Option<WhenFull>,
     pub handlers: HandlerChain,
@@ -85,6 +87,8 @@ impl TxnOptions {
             retries: None,
             retry_timeouts: None,
             priority: DEFAULT_PRIORITY,
+            lock_timeout: None,
+            txn_timeout: None,
             durability: None,
             when_full: None,
             handlers: HandlerChain::default(),
@@ -196,6 +200,20 @@ impl<T, E> RunTxn<T, E> {
     /// Whether lock timeouts are retried. Default: the setting `retry_timeouts`, true.
     pub fn retry_timeouts(mut self, retry: bool) -> Self {
         self.options.retry_timeouts = Some(retry);
+        self
+    }
+
+    /// The longest wait for one of its locks; zero is none. Default: the setting `lock_timeout`, 5 s. The deadline
+    /// holds in any case.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.options.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// The time that each attempt has, from when it begins to take its locks, before its waits for locks end; zero is
+    /// none. Default: the setting `txn_timeout`, none. The deadline holds in any case.
+    pub fn txn_timeout(mut self, timeout: Duration) -> Self {
+        self.options.txn_timeout = Some(timeout);
         self
     }
 

@@ -353,7 +353,11 @@ fn actors_can_be_asked_at_their_addresses() {
         let object = lockkeeper::Object::new("n", b"n");
         let acquire = lockkeeper::Acquire::new(object, lockkeeper::Mode::Write);
         let guard = keeper.lock_table().send(acquire).await.unwrap().unwrap();
-        let locks = keeper.lock_table().send(LockStatsQuery::default()).await.unwrap();
+        let locks = keeper
+            .lock_table()
+            .send(LockStatsQuery::default())
+            .await
+            .unwrap();
         assert_eq!(locks.locks.now, 1);
         drop(guard);
     });

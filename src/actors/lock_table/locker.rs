@@ -285,6 +285,35 @@ impl LockGuard {
         Ok(())
     }
 
+    /// Releases all of these now, those of one table in one step; false if one of them had been released
+    /// through its locker.
+    pub fn release_all(mut guards: Vec<LockGuard>) -> bool {
+        guards.sort_by_key(|guard| Arc::as_ptr(guard.locker.locks.shared_arc()));
+        let of_one_table = |one: &LockGuard, other: &LockGuard| {
+            Arc::ptr_eq(
+                one.locker.locks.shared_arc(),
+                other.locker.locks.shared_arc(),
+            )
+        };
+        let mut held = true;
+        for group in guards.chunk_by_mut(of_one_table) {
+            for guard in &mut *group {
+                guard.held = false;
+            }
+            let Some(first) = group.first() else {
+                continue;
+            };
+            held &= first.locker.shared().transition(|state, effects| {
+                let mut unlock = |guard: &LockGuard| {
+                    let (object, mode) = (&guard.object, guard.mode);
+                    state.table.unlock(guard.locker.id, object, mode, effects)
+                };
+                group.iter().fold(true, |held, guard| unlock(guard) && held)
+            });
+        }
+        held
+    }
+
     /// Releases it now; false if it had been released through its locker.
     pub fn release(mut self) -> bool {
         self.held = false;

@@ -67,6 +67,7 @@ impl Attempts {
                 Some(Loss::Deadlock)
             }
             LockError::LockTimeout(_) => Some(Loss::LockTimeout),
+            LockError::TransactionTimeout(_) => Some(Loss::TransactionTimeout),
             _ => None,
         };
     }

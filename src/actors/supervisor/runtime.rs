@@ -328,13 +328,11 @@ impl Runtime {
             return Err(TxnError::NoLockTable);
         };
         if !options.in_order {
-            options.locks.sort();
-            // The strongest of those for one object is enough; taken first, it needs no upgrade.
-            options.locks.reverse();
-            options
-                .locks
-                .dedup_by(|weaker, stronger| weaker.0 == stronger.0);
-            options.locks.reverse();
+            // Of those for one object the strongest comes first, so that none needs an upgrade.
+            options.locks.sort_by(|(one, mode), (other, other_mode)| {
+                one.cmp(other).then(other_mode.cmp(mode))
+            });
+            options.locks.dedup();
         }
         let locker = table
             .locker(LockerSpec {
@@ -342,6 +340,8 @@ impl Runtime {
                 age: attempts.age,
                 priority: options.priority,
                 site: options.site,
+                lock_timeout: options.lock_timeout,
+                txn_timeout: options.txn_timeout,
                 ..LockerSpec::new()
             })
             .map_err(conflict)?;
