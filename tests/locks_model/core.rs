@@ -6,17 +6,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use lockkeeper::lock_core::{
-    Attempt, Denied, Effect, Limits, LockerSpec, Moment, Patience as CorePatience, Reason, Request,
-    Table, TableConfig, Timeouts as CoreTimeouts, WaitId,
+    Attempt, Effect, Limits, LockerSpec, Moment, Patience as CorePatience, Request, Table,
+    TableConfig, Timeouts as CoreTimeouts, WaitId,
 };
-use lockkeeper::{
-    ConflictKind, ConflictTable, LimitKind, LockConflict, LockSnapshot, LockerId, Mode, Object,
-    VictimPolicy,
-};
+use lockkeeper::{ConflictTable, LockConflict, LockerId, Mode, Object, VictimPolicy};
 
 use super::calls::{Ask, Patience, Spec};
-use super::model::{Answer, Config, Event, Kind, SLOTS, Slot, Time, Timeouts, Which, Why};
+use super::telling::{assert_is_told_well, done, refusal};
 use super::universe::{Extent, NAMESPACES, OWN_MODES, OWN_ROWS, Obj, UNIVERSE};
+use super::words::{Answer, Config, Event, SLOTS, Slot, Time, Timeouts, Which};
 
 /// What can be seen of the table after a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,11 +45,11 @@ pub struct Core {
     pub last: Option<(WaitId, u64)>,
     pub arrivals: u64,
     pub effects: Vec<Effect>,
-    warnings: Vec<(Which, usize, usize)>,
+    pub warnings: Vec<(Which, usize, usize)>,
     /// All victims of deadlocks there have been.
     pub victims: Vec<u64>,
     /// Reports that have not been looked at.
-    deadlocks: Vec<Arc<LockConflict>>,
+    pub deadlocks: Vec<Arc<LockConflict>>,
 }
 
 static OBJECTS: LazyLock<Vec<Object>> = LazyLock::new(|| UNIVERSE.objects.map(object).to_vec());
@@ -307,7 +305,7 @@ impl Core {
     }
 
     /// The object's number; `last` is where the one before was, since they come in order.
-    fn number_of(&self, object: &Object, last: &mut usize) -> Obj {
+    pub fn number_of(&self, object: &Object, last: &mut usize) -> Obj {
         if self.objects[*last] != *object {
             *last = self
                 .objects
@@ -318,41 +316,8 @@ impl Core {
         *last as Obj
     }
 
-    fn event(&mut self, effect: &Effect) -> Option<Event> {
-        Some(match effect {
-            Effect::Granted(wait) => Event::Granted(self.answered(*wait)),
-            Effect::Refused(wait, reason) => {
-                let why = match reason {
-                    Reason::Conflict(conflict) => Why::Conflict(kind(conflict)),
-                    Reason::Ended => Why::Ended,
-                    Reason::ShuttingDown => Why::ShuttingDown,
-                };
-                Event::Refused(self.answered(*wait), why)
-            }
-            Effect::Ended(locker) => Event::Ended(locker.number()),
-            Effect::Doomed(locker, conflict) => {
-                if let Some(choice) = conflict.choice {
-                    assert_eq!(choice.victim, *locker);
-                    self.victims.push(locker.number());
-                    self.deadlocks.push(Arc::clone(conflict));
-                }
-                Event::Doomed(locker.number(), kind(conflict))
-            }
-            Effect::HeldTooLong(conflict) => Event::HeldTooLong(
-                conflict.asker.locker.number(),
-                self.number_of(&conflict.object, &mut 0),
-                conflict.asker.mode,
-            ),
-            Effect::LimitNear { which, used, limit } => {
-                self.warnings.push((which_limit(*which), *used, *limit));
-                return None;
-            }
-            Effect::OrderContradicted(_) => return None,
-        })
-    }
-
     /// The arrival of a wait that has its answer now. It gets no other.
-    fn answered(&mut self, wait: WaitId) -> u64 {
+    pub fn answered(&mut self, wait: WaitId) -> u64 {
         let at = self
             .waits
             .iter()
@@ -361,68 +326,5 @@ impl Core {
         let answered = self.waits.remove(at);
         self.last = Some(answered);
         answered.1
-    }
-}
-
-fn done(answer: Result<(), Denied>) -> Answer {
-    match answer {
-        Ok(()) => Answer::Done,
-        Err(denied) => refusal(&denied),
-    }
-}
-
-fn refusal(denied: &Denied) -> Answer {
-    match denied {
-        Denied::Ended => Answer::Ended,
-        Denied::Dead(conflict) => Answer::Dead(kind(conflict)),
-        Denied::HeldTooLong(_) => Answer::HeldTooLong,
-        Denied::NotAvailable(conflict) => {
-            assert_eq!(conflict.kind, ConflictKind::NotAvailable);
-            Answer::NotAvailable
-        }
-        Denied::Limit { which, value } => Answer::Limit(which_limit(*which), *value),
-        Denied::NotHeld => Answer::NotHeld,
-        Denied::NotWeaker { .. } => Answer::NotWeaker,
-        Denied::UnknownMode(_) => Answer::UnknownMode,
-    }
-}
-
-fn which_limit(which: LimitKind) -> Which {
-    match which {
-        LimitKind::Lockers => Which::Lockers,
-        LimitKind::Locks => Which::Locks,
-        LimitKind::Objects => Which::Objects,
-    }
-}
-
-fn kind(conflict: &LockConflict) -> Kind {
-    match conflict.kind {
-        ConflictKind::Deadlock => Kind::Deadlock,
-        ConflictKind::LockTimeout => Kind::LockTimeout,
-        ConflictKind::TransactionTimeout => Kind::TransactionTimeout,
-        ConflictKind::HeldTooLong => Kind::HeldTooLong,
-        other => panic!("nobody dies of {other:?}"),
-    }
-}
-
-/// A deadlock's report shows a cycle: each step leads to the next family, the last to the first, and the
-/// first is the victim's.
-fn assert_is_told_well(conflict: &LockConflict, snapshot: &LockSnapshot) {
-    let family = |locker: LockerId| {
-        let info = snapshot.lockers.iter().find(|info| info.locker == locker);
-        info.map(|info| info.family)
-    };
-    let cycle = &conflict.cycle;
-    assert!(cycle.len() >= 2, "{conflict}");
-    let victim = conflict.choice.map(|choice| choice.victim);
-    assert_eq!(
-        family(cycle[0].waiter.locker),
-        victim.and_then(family),
-        "{conflict}"
-    );
-    for (at, step) in cycle.iter().enumerate() {
-        let next = cycle[(at + 1) % cycle.len()].waiter.locker;
-        assert_eq!(family(step.blocker.locker), family(next), "{conflict}");
-        assert_ne!(family(step.waiter.locker), family(next), "{conflict}");
     }
 }

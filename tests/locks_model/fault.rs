@@ -6,8 +6,9 @@ use lockkeeper::{LockerId, Mode};
 
 use super::calls::{Ask, Patience};
 use super::core::{Core, Seen};
-use super::model::{Answer, Event, Kind, Model, Time, Wait, Why};
+use super::model::Model;
 use super::universe::{Obj, UNIVERSE};
+use super::words::{Answer, Event, Kind, Time, Wait, Why};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {

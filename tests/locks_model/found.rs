@@ -3,10 +3,10 @@
 use lockkeeper::{Mode, VictimPolicy};
 
 use super::calls::Patience;
-use super::model::{Config, Timeouts};
 use super::pair::Pair;
 use super::small::{CONFIG, ask, begin, child};
 use super::step::Step;
+use super::words::{Config, Timeouts};
 
 fn agree(config: Config, steps: &[Step]) {
     let mut pair = Pair::new(config);

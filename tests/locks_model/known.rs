@@ -4,19 +4,20 @@
 use lockkeeper::{Mode, VictimPolicy};
 
 use super::calls::{Ask, Patience, Spec};
-use super::model::{Answer, Config, Event, Kind, Model, Slot, Timeouts, Which, Why};
+use super::model::Model;
 use super::universe::Obj;
+use super::words::{Answer, Config, Event, Kind, Slot, Timeouts, Why};
 
-use Answer::{Done, Granted, NotAvailable, Waits, Yes};
+use Answer::{Done, Granted, Waits, Yes};
 use Mode::{IntentWrite, Read, Update, Write};
 
-const A: Obj = 0;
-const B: Obj = 1;
-const C: Obj = 2;
+pub const A: Obj = 0;
+pub const B: Obj = 1;
+pub const C: Obj = 2;
 /// Both a and b.
-const A_TO_B: Obj = 4;
+pub const A_TO_B: Obj = 4;
 
-const CONFIG: Config = Config {
+pub const CONFIG: Config = Config {
     on_block: true,
     policy: VictimPolicy::Youngest,
     timeouts: Timeouts {
@@ -30,19 +31,19 @@ const CONFIG: Config = Config {
     warning: 0,
 };
 
-const SPEC: Spec = Spec {
+pub const SPEC: Spec = Spec {
     priority: 100,
     lock_timeout: None,
     txn_timeout: None,
 };
 
-fn family(model: &mut Model, slot: Slot, parent: Option<Slot>, spec: Spec) {
+pub fn family(model: &mut Model, slot: Slot, parent: Option<Slot>, spec: Spec) {
     let number = u64::from(slot) + 1;
     assert_eq!(model.begin(slot, parent, spec, || (number, number)), Done);
 }
 
 /// A model with this many lockers, each a family of its own; the locker in slot n has number and age n + 1.
-fn roots(count: Slot, config: Config) -> Model {
+pub fn roots(count: Slot, config: Config) -> Model {
     let mut model = Model::new(config);
     for slot in 0..count {
         family(&mut model, slot, None, SPEC);
@@ -50,11 +51,11 @@ fn roots(count: Slot, config: Config) -> Model {
     model
 }
 
-fn asks(model: &mut Model, locker: Slot, object: Obj, mode: Mode) -> Answer {
+pub fn asks(model: &mut Model, locker: Slot, object: Obj, mode: Mode) -> Answer {
     patiently(model, locker, object, mode, Patience::Forever)
 }
 
-fn patiently(
+pub fn patiently(
     model: &mut Model,
     locker: Slot,
     object: Obj,
@@ -70,7 +71,7 @@ fn patiently(
     model.request(ask, Some(patience))
 }
 
-fn upgrades(model: &mut Model, locker: Slot, object: Obj, from: Mode, mode: Mode) -> Answer {
+pub fn upgrades(model: &mut Model, locker: Slot, object: Obj, from: Mode, mode: Mode) -> Answer {
     let ask = Ask {
         locker,
         object,
@@ -80,11 +81,11 @@ fn upgrades(model: &mut Model, locker: Slot, object: Obj, from: Mode, mode: Mode
     model.request(ask, Some(Patience::Forever))
 }
 
-fn effects(model: &mut Model) -> Vec<Event> {
+pub fn effects(model: &mut Model) -> Vec<Event> {
     std::mem::take(&mut model.events)
 }
 
-fn deadlock(arrival: u64) -> Event {
+pub fn deadlock(arrival: u64) -> Event {
     Event::Refused(arrival, Why::Conflict(Kind::Deadlock))
 }
 
@@ -324,146 +325,6 @@ fn a_range_waits_for_its_points_and_they_for_it() {
         Event::Granted(2),
     ];
     assert_eq!(effects(&mut model), victims);
-}
-
-#[test]
-fn the_nearest_timeout_of_the_lineage_counts_and_the_transactions_caps_it() {
-    let timeouts = Timeouts {
-        lock: 40,
-        ..CONFIG.timeouts
-    };
-    let mut model = roots(1, Config { timeouts, ..CONFIG });
-    asks(&mut model, 0, A, Write);
-    let txn_timeout = Some(30);
-    family(
-        &mut model,
-        1,
-        None,
-        Spec {
-            txn_timeout,
-            ..SPEC
-        },
-    );
-    family(
-        &mut model,
-        2,
-        Some(1),
-        Spec {
-            lock_timeout: Some(10),
-            ..SPEC
-        },
-    );
-    family(&mut model, 3, Some(2), SPEC);
-    family(
-        &mut model,
-        4,
-        Some(2),
-        Spec {
-            lock_timeout: Some(0),
-            ..SPEC
-        },
-    );
-    family(&mut model, 5, None, SPEC);
-    let mut deadline = |locker, patience| {
-        patiently(&mut model, locker, A, Read, patience);
-        model.waiting.last().map(|wait| (wait.deadline, wait.whose))
-    };
-    assert_eq!(deadline(3, Patience::Default), Some((Some(10), None)));
-    assert_eq!(deadline(4, Patience::Default), Some((Some(30), Some(1))));
-    assert_eq!(deadline(3, Patience::For(50)), Some((Some(30), Some(1))));
-    assert_eq!(deadline(3, Patience::Until(7)), Some((Some(7), None)));
-    assert_eq!(deadline(5, Patience::Default), Some((Some(40), None)));
-    assert_eq!(deadline(5, Patience::Forever), Some((None, None)));
-    assert_eq!(
-        patiently(&mut model, 5, A, Read, Patience::No),
-        NotAvailable
-    );
-
-    // A lock timeout kills the one who waits and its children; the transaction's, all of the family here.
-    model.now = 10;
-    model.expire(9);
-    assert_eq!(model.death(3), Some(Kind::LockTimeout));
-    assert_eq!(
-        (model.death(1), model.death(2), model.death(4)),
-        (None, None, None)
-    );
-    model.now = 30;
-    model.expire(9);
-    for locker in [1, 2, 4] {
-        assert_eq!(model.death(locker), Some(Kind::TransactionTimeout));
-    }
-    assert_eq!(model.death(3), Some(Kind::LockTimeout), "dead before");
-    assert_eq!(model.death(5), None);
-}
-
-#[test]
-fn who_holds_too_long_is_told_once_or_dies() {
-    let mut timeouts = Timeouts {
-        max_hold: 10,
-        ..CONFIG.timeouts
-    };
-    let mut model = roots(1, Config { timeouts, ..CONFIG });
-    asks(&mut model, 0, A, Read);
-    assert_eq!(model.next_deadline(), Some(10));
-    model.now = 10;
-    assert_eq!(model.expire(9), Yes(false));
-    assert_eq!(effects(&mut model), [Event::HeldTooLong(1, A, Read)]);
-    assert_eq!(model.next_deadline(), None);
-    assert_eq!(asks(&mut model, 0, B, Read), Answer::HeldTooLong);
-    assert_eq!(asks(&mut model, 0, B, Read), Granted);
-
-    timeouts.abort_on_max_hold = true;
-    let mut model = roots(1, Config { timeouts, ..CONFIG });
-    asks(&mut model, 0, A, Read);
-    model.now = 11;
-    model.expire(9);
-    assert_eq!(
-        asks(&mut model, 0, B, Read),
-        Answer::Dead(Kind::HeldTooLong)
-    );
-}
-
-#[test]
-fn limits_are_exact_and_warned_of_once() {
-    let mut model = roots(
-        2,
-        Config {
-            limits: [2, 10, 3],
-            warning: 50,
-            ..CONFIG
-        },
-    );
-    assert_eq!(
-        model.begin(5, None, SPEC, || (9, 9)),
-        Answer::Limit(Which::Lockers, 2)
-    );
-    for object in [A, B, C] {
-        assert_eq!(asks(&mut model, 0, object, Write), Granted);
-    }
-    assert_eq!(
-        asks(&mut model, 0, 3, Write),
-        Answer::Limit(Which::Objects, 3)
-    );
-    asks(&mut model, 1, A, Write);
-    // Half of 2, of 3 and of 10.
-    let warnings: Vec<_> = model.warnings.drain(..).collect();
-    assert_eq!(warnings, [(Which::Lockers, 1, 2), (Which::Objects, 2, 3)]);
-    asks(&mut model, 1, B, Write);
-    model.unlock(0, C, Write);
-    asks(&mut model, 0, C, Write);
-    let warnings: Vec<_> = model.warnings.drain(..).collect();
-    let locks = (Which::Locks, 5, 10);
-    assert_eq!(
-        warnings,
-        [locks, locks],
-        "4 is under nine tenths of the mark"
-    );
-    assert_eq!(model.set_limits([2, 4, 3]), Answer::LimitInUse);
-    assert_eq!(model.set_limits([2, 5, 3]), Done);
-    assert_eq!(
-        asks(&mut model, 1, C, Write),
-        Answer::Limit(Which::Locks, 5)
-    );
 }
 
 #[test]

@@ -12,29 +12,37 @@
 #![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod calls;
+mod clocks;
+mod compare;
 mod core;
 mod fault;
 mod found;
 mod known;
+mod known_clocks;
 mod model;
 mod pair;
 mod planted;
+mod scenes;
 mod small;
 mod step;
 mod tally;
+mod telling;
 mod universe;
+mod victims;
+mod words;
 
 use std::cell::RefCell;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use pair::{Difference, Pair};
-use step::{Step, Theme};
+use compare::Difference;
+use pair::Pair;
+use scenes::Theme;
+use step::Step;
 use tally::Tally;
 
 /// Of each of the four themes: together 1,000 histories of 1,000 steps.
@@ -42,7 +50,7 @@ const HISTORIES: u32 = 250;
 const STEPS: usize = 1000;
 
 fn run(theme: Theme, seed: u64, steps: &[Step]) -> Result<Tally, (usize, Difference)> {
-    let mut pair = Pair::new(step::config(theme, seed));
+    let mut pair = Pair::new(scenes::config(theme, seed));
     for (at, step) in steps.iter().enumerate() {
         pair.run(step).map_err(|difference| (at, difference))?;
     }
@@ -56,7 +64,7 @@ fn run(theme: Theme, seed: u64, steps: &[Step]) -> Result<Tally, (usize, Differe
 
 /// The steps as they were taken.
 fn told(theme: Theme, seed: u64, steps: &[Step]) -> Vec<Step> {
-    let mut pair = Pair::new(step::config(theme, seed));
+    let mut pair = Pair::new(scenes::config(theme, seed));
     let mut taken = Vec::new();
     for step in steps {
         taken.extend(step.resolve(&pair.model));
@@ -119,7 +127,7 @@ fn histories(theme: Theme, count: u32) -> Tally {
     let numbers = proptest::collection::vec(any::<u64>(), STEPS);
     let total = RefCell::new(Tally::default());
     let outcome = runner.run(&(any::<u64>(), numbers), |(seed, numbers)| {
-        let steps = step::history(theme, &numbers, STEPS);
+        let steps = scenes::history(theme, &numbers, STEPS);
         assert_eq!(steps.len(), STEPS);
         let failed = catch_unwind(|| run(theme, seed, &steps));
         if let Ok(Ok(tally)) = failed {
@@ -127,7 +135,7 @@ fn histories(theme: Theme, count: u32) -> Tally {
             return Ok(());
         }
         let steps = shortest(theme, seed, steps);
-        let config = step::config(theme, seed);
+        let config = scenes::config(theme, seed);
         let difference = match catch_unwind(|| run(theme, seed, &steps)) {
             Ok(Err((at, difference))) => format!("step {at}: {}", difference.0),
             Ok(Ok(_)) => "nothing, when run again".to_owned(),

@@ -1,19 +1,21 @@
 //! The core and the model side by side: the same calls to both, and everything compared after each.
 
 use super::calls::Ask;
-use super::core::{Core, Seen};
+use super::compare::{Difference, same};
+use super::core::Core;
 use super::fault::Plan;
-use super::model::{Answer, Config, Event, Kind, Model, Slot, Time, Why};
+use super::model::Model;
 use super::step::Step;
 use super::tally::Tally;
-use super::universe::{Obj, UNIVERSE};
+use super::universe::Obj;
+use super::words::{Answer, Config, Event, Kind, Slot, Time, Why};
 
 pub struct Pair {
     pub core: Core,
     pub model: Model,
     pub now: Time,
     /// The objects of all waits there have been, by arrival.
-    objects: Vec<Obj>,
+    pub objects: Vec<Obj>,
     /// The arrival of the wait that this step withdraws.
     withdrawn: Option<u64>,
     /// The youngest age there has been.
@@ -24,21 +26,6 @@ pub struct Pair {
     pub brief: bool,
     /// Faults that are put in on purpose, to see that they are found.
     pub plan: Plan,
-}
-
-/// What differs.
-#[derive(Debug)]
-pub struct Difference(pub String);
-
-macro_rules! same {
-    ($what:expr, $core:expr, $model:expr) => {
-        if $core != $model {
-            return Err(Difference(format!(
-                "{}: the core has {:?}, the model {:?}",
-                $what, $core, $model
-            )));
-        }
-    };
 }
 
 impl Pair {
@@ -245,111 +232,6 @@ impl Pair {
             true => Ok(()),
             false => self.compare_state(&seen),
         }
-    }
-
-    fn compare_events(&mut self, seen: &Seen) -> Result<(), Difference> {
-        for warning in &seen.warnings {
-            same!("a warning", Some(*warning), self.model.warnings.pop_front());
-        }
-        let expected = &self.model.events;
-        let sorted = |events: &[Event]| {
-            let mut events = events.to_vec();
-            events.sort_unstable();
-            events
-        };
-        if !(seen.events.is_empty() && expected.is_empty()) {
-            same!("the effects", sorted(&seen.events), sorted(expected));
-        }
-        // Who is granted objects that overlap is granted them in the order of rank.
-        let grants = |events: &[Event]| -> Vec<u64> {
-            let arrival = |event: &Event| match event {
-                Event::Granted(arrival) => Some(*arrival),
-                _ => None,
-            };
-            events.iter().filter_map(arrival).collect()
-        };
-        let (core, model) = (grants(&seen.events), grants(expected));
-        if core != model {
-            let object = |arrival: u64| usize::from(self.objects[arrival as usize]);
-            for (at, first) in model.iter().enumerate() {
-                for second in &model[at + 1..] {
-                    let place = |arrival| core.iter().position(|other| *other == arrival);
-                    if UNIVERSE.overlap[object(*first)][object(*second)]
-                        && place(*first) > place(*second)
-                    {
-                        same!("the order of grants", core, model);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_state(&self, seen: &Seen) -> Result<(), Difference> {
-        let model = &self.model;
-        let number = |slot: Slot| model.locker(slot).number;
-        let mut held: Vec<_> = model
-            .held
-            .iter()
-            .map(|held| (held.object, number(held.locker), held.mode, held.count))
-            .collect();
-        held.sort_unstable();
-        same!("what is held", seen.held, held);
-        let mut waiting: Vec<_> = model
-            .waiting
-            .iter()
-            .map(|wait| {
-                (
-                    wait.object,
-                    model.rank(wait),
-                    number(wait.locker),
-                    wait.mode,
-                )
-            })
-            .collect();
-        waiting.sort_unstable();
-        let waiting: Vec<_> = waiting
-            .into_iter()
-            .map(|(object, _, locker, mode)| (object, locker, mode))
-            .collect();
-        same!("who waits, in order", seen.waiting, waiting);
-        let mut lockers: Vec<(u64, bool)> = model
-            .lockers
-            .iter()
-            .flatten()
-            .map(|locker| (locker.number, locker.dead.is_some()))
-            .collect();
-        lockers.sort_unstable();
-        same!("who exists, and is dead", seen.lockers, lockers);
-        same!("what is in use", seen.used, model.usage());
-        same!(
-            "the next deadline",
-            seen.next_deadline,
-            model.next_deadline()
-        );
-        if model.has_conflicting_locks() {
-            return Err(Difference("locks that conflict are held at once".into()));
-        }
-        if model.config.on_block && !model.knots().is_empty() {
-            return Err(Difference("a cycle is left".into()));
-        }
-        Ok(())
-    }
-
-    /// The counters since the beginning, and the deadlocks that are remembered.
-    fn compare_counters(&self) -> Result<(), Difference> {
-        let stats = self.core.table.stats();
-        same!("counters", self.tally.with_counters_of(&stats), self.tally);
-        let victims: Vec<u64> = self
-            .core
-            .table
-            .history()
-            .iter()
-            .filter_map(|record| Some(record.conflict.choice?.victim.number()))
-            .collect();
-        let last = self.core.victims.len().saturating_sub(64);
-        same!("deadlocks remembered", victims, &self.core.victims[last..]);
-        Ok(())
     }
 
     /// Liveness: when everybody ends, every wait has had its answer and nothing is left.

@@ -4,9 +4,9 @@ use lockkeeper::{ConflictTable, Mode, VictimPolicy};
 
 use super::core::Core;
 use super::fault::{ALL, Fault, Plan};
-use super::model::Config;
 use super::pair::Pair;
-use super::step::{self, Theme};
+use super::scenes::{self, Theme};
+use super::words::Config;
 
 const STEPS: usize = 250;
 const HISTORIES: u64 = 40;
@@ -23,10 +23,10 @@ fn found(make: impl Fn(Config) -> Pair, change: impl Fn(&mut Config)) -> (usize,
             0 => Theme::Hot,
             _ => Theme::Clocks,
         };
-        let mut config = step::config(theme, seed);
+        let mut config = scenes::config(theme, seed);
         change(&mut config);
         let mut pair = make(config);
-        let steps = step::history(theme, &numbers(seed), STEPS);
+        let steps = scenes::history(theme, &numbers(seed), STEPS);
         let difference = steps.iter().find_map(|step| pair.run(step).err());
         let difference = difference.or_else(|| pair.finish().err());
         done += usize::from(pair.plan.done);

@@ -13,10 +13,11 @@
 use lockkeeper::{Mode, VictimPolicy};
 
 use super::calls::{Patience, Spec};
-use super::model::{Config, Slot, Timeouts};
+use super::compare::Difference;
 use super::pair::Pair;
 use super::step::Step;
 use super::universe::{Obj, UNIVERSE};
+use super::words::{Config, Slot, Timeouts};
 
 pub const CONFIG: Config = Config {
     on_block: true,
@@ -83,7 +84,7 @@ fn run(config: Config, lockers: &[Step], steps: &[Step], from: usize) {
     check(pair.finish(), steps);
 }
 
-fn check(outcome: Result<(), super::pair::Difference>, steps: &[Step]) {
+fn check(outcome: Result<(), Difference>, steps: &[Step]) {
     if let Err(difference) = outcome {
         panic!("{difference:?} in {steps:#?}");
     }

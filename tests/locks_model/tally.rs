@@ -3,9 +3,10 @@
 
 use lockkeeper::LockStats;
 
-use super::model::{Answer, Event, Kind, Model};
+use super::model::Model;
 use super::step::Step;
 use super::universe::POINTS;
+use super::words::{Answer, Event, Kind};
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
