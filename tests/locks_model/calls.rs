@@ -338,9 +338,12 @@ impl Model {
     }
 
     pub fn set_detect(&mut self, on_block: bool, policy: VictimPolicy) -> Answer {
+        let turned_on = on_block && !self.config.on_block;
         self.config.on_block = on_block;
         self.config.policy = policy;
-        self.settle();
+        if turned_on {
+            self.settle();
+        }
         Answer::Done
     }
 

@@ -11,10 +11,11 @@ pub struct Difference(pub String);
 
 macro_rules! same {
     ($what:expr, $core:expr, $model:expr) => {
-        if $core != $model {
+        let (core, model) = (&$core, &$model);
+        if core != model {
             return Err(Difference(format!(
                 "{}: the core has {:?}, the model {:?}",
-                $what, $core, $model
+                $what, core, model
             )));
         }
     };
