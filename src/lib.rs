@@ -104,9 +104,10 @@ pub use messages::environment::{
     Sync,
 };
 pub use messages::lock_table::{
-    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker, LockMany,
-    LockOps, LockOutcome, LockSnapshotQuery, LockStatsQuery, LocksHeld, LocksRefused, NewLocker,
-    PastDeadlock, Release, SetDetect, SetLimits, SetTimeouts, Upgrade, Wait,
+    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
+    LockConfigQuery, LockMany, LockOps, LockOutcome, LockSnapshotQuery, LockStatsQuery, LocksHeld,
+    LocksRefused, NewLocker, PastDeadlock, Release, SetDetect, SetLimits, SetTimeouts, Upgrade,
+    Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};

@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod ended;
 mod events;
+mod in_place;
 mod later;
 mod lock;
 mod locker;
@@ -22,6 +23,7 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, System};
 pub use config::LockConfig;
 pub use ended::Ended;
 pub use events::LockEvent;
+pub(crate) use in_place::InPlace;
 pub use later::Later;
 pub use lock::Lock;
 pub use locker::{LockGuard, Locker};
@@ -33,9 +35,9 @@ use several::Running;
 
 use crate::locks::LockerSpec;
 use crate::messages::lock_table::{
-    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker, LockMany,
-    LockSnapshotQuery, LockStatsQuery, LocksHeld, LocksRefused, NewLocker, Release, SetDetect,
-    SetLimits, SetTimeouts, Upgrade,
+    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
+    LockConfigQuery, LockMany, LockSnapshotQuery, LockStatsQuery, LocksHeld, LocksRefused,
+    NewLocker, Release, SetDetect, SetLimits, SetTimeouts, Upgrade,
 };
 
 /// The mailbox holds this many messages before senders wait for room; each sender has one slot more.
@@ -192,47 +194,5 @@ answered_at_once!(
     LockStatsQuery,
     LockSnapshotQuery,
     DeadlockHistory,
+    LockConfigQuery,
 );
-
-/// What a message asks for, done on the calling thread.
-pub(crate) trait InPlace: actix::Message {
-    fn in_place(self, locks: &Locks) -> Self::Result;
-}
-
-/// `in_place` for each message.
-macro_rules! in_place {
-    ($($message:ty => |$this:pat_param, $locks:pat_param| $answer:expr);* $(;)?) => {
-        $(impl InPlace for $message {
-            fn in_place(self, $locks: &Locks) -> Self::Result {
-                let $this = self;
-                $answer
-            }
-        })*
-    };
-}
-
-in_place! {
-    Downgrade => |this, _| {
-        let mut guard = this.guard;
-        match guard.downgrade(this.to) {
-            Ok(()) => Ok(guard),
-            Err(error) => Err(ChangeFailed::new(guard, error)),
-        }
-    };
-    NewLocker => |this, locks| match this.parent {
-        Some(parent) => parent.child(this.spec).map(Arc::new),
-        None => locks.locker(this.spec).map(Arc::new),
-    };
-    CommitLocker => |this, _| this.locker.pass_up();
-    EndLocker => |this, _| this.locker.end();
-    Detect => |this, locks| locks.detect_by(this.policy);
-    SetDetect => |this, locks| locks.set_detect(this);
-    SetTimeouts => |this, locks| locks.set_timeouts(this);
-    SetLimits => |this, locks| locks.set_limits(this);
-    LockStatsQuery => |this, locks| match this.clear {
-        true => locks.clear_stats(),
-        false => locks.stats(),
-    };
-    LockSnapshotQuery => |_, locks| locks.snapshot();
-    DeadlockHistory => |_, locks| locks.history();
-}

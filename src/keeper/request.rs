@@ -17,9 +17,9 @@ use crate::messages::environment::{
     Sync,
 };
 use crate::messages::lock_table::{
-    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker, LockMany,
-    LockSnapshotQuery, LockStatsQuery, LocksRefused, NewLocker, Release, SetDetect, SetLimits,
-    SetTimeouts, Upgrade,
+    Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
+    LockConfigQuery, LockMany, LockSnapshotQuery, LockStatsQuery, LocksRefused, NewLocker, Release,
+    SetDetect, SetLimits, SetTimeouts, Upgrade,
 };
 use crate::messages::supervisor::{RunTxn, TxnStatsQuery};
 
@@ -219,6 +219,7 @@ for_locks!(
     LockStatsQuery,
     LockSnapshotQuery,
     DeadlockHistory,
+    LockConfigQuery,
 );
 
 /// A guard cannot be asked for twice: a downgrade is done at the second door, which needs no actor.

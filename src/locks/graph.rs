@@ -42,6 +42,9 @@ impl Table {
         self.lockers[family].family.seen_backward = pass;
         let mut behind = Vec::new();
         self.visit_backward(family, pass, &mut behind);
+        if behind.is_empty() {
+            return false;
+        }
         let mut visited_behind = 0;
         let mut path = vec![family];
         loop {

@@ -263,6 +263,14 @@ impl PartialEq for Key {
         match (self, other) {
             (Key::Range(one), Key::Range(other)) => one == other,
             (Key::Range(_), _) | (_, Key::Range(_)) => false,
+            // What is behind the end is zero in both.
+            (
+                Key::InPlace { len, bytes },
+                Key::InPlace {
+                    len: other_len,
+                    bytes: other_bytes,
+                },
+            ) => len == other_len && bytes == other_bytes,
             _ => self.as_slice() == other.as_slice(),
         }
     }

@@ -102,8 +102,22 @@ impl Sequence {
 
     /// Goes on until it has to wait, or to its end.
     pub fn run(&mut self, table: &mut Table, now: Moment, effects: &mut Vec<Effect>) -> Progress {
+        // Out of the way while its steps change the sequence.
+        let ops = std::mem::take(&mut self.ops);
+        let progress = self.run_all(&ops, table, now, effects);
+        self.ops = ops;
+        progress
+    }
+
+    fn run_all(
+        &mut self,
+        ops: &[Op],
+        table: &mut Table,
+        now: Moment,
+        effects: &mut Vec<Effect>,
+    ) -> Progress {
         while !self.done {
-            let Some(op) = self.ops.get(self.next).cloned() else {
+            let Some(op) = ops.get(self.next) else {
                 for (object, mode) in std::mem::take(&mut self.due) {
                     table.unlock(self.locker, &object, mode, effects);
                     self.forget(&object, mode);
@@ -111,13 +125,13 @@ impl Sequence {
                 self.done = true;
                 break;
             };
-            match self.step(&op, table, now, effects) {
+            match self.step(op, table, now, effects) {
                 Ok(Ok(outcome)) => {
                     self.outcomes.push(outcome);
                     self.next += 1;
                 }
                 Ok(Err(wait)) => return Progress::Waits(wait),
-                Err(denied) => self.fail(Failure::Denied(denied), table, effects),
+                Err(denied) => self.fail(Failure::Denied(denied), ops.len(), table, effects),
             }
         }
         Progress::Done
@@ -139,7 +153,7 @@ impl Sequence {
 
     /// The request that it waited for has been refused: the sequence has failed.
     pub fn refused(&mut self, reason: Reason, table: &mut Table, effects: &mut Vec<Effect>) {
-        self.fail(Failure::Refused(reason), table, effects);
+        self.fail(Failure::Refused(reason), self.ops.len(), table, effects);
     }
 
     /// Undoes what it took, because nobody waits for it any more.
@@ -287,14 +301,20 @@ impl Sequence {
         }
     }
 
-    fn fail(&mut self, failure: Failure, table: &mut Table, effects: &mut Vec<Effect>) {
+    fn fail(
+        &mut self,
+        failure: Failure,
+        operations: usize,
+        table: &mut Table,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.all_or_nothing {
             self.abandon(table, effects);
             self.due.clear();
             self.outcomes.fill(OpOutcome::Undone);
         }
         self.outcomes.push(OpOutcome::Failed(failure));
-        self.outcomes.resize(self.ops.len(), OpOutcome::NotReached);
+        self.outcomes.resize(operations, OpOutcome::NotReached);
         self.done = true;
     }
 }

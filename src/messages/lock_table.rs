@@ -358,6 +358,11 @@ pub struct LockStatsQuery {
 #[rtype(result = "LockSnapshot")]
 pub struct LockSnapshotQuery;
 
+/// Asks how the lock table is set: as at the start, with all changes since. Anyone sends it.
+#[derive(Debug, Clone, Copy, Default, Message)]
+#[rtype(result = "LockConfig")]
+pub struct LockConfigQuery;
+
 /// Asks for the last 64 deadlocks, the oldest first, each with its full report. Anyone sends it.
 #[derive(Debug, Clone, Copy, Default, Message)]
 #[rtype(result = "Vec<PastDeadlock>")]

@@ -103,26 +103,28 @@ impl Shared {
 
     /// Runs one step of the core, and carries out what follows from it.
     pub(super) fn transition<R>(&self, step: impl FnOnce(&mut State, &mut Vec<Effect>) -> R) -> R {
-        let mut afterwards = Afterwards::default();
         let mut effects = Vec::new();
-        let answer = {
-            let mut state = self.state.lock();
-            state.table.tell_time(self.epoch.about());
-            let deadlocks = state.table.deadlocks();
-            let answer = step(&mut state, &mut effects);
-            afterwards.deadlocks = state.table.deadlocks().saturating_sub(deadlocks);
-            for effect in effects {
-                state.apply(effect, &mut afterwards);
-            }
-            if let Some(deadline) = state.table.next_deadline()
-                && deadline < state.wake_at
-            {
-                state.wake_at = deadline;
-                afterwards.wake_clock = true;
-            }
-            afterwards.wake_clock |= std::mem::take(&mut state.wake_clock);
-            answer
+        let mut state = self.state.lock();
+        state.table.tell_time(self.epoch.about());
+        let answer = step(&mut state, &mut effects);
+        if let Some(deadline) = state.table.next_deadline()
+            && deadline < state.wake_at
+        {
+            state.wake_at = deadline;
+            state.wake_clock = true;
+        }
+        let wake_clock = std::mem::take(&mut state.wake_clock);
+        if effects.is_empty() && !wake_clock {
+            return answer;
+        }
+        let mut afterwards = Afterwards {
+            wake_clock,
+            ..Afterwards::default()
         };
+        for effect in effects {
+            state.apply(effect, &mut afterwards);
+        }
+        drop(state);
         afterwards.run(self);
         answer
     }
@@ -332,7 +334,12 @@ impl State {
                 self.deliver(id, Err(reason), afterwards);
             }
             Effect::Ended(locker) => self.watches.ended(locker, &mut afterwards.wakers),
-            event => afterwards.events.push(event),
+            event => {
+                if let Effect::Doomed(_, conflict) = &event {
+                    afterwards.deadlocks += u64::from(!conflict.cycle.is_empty());
+                }
+                afterwards.events.push(event);
+            }
         }
     }
 
