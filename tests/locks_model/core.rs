@@ -108,6 +108,8 @@ impl Core {
             conflicts,
             own_conflicts: vec![(NAMESPACES[1].into(), own)],
             timeouts: core_timeouts(config.timeouts),
+            // It tells more, and decides nothing.
+            order_warnings: config.warning > 0,
             ..TableConfig::default()
         };
         Self {
