@@ -128,8 +128,12 @@ pub mod lock_core {
 mod pages {
     #[doc = include_str!("../README.md")]
     struct Readme;
+    #[doc = include_str!("../docs/choosing.md")]
+    struct Choosing;
     #[doc = include_str!("../docs/guide.md")]
     struct Guide;
+    #[doc = include_str!("../docs/locks.md")]
+    struct LocksPage;
     #[doc = include_str!("../docs/migrating.md")]
     struct Migrating;
     #[doc = include_str!("../docs/observability.md")]

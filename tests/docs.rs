@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lockkeeper::heed::types::{Bytes, Str};
-use lockkeeper::{CopyTo, Keeper, ReadTxn};
+use lockkeeper::{
+    CopyTo, Keeper, Lock, LockConfig, Locker, LockerSpec, Locks, Mode, Object, ReadTxn, Wait,
+};
 use serde_json::Value;
 
 fn page() -> String {
@@ -107,6 +109,49 @@ fn every_test_that_the_readme_names_is_there() {
             "there is no test {name}"
         );
     }
+}
+
+/// Without what differs from one program to the next: where the lines of code are.
+fn without_sites(report: &str) -> String {
+    let mut lines = Vec::new();
+    for line in report.lines() {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        for after in 1..words.len() {
+            if words[after - 1] == "at" {
+                words[after] = "<line>";
+            }
+        }
+        lines.push(words.join(" "));
+    }
+    lines.join("\n")
+}
+
+#[track_caller]
+fn write<'l>(locker: &'l Locker, object: &Object) -> Lock<'l> {
+    locker.lock(object, Mode::Write, Wait::Default)
+}
+
+/// The page about locks explains a report line by line; this is the program that it gives for it.
+#[tokio::test]
+async fn the_deadlock_that_the_docs_show_is_told_as_they_show_it() {
+    let page = fs::read_to_string("docs/locks.md").unwrap();
+    let shown = page.split("```text\n").nth(1).unwrap();
+    let shown = shown.split("\n```").next().unwrap();
+
+    let locks = Locks::start(LockConfig::default());
+    let [alice, bob] = ["alice", "bob"].map(|key| Object::new("accounts", key));
+    let transfer = locks.locker(LockerSpec::new().name("transfer")).unwrap();
+    let refund = locks.locker(LockerSpec::new().name("refund")).unwrap();
+    write(&transfer, &alice).await.unwrap();
+    write(&refund, &bob).await.unwrap();
+    let (transferred, refunded) = tokio::join!(write(&transfer, &bob), async {
+        let refunded = write(&refund, &alice).await;
+        drop(refund);
+        refunded
+    });
+    transferred.unwrap();
+    let told = refunded.unwrap_err().to_string();
+    assert_eq!(without_sites(&told), without_sites(shown));
 }
 
 #[test]

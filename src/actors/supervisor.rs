@@ -40,6 +40,10 @@ impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Supervisor 
 }
 
 /// How a transaction that came as a message is answered.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made and taken apart once for each message; a box would cost more"
+)]
 pub enum Handed<T, E> {
     /// By the writer thread itself: there are no locks to take, no handlers to ask, and the sender keeps the deadline.
     #[doc(hidden)]

@@ -49,7 +49,11 @@ impl Table {
 
     /// Why a request still waits.
     pub(super) fn explain_wait(&mut self, kind: ConflictKind, slot: WaitSlot) -> LockConflict {
-        let most = self.most_named();
+        // Deadlocks are kept: those reports are always full.
+        let most = match kind {
+            ConflictKind::Deadlock => MOST_NAMED,
+            _ => self.most_named(),
+        };
         let wait = &self.waits[slot];
         let (object, family) = (wait.object, self.lockers[wait.locker].root);
         let asker = self.waiting_party(slot);
@@ -115,7 +119,7 @@ impl Table {
         Some(conflict)
     }
 
-    /// A report is full unless there were many in the last second.
+    /// A report is full unless there were many in the last second: ten thousand waits can end at once.
     fn most_named(&mut self) -> usize {
         let (begun, count) = &mut self.full_reports;
         if self.now.since(*begun) >= SECOND {

@@ -219,12 +219,7 @@ impl Table {
     /// Grants what can be granted to those who wait for the objects that have changed, or for objects
     /// that overlap them; and forgets the changed ones if nobody is left.
     pub(super) fn promote(&mut self, effects: &mut Vec<Effect>) {
-        if let [object] = self.recheck[..]
-            && self.objects[object].queue.is_none()
-            && self.objects[object].overlaps.is_none()
-        {
-            self.recheck.clear();
-            self.forget_unused(object);
+        if self.recheck.is_empty() {
             return;
         }
         let mut changed = Vec::new();
@@ -232,6 +227,8 @@ impl Table {
             changed.append(&mut self.recheck);
             changed.sort_unstable();
             changed.dedup();
+            // One that was let go after it had been noted is forgotten already.
+            changed.retain(|object| self.objects.get(*object).is_some());
             self.walk(&changed, effects);
         }
         for object in changed {
@@ -257,12 +254,13 @@ impl Table {
             .into_iter()
             .map(|object| self.lane(object))
             .collect();
-        let mut heap = BinaryHeap::with_capacity(lanes.len());
+        let mut line = Line::default();
         for (number, lane) in lanes.iter().enumerate() {
-            let first = self.next_in(lane.object, Rank::FIRST);
-            heap.extend(first.map(|(rank, _)| Reverse((rank, number))));
+            if let Some((rank, _)) = self.next_in(lane.object, Rank::FIRST) {
+                line.push(rank, number);
+            }
         }
-        while let Some(Reverse((rank, number))) = heap.pop() {
+        while let Some((rank, number)) = line.pop() {
             let Some(lane) = lanes.get_mut(number) else {
                 return;
             };
@@ -294,8 +292,9 @@ impl Table {
                 arrival: rank.arrival + 1,
                 ..rank
             };
-            let next = self.next_in(lane.object, next);
-            heap.extend(next.map(|(rank, _)| Reverse((rank, number))));
+            if let Some((rank, _)) = self.next_in(lane.object, next) {
+                line.push(rank, number);
+            }
         }
     }
 
@@ -367,6 +366,38 @@ struct Lane {
     left: [u32; Mode::COUNT],
     /// Who was left waiting, by mode.
     passed: [Passed; Mode::COUNT],
+}
+
+/// Who comes next in a walk, of the first in each lane. The usual walk has one lane, and needs no heap.
+#[derive(Default)]
+struct Line {
+    one: Option<(Rank, usize)>,
+    others: BinaryHeap<Reverse<(Rank, usize)>>,
+}
+
+impl Line {
+    fn push(&mut self, rank: Rank, lane: usize) {
+        let later = match self.one.take() {
+            Some(one) if one < (rank, lane) => {
+                self.one = Some(one);
+                (rank, lane)
+            }
+            other => {
+                self.one = Some((rank, lane));
+                match other {
+                    Some(other) => other,
+                    None => return,
+                }
+            }
+        };
+        self.others.push(Reverse(later));
+    }
+
+    fn pop(&mut self) -> Option<(Rank, usize)> {
+        let next = self.one.take();
+        self.one = self.others.pop().map(|Reverse(next)| next);
+        next
+    }
 }
 
 /// The families of those that a walk along the queue left waiting.

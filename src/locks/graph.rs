@@ -371,18 +371,11 @@ impl Table {
                     self.visit_behind(object, mode, Rank::FIRST, family, pass, found);
                 }
             }
-        } else if entry.locks > 0 {
+        } else if self.lockers[family].children.is_empty() {
+            self.visit_behind_locks(family, family, pass, found);
+        } else {
             for locker in self.subtree(family) {
-                if self.lockers[locker].dead.is_some() {
-                    continue;
-                }
-                let mut lock = self.lockers[locker].locks;
-                while let Some(slot) = lock {
-                    let entry = &self.locks[slot];
-                    lock = entry.next;
-                    let (object, mode) = (entry.object, entry.mode);
-                    self.visit_all_behind(object, mode, Rank::FIRST, family, pass, found);
-                }
+                self.visit_behind_locks(locker, family, pass, found);
             }
         }
         for at in 0..self.lockers[family].family.waits.len() {
@@ -393,6 +386,26 @@ impl Table {
                 ..rank
             };
             self.visit_all_behind(object, mode, behind, family, pass, found);
+        }
+    }
+
+    /// Those who wait for what one locker of the family holds.
+    fn visit_behind_locks(
+        &mut self,
+        locker: LockerSlot,
+        family: LockerSlot,
+        pass: u64,
+        found: &mut Vec<LockerSlot>,
+    ) {
+        if self.lockers[locker].dead.is_some() {
+            return;
+        }
+        let mut lock = self.lockers[locker].locks;
+        while let Some(slot) = lock {
+            let entry = &self.locks[slot];
+            lock = entry.next;
+            let (object, mode) = (entry.object, entry.mode);
+            self.visit_all_behind(object, mode, Rank::FIRST, family, pass, found);
         }
     }
 

@@ -20,6 +20,10 @@ pub(super) struct ObjectEntry {
     /// Boxed, because most objects have no waiter.
     pub queue: Option<Box<Queue>>,
     /// The other objects that share a key with it; only where ranges are locked.
+    #[expect(
+        clippy::box_collection,
+        reason = "one word in each object, which mostly has none"
+    )]
     pub overlaps: Option<Box<BTreeSet<ObjectSlot>>>,
 }
 

@@ -183,21 +183,31 @@ impl Table {
         let Some(locker) = self.locker(id) else {
             return false;
         };
-        let all = self.subtree(locker);
-        self.refuse_waits(&all, &Reason::Ended, effects);
-        let locks: Vec<LockSlot> = all.iter().flat_map(|one| self.locks_of(*one)).collect();
-        for lock in locks {
-            self.recheck.push(self.locks[lock].object);
-            self.drop_lock(lock);
-        }
-        for one in all.into_iter().rev() {
-            self.remove_locker(one, effects);
+        if self.lockers[locker].children.is_empty() {
+            self.end_one(locker, effects);
+        } else {
+            let all = self.subtree(locker);
+            self.refuse_waits(&all, &Reason::Ended, effects);
+            for one in all.into_iter().rev() {
+                self.end_one(one, effects);
+            }
         }
         self.suspects
             .retain(|family| self.lockers.get(*family).is_some());
         self.promote(effects);
         self.finish(effects);
         true
+    }
+
+    /// Ends a locker without children.
+    fn end_one(&mut self, locker: LockerSlot, effects: &mut Vec<Effect>) {
+        if !self.family_of(locker).waits.is_empty() {
+            self.refuse_waits(&[locker], &Reason::Ended, effects);
+        }
+        while let Some(lock) = self.lockers[locker].locks {
+            self.let_go(lock);
+        }
+        self.remove_locker(locker, effects);
     }
 
     /// Takes the waits of these lockers, of one family, out of their queues; who waits behind them is
@@ -224,8 +234,7 @@ impl Table {
 
     fn release(&mut self, locks: &[LockSlot], effects: &mut Vec<Effect>) -> usize {
         for &lock in locks {
-            self.recheck.push(self.locks[lock].object);
-            self.drop_lock(lock);
+            self.let_go(lock);
         }
         self.promote(effects);
         self.finish(effects);
@@ -240,10 +249,21 @@ impl Table {
         };
         self.locks[lock].count -= 1;
         if self.locks[lock].count == 0 {
-            self.drop_lock(lock);
-            self.recheck.push(object);
+            self.let_go(lock);
         }
         true
+    }
+
+    /// Drops a lock. Its object is forgotten if nobody is left, or else to be looked at again.
+    fn let_go(&mut self, lock: LockSlot) {
+        let object = self.locks[lock].object;
+        self.drop_lock(lock);
+        let entry = &self.objects[object];
+        if entry.queue.is_none() && entry.overlaps.is_none() {
+            self.forget_unused(object);
+        } else {
+            self.recheck.push(object);
+        }
     }
 
     /// The locks of a locker, the latest first.

@@ -116,7 +116,7 @@ impl fmt::Display for Choice {
 ///
 /// `Display` prints it for a person; [`to_json`](Self::to_json) and [`to_graphviz`](Self::to_graphviz)
 /// for programs. Of many owners or waiters at most 16 are named; if there are more than ten reports in a
-/// second, only the first of each.
+/// second, those that are not about a deadlock name only the first of each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LockConflict {

@@ -137,6 +137,15 @@ impl Sequence {
         Progress::Done
     }
 
+    /// What the request that it waits for wants.
+    #[must_use]
+    pub fn wanted(&self) -> Option<(&Object, Mode)> {
+        match self.ops.get(self.next)? {
+            Op::Lock(object, mode, _) | Op::Upgrade(object, _, mode, _) => Some((object, *mode)),
+            _ => None,
+        }
+    }
+
     /// The request that it waited for has been granted; [`run`](Self::run) goes on.
     pub fn granted(&mut self) {
         match self.ops.get(self.next) {

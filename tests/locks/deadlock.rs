@@ -207,8 +207,10 @@ async fn i08_a_victim_that_waits_for_the_older_ones_and_keeps_its_age_is_never_s
         })
         .collect();
     for thread in threads {
-        // At worst each of the 15 others is older once.
-        assert!(thread.join().unwrap() <= 32);
+        // Each of the 15 others is older once at most, but can be met again after it was aborted itself, by
+        // one that is older still: about twice each in practice. Who starves goes on for thousands.
+        let most = thread.join().unwrap();
+        assert!(most <= 15 * 16 / 2, "{most} attempts");
     }
     assert_eq!(locks.stats().lockers.now, 0);
 }

@@ -1,8 +1,9 @@
 //! Waiting until lockers have ended.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+
+use hashbrown::HashMap;
 
 use super::locks::Locks;
 use crate::locks::LockerId;

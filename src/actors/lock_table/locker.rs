@@ -308,7 +308,9 @@ impl LockGuard {
                     let (object, mode) = (&guard.object, guard.mode);
                     state.table.unlock(guard.locker.id, object, mode, effects)
                 };
-                group.iter().fold(true, |held, guard| unlock(guard) && held)
+                // All of them, also after one that was not held.
+                let not_held = group.iter().filter(|guard| !unlock(guard));
+                not_held.count() == 0
             });
         }
         held

@@ -14,8 +14,7 @@ use super::locker::Locker;
 use super::shared::Shared;
 use crate::error::LockError;
 use crate::locks::{
-    Denied, DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Moment, Table,
-    VictimPolicy,
+    DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Moment, VictimPolicy,
 };
 use crate::messages::lock_table::{PastDeadlock, SetDetect, SetLimits, SetTimeouts};
 
@@ -61,23 +60,27 @@ impl Locks {
     /// [`LockError::Limit`] when there are `max_lockers` already, [`LockError::ShuttingDown`] after
     /// [`shutdown`](Self::shutdown).
     pub fn locker(&self, spec: LockerSpec) -> Result<Locker, LockError> {
-        self.make(|table, now| table.begin(now, spec))
+        self.make(spec, None)
     }
 
     pub(super) fn child_of(&self, parent: LockerId, spec: LockerSpec) -> Result<Locker, LockError> {
-        self.make(|table, now| table.begin_child(now, parent, spec))
+        self.make(spec, Some(parent))
     }
 
-    fn make(
-        &self,
-        begin: impl FnOnce(&mut Table, Moment) -> Result<LockerId, Denied>,
-    ) -> Result<Locker, LockError> {
-        let now = self.shared().now();
+    fn make(&self, spec: LockerSpec, parent: Option<LockerId>) -> Result<Locker, LockError> {
         let (id, age) = self.shared().transition(|state, effects| {
             if state.closed {
                 return Err(LockError::ShuttingDown);
             }
-            let id = begin(&mut state.table, now)?;
+            // Only a deadline has to know the time exactly.
+            let now = match spec.txn_timeout.is_some() || !state.config.txn_timeout.is_zero() {
+                true => self.shared().now(),
+                false => Moment::default(),
+            };
+            let id = match parent {
+                None => state.table.begin(now, spec)?,
+                Some(parent) => state.table.begin_child(now, parent, spec)?,
+            };
             state.table.take_events(effects);
             Ok((id, state.table.age(id).ok_or(LockError::Ended)?))
         })?;

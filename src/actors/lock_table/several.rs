@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use super::locker::Locker;
 use super::shared::{State, Waiter};
+use super::waiting::WaitSpan;
 use crate::error::LockError;
 use crate::locks::{Effect, Failure, Mode, Moment, Object, OpOutcome, Progress, Sequence, WaitId};
 use crate::messages::lock_table::{LockOps, LockOutcome};
@@ -92,7 +93,7 @@ impl fmt::Debug for LocksRun<'_> {
 pub(super) struct Running<L: AsRef<Locker>> {
     locker: L,
     sequence: Option<Sequence>,
-    waits: Option<WaitId>,
+    waits: Option<(WaitId, Option<WaitSpan>)>,
 }
 
 impl AsRef<Locker> for Locker {
@@ -123,15 +124,21 @@ impl<L: AsRef<Locker>> Running<L> {
                 // Polled again after its end, which no executor does.
                 return Poll::Pending;
             };
-            let outcome = match self.waits {
+            let outcome = match &self.waits {
                 None => None,
-                Some(id) => match shared.poll_wait(id, context.waker()) {
-                    None => return Poll::Pending,
-                    outcome => outcome,
-                },
+                Some((id, span)) => {
+                    let Some(outcome) = shared.poll_wait(*id, context.waker()) else {
+                        return Poll::Pending;
+                    };
+                    if let Some(span) = span {
+                        let error = outcome.as_ref().err().cloned().map(LockError::from);
+                        span.end(error.as_ref());
+                    }
+                    Some(outcome)
+                }
             };
             let now = shared.now();
-            self.waits = shared.transition(|state, effects| {
+            let waits = shared.transition(|state, effects| {
                 match outcome {
                     Some(Ok(())) => sequence.granted(),
                     Some(Err(reason)) => sequence.refused(reason, &mut state.table, effects),
@@ -142,6 +149,15 @@ impl<L: AsRef<Locker>> Running<L> {
                     None => {}
                 }
                 go_on(sequence, state, now, effects)
+            });
+            if waits.is_some() {
+                metrics::counter!("lockkeeper_lock_waits_total").increment(1);
+            }
+            self.waits = waits.map(|id| {
+                let wanted = sequence.wanted();
+                let locker = self.locker.as_ref().id();
+                let span = wanted.map(|(object, mode)| WaitSpan::begin(locker, object, mode));
+                (id, span)
             });
             if self.waits.is_none()
                 && let Some(sequence) = self.sequence.take()
@@ -165,7 +181,6 @@ fn go_on(
     match sequence.run(&mut state.table, now, effects) {
         Progress::Done => None,
         Progress::Waits(id) => {
-            metrics::counter!("lockkeeper_lock_waits_total").increment(1);
             state.waiters.insert(id, Waiter::task());
             Some(id)
         }
@@ -209,7 +224,7 @@ impl<L: AsRef<Locker>> Drop for Running<L> {
         let Some(sequence) = &mut self.sequence else {
             return;
         };
-        let waits = self.waits;
+        let waits = self.waits.as_ref().map(|(id, _)| *id);
         let shared = self.locker.as_ref().shared();
         let waiter = shared.transition(|state, effects| {
             let waiter = waits.and_then(|id| state.waiters.remove(&id));

@@ -5,12 +5,12 @@
 //! the mutex has been let go. Nothing that can run foreign code (a waker, a reply, a guard) is called
 //! or dropped under the mutex.
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::task::Waker;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::config::LockConfig;

@@ -36,6 +36,7 @@ impl WaitSpan {
             None => "granted",
             Some(LockError::Deadlock(_)) => "deadlock",
             Some(LockError::LockTimeout(_)) => "timeout",
+            Some(LockError::TransactionTimeout(_)) => "transaction_timeout",
             Some(_) => "refused",
         };
         self.span.record("outcome", outcome);

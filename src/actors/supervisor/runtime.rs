@@ -342,7 +342,6 @@ impl Runtime {
                 site: options.site,
                 lock_timeout: options.lock_timeout,
                 txn_timeout: options.txn_timeout,
-                ..LockerSpec::new()
             })
             .map_err(conflict)?;
         attempts.age = Some(locker.age());
