@@ -1,235 +1,244 @@
-//! The naive model: flat lists, everything looked at each time.
+//! The naive model of the lock table: flat lists, everything looked at each time.
+//!
+//! It is written from the rules, not from the code under test. This file has the state and the rules
+//! (who waits for whom, who is granted, who dies); `calls.rs` has what can be asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::VecDeque;
 
 use lockkeeper::Mode;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
-    Granted(usize),
-    Deadlock(usize),
-    Timeout(usize),
-    Ended(usize),
-}
+use super::universe::{Obj, UNIVERSE};
+use super::words::{Config, Event, Held, Kind, Locker, SLOTS, Slot, Time, Wait, Which, Why};
 
-#[derive(Debug, Clone)]
-pub struct ModelLocker {
-    pub age: u64,
-    pub priority: u32,
-    pub aborted: bool,
-}
+/// A request's rank: those whose family holds something there come first, then by arrival.
+pub type Rank = (bool, u64);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Held {
-    pub object: u8,
-    pub locker: u64,
-    pub mode: Mode,
-    pub count: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Waiting {
-    pub arrival: usize,
-    pub locker: u64,
-    pub object: u8,
-    pub mode: Mode,
-    pub deadline: Option<u64>,
-}
-
-#[derive(Default)]
 pub struct Model {
-    pub on_block: bool,
-    pub lockers: BTreeMap<u64, ModelLocker>,
+    pub config: Config,
+    pub lockers: [Option<Locker>; SLOTS],
     pub held: Vec<Held>,
-    pub waiting: Vec<Waiting>,
+    pub waiting: Vec<Wait>,
     pub events: Vec<Event>,
-    pub ages: u64,
-    pub made: u64,
-    pub arrivals: usize,
-}
-
-pub fn conflict(held: Mode, wanted: Mode) -> bool {
-    held == Mode::Write || wanted == Mode::Write
+    /// The latest moment that a call has told.
+    pub now: Time,
+    pub arrivals: u64,
+    /// Whether use of each has reached its mark, and not been well below since.
+    pub warned: [bool; 3],
+    /// Warnings that are to be told: with the next call that has effects.
+    pub warnings: VecDeque<(Which, usize, usize)>,
+    /// Whom the core has doomed in this call, in its order. Where the rules leave a choice (the draw
+    /// of the random policy; which of several separate cycles is broken first) the model takes the
+    /// core's, if it is one of those that the rules allow.
+    pub hints: VecDeque<u64>,
+    /// Of several locks that are held too long since the same moment, which the core told first.
+    pub told: VecDeque<(u64, Obj, Mode)>,
 }
 
 impl Model {
-    pub fn holds(&self, locker: u64, object: u8) -> bool {
-        self.held
-            .iter()
-            .any(|held| held.locker == locker && held.object == object)
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            lockers: [None; SLOTS],
+            held: Vec::new(),
+            waiting: Vec::new(),
+            events: Vec::new(),
+            now: 0,
+            arrivals: 0,
+            warned: [false; 3],
+            warnings: VecDeque::new(),
+            hints: VecDeque::new(),
+            told: VecDeque::new(),
+        }
     }
 
-    pub fn place(&self, wait: &Waiting) -> (bool, usize) {
-        (!self.holds(wait.locker, wait.object), wait.arrival)
+    pub fn locker(&self, slot: Slot) -> &Locker {
+        self.lockers[usize::from(slot)]
+            .as_ref()
+            .expect("a locker that has not ended")
     }
 
-    /// Who keeps the request waiting: the two conflicts of the rule.
-    pub fn blockers(&self, wait: &Waiting) -> BTreeSet<u64> {
-        let holders = self
-            .held
-            .iter()
-            .filter(|held| held.object == wait.object && conflict(held.mode, wait.mode));
-        let ahead = self.waiting.iter().filter(|other| {
-            other.object == wait.object
-                && conflict(other.mode, wait.mode)
-                && self.place(other) < self.place(wait)
-        });
-        let mut all: BTreeSet<u64> = holders
-            .map(|held| held.locker)
-            .chain(ahead.map(|other| other.locker))
+    pub fn locker_mut(&mut self, slot: Slot) -> &mut Locker {
+        self.lockers[usize::from(slot)]
+            .as_mut()
+            .expect("a locker that has not ended")
+    }
+
+    pub fn root(&self, slot: Slot) -> Slot {
+        self.locker(slot).root
+    }
+
+    /// The locker, its parent, and so on up to the root.
+    pub fn lineage(&self, slot: Slot) -> Vec<Slot> {
+        let mut line = vec![slot];
+        let mut at = slot;
+        while let Some(parent) = self.locker(at).parent {
+            line.push(parent);
+            at = parent;
+        }
+        line
+    }
+
+    /// The locker and all below it: generation by generation, each in the order in which it was made.
+    pub fn subtree(&self, top: Slot) -> Vec<Slot> {
+        let mut all: Vec<Slot> = (0..SLOTS as Slot)
+            .filter(|slot| self.lockers[usize::from(*slot)].is_some())
+            .filter(|slot| self.lineage(*slot).contains(&top))
             .collect();
-        all.remove(&wait.locker);
+        all.sort_by_key(|slot| (self.lineage(*slot).len(), self.locker(*slot).number));
         all
     }
 
-    pub fn give(&mut self, locker: u64, object: u8, mode: Mode) {
-        let same =
-            |held: &&mut Held| (held.locker, held.object, held.mode) == (locker, object, mode);
-        match self.held.iter_mut().find(same) {
-            Some(held) => held.count += 1,
+    /// What killed the locker, or the nearest of its ancestors that is dead.
+    pub fn death(&self, slot: Slot) -> Option<Kind> {
+        let mut at = Some(slot);
+        while let Some(here) = at {
+            let locker = self.locker(here);
+            if locker.dead.is_some() {
+                return locker.dead;
+            }
+            at = locker.parent;
+        }
+        None
+    }
+
+    pub fn rank(&self, wait: &Wait) -> Rank {
+        let family = self.root(wait.locker);
+        let overlap = &UNIVERSE.overlap[usize::from(wait.object)];
+        for held in &self.held {
+            if overlap[usize::from(held.object)] && self.root(held.locker) == family {
+                return (false, wait.arrival);
+            }
+        }
+        (true, wait.arrival)
+    }
+
+    pub fn ranks(&self) -> Vec<Rank> {
+        self.waiting.iter().map(|wait| self.rank(wait)).collect()
+    }
+
+    /// Calls `found` for each lock and for each earlier request that keeps the request waiting. `ranks`
+    /// are those of all that wait.
+    pub fn each_blocker(
+        &self,
+        wait: &Wait,
+        rank: Rank,
+        ranks: &[Rank],
+        mut found: impl FnMut(Slot, bool),
+    ) {
+        let family = self.root(wait.locker);
+        let wanted = (wait.object, wait.mode);
+        for held in &self.held {
+            if self.root(held.locker) != family
+                && UNIVERSE.conflict((held.object, held.mode), wanted)
+            {
+                found(held.locker, true);
+            }
+        }
+        for (other, other_rank) in self.waiting.iter().zip(ranks) {
+            if *other_rank < rank
+                && self.root(other.locker) != family
+                && UNIVERSE.conflict((other.object, other.mode), wanted)
+            {
+                found(other.locker, false);
+            }
+        }
+    }
+
+    pub fn must_wait(&self, wait: &Wait, rank: Rank, ranks: &[Rank]) -> bool {
+        let mut blocked = false;
+        self.each_blocker(wait, rank, ranks, |_, _| blocked = true);
+        blocked
+    }
+
+    pub fn lock_of(&self, locker: Slot, object: Obj, mode: Mode) -> Option<usize> {
+        self.held
+            .iter()
+            .position(|held| (held.locker, held.object, held.mode) == (locker, object, mode))
+    }
+
+    /// One reference more; if it is an upgrade, one less of what it was.
+    pub fn give(&mut self, locker: Slot, object: Obj, mode: Mode, from: Option<Mode>) {
+        self.give_since(locker, object, mode, self.now);
+        if let Some(from) = from {
+            self.take(locker, object, from);
+        }
+    }
+
+    /// One reference more, which counts as held since then if it is the first.
+    pub fn give_since(&mut self, locker: Slot, object: Obj, mode: Mode, since: Time) {
+        match self.lock_of(locker, object, mode) {
+            Some(at) => self.held[at].count += 1,
             None => self.held.push(Held {
                 object,
                 locker,
                 mode,
                 count: 1,
+                since,
+                said: false,
             }),
         }
     }
 
+    /// One reference less. False if there was none.
+    pub fn take(&mut self, locker: Slot, object: Obj, mode: Mode) -> bool {
+        let Some(at) = self.lock_of(locker, object, mode) else {
+            return false;
+        };
+        self.held[at].count -= 1;
+        if self.held[at].count == 0 {
+            self.held.remove(at);
+        }
+        true
+    }
+
+    /// Grants whatever can be granted: always the first in rank, until nobody can be.
     pub fn promote(&mut self) {
-        loop {
-            let mut order = self.waiting.clone();
-            order.sort_by_key(|wait| self.place(wait));
-            let Some(wait) = order
-                .into_iter()
-                .find(|wait| self.blockers(wait).is_empty())
-            else {
-                return;
-            };
-            self.waiting.retain(|other| other.arrival != wait.arrival);
-            self.give(wait.locker, wait.object, wait.mode);
+        while !self.waiting.is_empty() {
+            let ranks = self.ranks();
+            let mut first: Option<usize> = None;
+            for (at, wait) in self.waiting.iter().enumerate() {
+                if first.is_none_or(|first| ranks[at] < ranks[first])
+                    && !self.must_wait(wait, ranks[at], &ranks)
+                {
+                    first = Some(at);
+                }
+            }
+            let Some(first) = first else { return };
+            let wait = self.waiting.remove(first);
+            self.give(wait.locker, wait.object, wait.mode, wait.from);
             self.events.push(Event::Granted(wait.arrival));
         }
     }
 
-    pub fn knots(&self) -> Vec<Vec<u64>> {
-        let mut reach: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-        for wait in &self.waiting {
-            reach
-                .entry(wait.locker)
-                .or_default()
-                .extend(self.blockers(wait));
+    /// The subtree dies: its waits are refused, what it holds stays.
+    pub fn doom(&mut self, top: Slot, kind: Kind) {
+        for slot in self.subtree(top) {
+            let locker = self.locker_mut(slot);
+            locker.dead = locker.dead.or(Some(kind));
+            self.refuse(slot, Why::Conflict(kind));
         }
-        loop {
-            let before: usize = reach.values().map(BTreeSet::len).sum();
-            for locker in reach.keys().copied().collect::<Vec<_>>() {
-                let further: BTreeSet<u64> = reach[&locker]
-                    .iter()
-                    .filter_map(|to| reach.get(to))
-                    .flatten()
-                    .copied()
-                    .collect();
-                reach.get_mut(&locker).unwrap().extend(further);
-            }
-            if reach.values().map(BTreeSet::len).sum::<usize>() == before {
-                break;
-            }
-        }
-        let mut knots: BTreeSet<Vec<u64>> = BTreeSet::new();
-        for (locker, to) in &reach {
-            if to.contains(locker) {
-                knots.insert(
-                    to.iter()
-                        .copied()
-                        .filter(|other| reach.get(other).is_some_and(|back| back.contains(locker)))
-                        .collect(),
-                );
-            }
-        }
-        knots.into_iter().collect()
+        self.events
+            .push(Event::Doomed(self.locker(top).number, kind));
     }
 
-    pub fn break_cycles(&mut self) {
-        loop {
-            let knots = self.knots();
-            if knots.is_empty() {
-                return;
+    /// All waits of the locker are refused.
+    pub fn refuse(&mut self, locker: Slot, why: Why) {
+        let events = &mut self.events;
+        self.waiting.retain(|wait| {
+            if wait.locker == locker {
+                events.push(Event::Refused(wait.arrival, why));
             }
-            for knot in knots {
-                let lowest = knot
-                    .iter()
-                    .map(|locker| self.lockers[locker].priority)
-                    .min()
-                    .unwrap();
-                let among = knot
-                    .into_iter()
-                    .filter(|locker| self.lockers[locker].priority == lowest);
-                let victim = among
-                    .max_by_key(|locker| (self.lockers[locker].age, *locker))
-                    .unwrap();
-                self.lockers.get_mut(&victim).unwrap().aborted = true;
-                self.refuse(|wait| wait.locker == victim, Event::Deadlock);
-            }
-        }
+            wait.locker != locker
+        });
     }
 
-    pub fn refuse(&mut self, which: impl Fn(&Waiting) -> bool, event: fn(usize) -> Event) {
-        let gone: Vec<usize> = self
-            .waiting
-            .iter()
-            .filter(|wait| which(wait))
-            .map(|wait| wait.arrival)
-            .collect();
-        self.waiting.retain(|wait| !which(wait));
-        self.events.extend(gone.into_iter().map(event));
-        self.promote();
-    }
-
+    /// What is left to do after each call.
     pub fn settle(&mut self) {
         self.promote();
-        if self.on_block {
-            self.break_cycles();
+        if self.config.on_block {
+            self.break_cycles(self.policy());
         }
-    }
-
-    /// `Err` refused, `Ok(None)` granted, `Ok(Some)` waits.
-    pub fn request(
-        &mut self,
-        locker: u64,
-        object: u8,
-        mode: Mode,
-        wait: Option<Option<u64>>,
-    ) -> Result<Option<usize>, ()> {
-        if self
-            .lockers
-            .get(&locker)
-            .is_none_or(|locker| locker.aborted)
-        {
-            return Err(());
-        }
-        let asked = Waiting {
-            arrival: usize::MAX,
-            locker,
-            object,
-            mode,
-            deadline: wait.flatten(),
-        };
-        let again = self
-            .held
-            .iter()
-            .any(|held| (held.locker, held.object, held.mode) == (locker, object, mode));
-        if again || self.blockers(&asked).is_empty() {
-            self.give(locker, object, mode);
-            self.settle();
-            return Ok(None);
-        }
-        if wait.is_none() {
-            return Err(());
-        }
-        let arrival = self.arrivals;
-        self.arrivals += 1;
-        self.waiting.push(Waiting { arrival, ..asked });
-        self.settle();
-        Ok(Some(arrival))
+        self.warn(Which::Locks);
+        self.warn(Which::Objects);
     }
 }
