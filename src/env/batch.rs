@@ -388,8 +388,9 @@ impl Writer {
         txn.begin_body(item.ask.attempts_before + item.attempt, item.ask.deadline);
         let ran = {
             let _inside = InsideUpdate::enter(self.shared.id, item.ask.site);
-            let _trace = item.ask.trace.enter();
-            item.job.run(txn, item.ask.site)
+            let trace = item.ask.trace.clone();
+            let _trace = trace.enter();
+            item.run(txn)
         };
         self.body_returned(item, since);
         item.ran = (!item.ask.trace.is_disabled()).then(|| (since, Instant::now()));

@@ -19,7 +19,12 @@ pub(crate) type UpdateBody<T, E> =
 pub(crate) type ViewBody<T, E> = Box<dyn FnMut(&ReadTxn<'_>) -> Result<T, TxnError<E>> + Send>;
 
 /// Whatever a transaction holds beside its body, given back by being dropped: the environment does not know what it is.
-pub(crate) type Held = Box<dyn std::any::Any + Send>;
+pub(crate) trait Holding: Send {
+    /// Why the transaction may not be applied any more, if there is a reason; asked before its body runs, and after.
+    fn check(&self) -> Result<(), TxnError>;
+}
+
+pub(crate) type Held = Box<dyn Holding>;
 
 /// How far a transaction has come; shared by the caller, who may give up, and the thread that runs it.
 pub(crate) struct Ticket(AtomicU8);
@@ -173,6 +178,8 @@ pub(crate) enum Ran {
 /// An update as the writer sees it.
 pub(crate) trait UpdateJob: Send {
     fn run(&mut self, txn: &mut WriteTxn<'_>, site: Site) -> Ran;
+    /// Puts an error in the place of what a run returned, or would return.
+    fn refuse(&mut self, error: TxnError) -> Ran;
     /// Answers what the last run returned.
     fn answer(self: Box<Self>);
     /// Answers an error in place of it.
@@ -240,6 +247,11 @@ impl<T: Send, E: Send> UpdateJob for Typed<T, E, UpdateBody<T, E>> {
         };
         self.result = Some(result);
         ran
+    }
+
+    fn refuse(&mut self, error: TxnError) -> Ran {
+        self.result = Some(Err(error.widen()));
+        Ran::Failed
     }
 
     fn answer(mut self: Box<Self>) {

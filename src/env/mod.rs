@@ -32,7 +32,9 @@ pub(crate) use core::Core;
 pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;
-pub(crate) use job::{Answer, Ask, Held, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting};
+pub(crate) use job::{
+    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting,
+};
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub(crate) use registry::{OpenSpec, Registry};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::graph::Blocker;
-use super::slab::LockerSlot;
+use super::slab::{LockerSlot, WaitSlot};
 use super::{
     Candidate, DeadlockRecord, DetectReport, Effect, LockConflict, Moment, Reason, Table,
     VictimPolicy,
@@ -22,6 +22,7 @@ impl Table {
         policy: VictimPolicy,
         effects: &mut Vec<Effect>,
     ) {
+        self.tell_time(now);
         self.config.policy = policy;
         let turned_on = on_block && !self.config.detect_on_block;
         self.config.detect_on_block = on_block;
@@ -170,19 +171,38 @@ impl Table {
         Some(conflict)
     }
 
-    /// The top of the smallest subtree of the family that has all of what keeps the others waiting.
+    /// The top of the smallest subtree of the family that has all of what keeps the others waiting, and
+    /// somebody who waits for them.
     fn smallest_subtree(&self, family: LockerSlot, members: &[LockerSlot]) -> Option<LockerSlot> {
         if self.lockers[family].children.is_empty() {
             return Some(family);
         }
-        let others = members.iter().filter(|member| **member != family);
-        let waits = others.flat_map(|other| self.lockers[*other].family.waits.iter());
-        waits
+        let others = || members.iter().filter(|member| **member != family);
+        let waits = others().flat_map(|other| self.lockers[*other].family.waits.iter());
+        let top = waits
             .flat_map(|wait| self.blockers_of(*wait, family))
             .map(|blocker| match blocker {
                 Blocker::Lock(lock) => self.locks[lock].locker,
                 Blocker::Wait(wait) => self.waits[wait].locker,
             })
+            .reduce(|one, other| self.common_ancestor(one, other))?;
+        // Those of the family whom the others keep waiting. One of them at least has to be told: who only
+        // holds, and waits for nothing, would not notice.
+        let kept_waiting = |wait: &WaitSlot| {
+            others().any(|other| self.blockers_of(*wait, *other).next().is_some())
+        };
+        let own_waits = self.lockers[family].family.waits.iter();
+        let waiting: Vec<LockerSlot> = own_waits
+            .filter(|wait| kept_waiting(wait))
+            .map(|wait| self.waits[*wait].locker)
+            .collect();
+        let is_told = |locker: &LockerSlot| self.with_ancestors(*locker).any(|one| one == top);
+        if waiting.iter().any(is_told) {
+            return Some(top);
+        }
+        waiting
+            .into_iter()
+            .chain([top])
             .reduce(|one, other| self.common_ancestor(one, other))
     }
 
@@ -203,7 +223,8 @@ impl Table {
     ) {
         let all = self.subtree(top);
         for &locker in &all {
-            self.lockers[locker].dead = Some(Arc::clone(conflict));
+            let dead = &mut self.lockers[locker].dead;
+            dead.get_or_insert_with(|| Arc::clone(conflict));
         }
         let reason = Reason::Conflict(Arc::clone(conflict));
         self.refuse_waits(&all, &reason, effects);

@@ -77,7 +77,8 @@ impl Table {
         if let Some(order) = &mut self.order {
             let root = self.lockers[locker].root;
             let asked = order.asked(root, request.object.namespace_text(), request.site);
-            self.events.extend(asked.map(Effect::OrderContradicted));
+            self.events
+                .extend(asked.into_iter().map(Effect::OrderContradicted));
         }
         Ok(Checked {
             locker,
@@ -189,6 +190,7 @@ impl Table {
             rank,
             since: self.now,
             deadline,
+            barred_by: None,
         });
         self.lockers[family].family.waits.push(wait);
         let queue = self.objects[object].queue.get_or_insert_default();

@@ -110,7 +110,7 @@ pub enum Patience {
     Default,
     /// Not at all.
     No,
-    /// So long, from now.
+    /// So long, from now; zero is for ever.
     For(Duration),
     /// Until then.
     Until(Moment),

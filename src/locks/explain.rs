@@ -34,12 +34,7 @@ impl Table {
             Some(object) => self.name_all(&mut conflict, object, family, None, most),
             None => {
                 // A range that nobody has asked for before; what overlaps it is known all the same.
-                let objects = self.objects.iter();
-                let near: Vec<ObjectSlot> = objects
-                    .filter(|(_, entry)| entry.object.overlaps(request.object))
-                    .map(|(slot, _)| slot)
-                    .collect();
-                for object in near {
+                for object in self.overlapping(request.object) {
                     self.name(&mut conflict, object, family, None, most);
                 }
             }

@@ -136,6 +136,7 @@ impl Table {
         root.locks += 1;
         root.write_locks += usize::from(mode.is_write());
         let entry = &mut self.objects[object];
+        let held_before = entry.holders.has_family(family);
         entry.held[mode.index()] += 1;
         entry.holders.insert(key, lock);
         if !self.config.timeouts.max_hold.is_zero() {
@@ -144,7 +145,7 @@ impl Table {
         if let Some(order) = &mut self.order {
             order.taken(family, entry.object.namespace_text(), site);
         }
-        self.regroup(family, object);
+        self.regroup(family, object, held_before);
         lock
     }
 
@@ -162,6 +163,14 @@ impl Table {
         }
         let owner = &mut self.lockers[entry.locker];
         owner.lock_count -= 1;
+        let told = &owner.overdue;
+        if entry.overdue
+            && told
+                .as_ref()
+                .is_some_and(|told| told.object == self.objects[entry.object].object)
+        {
+            owner.overdue = None;
+        }
         let family = owner.root;
         let root = &mut self.lockers[family].family;
         root.locks -= 1;
@@ -179,16 +188,23 @@ impl Table {
         if let Some(order) = &mut self.order {
             order.released(family, object.object.namespace_text());
         }
-        self.regroup(family, entry.object);
+        let holds_still = self.objects[entry.object].holders.has_family(family);
+        self.regroup(family, entry.object, holds_still);
     }
 
-    /// Puts the family's requests where they belong, now that it holds the object or no longer does.
-    fn regroup(&mut self, family: LockerSlot, object: ObjectSlot) {
+    /// Puts the family's requests where they belong, now that it holds the object or no longer does; or
+    /// it holds it in other modes.
+    fn regroup(&mut self, family: LockerSlot, object: ObjectSlot, other_modes: bool) {
         if self.lockers[family].family.waits.is_empty() {
             return;
         }
         // What it holds or where it stands has changed while it waits: that can close a cycle.
-        self.suspects.push(family);
+        if self.suspects.last() != Some(&family) {
+            self.suspects.push(family);
+        }
+        if other_modes {
+            return;
+        }
         for at in 0..self.lockers[family].family.waits.len() {
             let wait = self.lockers[family].family.waits[at];
             let entry = &self.waits[wait];
@@ -268,7 +284,15 @@ impl Table {
                 continue;
             };
             lane.left[queued.mode.index()] -= 1;
-            if self.can_pass(lane, rank, queued) {
+            let barred = self.is_barred(lane, rank, queued);
+            if let Err(by) = barred {
+                self.waits[queued.wait].barred_by = by;
+                let passed = &mut lane.passed[queued.mode.index()];
+                *passed = passed.and(queued.family);
+                if self.none_can_pass(lane, rank) {
+                    continue;
+                }
+            } else {
                 let wait = &self.waits[queued.wait];
                 let (id, locker, site, from) = (wait.id, wait.locker, wait.site, wait.from);
                 let object = lane.object;
@@ -280,12 +304,6 @@ impl Table {
                 }
                 if !self.recheck.is_empty() {
                     return;
-                }
-            } else {
-                let passed = &mut lane.passed[queued.mode.index()];
-                *passed = passed.and(queued.family);
-                if self.none_can_pass(lane, rank) {
-                    continue;
                 }
             }
             let next = Rank {
@@ -318,17 +336,30 @@ impl Table {
         Some((*rank, *queued))
     }
 
-    fn can_pass(&self, lane: &Lane, rank: Rank, queued: Queued) -> bool {
-        let is_behind_passed = self
-            .rules(lane.object)
-            .against(queued.mode)
-            .any(|ahead| lane.passed[ahead.index()].holds_back(queued.family));
-        !is_behind_passed
-            && !self.is_held_against(lane.object, queued.family, queued.mode)
-            && self.reach(lane.object).skip(1).all(|near| {
-                !self.is_held_against(near, queued.family, queued.mode)
-                    && !self.is_behind(near, queued.family, rank, queued.mode)
-            })
+    /// Whether a request can be granted; if not, it may say which overlapping object bars it. That is asked
+    /// first the next time: a range over many keys would otherwise look at all of them at each release.
+    fn is_barred(&self, lane: &Lane, rank: Rank, queued: Queued) -> Result<(), Option<ObjectSlot>> {
+        let (object, family, mode) = (lane.object, queued.family, queued.mode);
+        let mut against = self.rules(object).against(mode);
+        if against.any(|ahead| lane.passed[ahead.index()].holds_back(family))
+            || self.is_held_against(object, family, mode)
+        {
+            return Err(None);
+        }
+        let Some(overlaps) = &self.objects[object].overlaps else {
+            return Ok(());
+        };
+        let bars = |near: &ObjectSlot| {
+            self.is_held_against(*near, family, mode) || self.is_behind(*near, family, rank, mode)
+        };
+        let last = self.waits[queued.wait].barred_by;
+        let barred_by = last
+            .filter(|last| overlaps.contains(last) && bars(last))
+            .or_else(|| overlaps.iter().rev().copied().find(bars));
+        match barred_by {
+            Some(by) => Err(Some(by)),
+            None => Ok(()),
+        }
     }
 
     /// Whether nobody behind `rank` can be granted, so that the walk along this queue can end: what makes

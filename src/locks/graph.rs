@@ -38,7 +38,7 @@ impl Table {
             return false;
         }
         let pass = self.new_pass();
-        self.lockers[family].family.seen_forward = pass;
+        self.see_forward(family, pass);
         self.lockers[family].family.seen_backward = pass;
         let mut behind = Vec::new();
         self.visit_backward(family, pass, &mut behind);
@@ -59,10 +59,14 @@ impl Table {
                 }
             }
             let Some(&next) = behind.get(visited_behind) else {
-                // All who wait for the family are known: it is on a cycle if it waits for one of them.
-                return behind
-                    .iter()
-                    .any(|other| self.edge(family, *other).is_some());
+                // All who wait for the family are known: it is on a cycle if it waits for one of them. Those
+                // that have been seen are none of them.
+                while let Some(next) = self.next_forward(family, pass) {
+                    if self.lockers[next].family.seen_backward == pass {
+                        return true;
+                    }
+                }
+                return false;
             };
             visited_behind += 1;
             let known = behind.len();
@@ -80,7 +84,7 @@ impl Table {
     /// All who are on a cycle with the family, itself included.
     pub(super) fn knot_of(&mut self, family: LockerSlot) -> Vec<LockerSlot> {
         let pass = self.new_pass();
-        self.lockers[family].family.seen_forward = pass;
+        self.see_forward(family, pass);
         self.lockers[family].family.seen_backward = pass;
         let mut ahead = vec![family];
         let mut done = 0;
@@ -109,7 +113,7 @@ impl Table {
             if self.lockers[root].family.seen_forward == pass {
                 continue;
             }
-            self.lockers[root].family.seen_forward = pass;
+            self.see_forward(root, pass);
             let mut path = vec![root];
             while let Some(&here) = path.last() {
                 match self.next_forward(here, pass) {
@@ -152,7 +156,7 @@ impl Table {
     /// A shortest cycle through a family that is on one: each edge leads to the family of the next.
     pub(super) fn shortest_cycle(&mut self, family: LockerSlot) -> Vec<Edge> {
         let pass = self.new_pass();
-        self.lockers[family].family.seen_forward = pass;
+        self.see_forward(family, pass);
         // Each with the place, in this list, of who led to it.
         let mut found: Vec<(LockerSlot, Option<usize>)> = vec![(family, None)];
         let mut at = 0;
@@ -225,18 +229,27 @@ impl Table {
 
     /// A family that this one waits for and that the pass has not seen yet; it is seen now.
     fn next_forward(&mut self, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
-        for at in 0..self.lockers[family].family.waits.len() {
-            let wait = self.lockers[family].family.waits[at];
+        // A wait that has led to everyone it can lead to is not looked at again.
+        loop {
+            let entry = &self.lockers[family].family;
+            let &wait = entry.waits.get(entry.waits_done)?;
             let found = self
                 .next_holder(wait, family, pass)
                 .or_else(|| self.next_ahead(wait, family, pass))
                 .or_else(|| self.next_ahead_nearby(wait, family, pass));
             if let Some(next) = found {
-                self.lockers[next].family.seen_forward = pass;
+                self.see_forward(next, pass);
                 return Some(next);
             }
+            self.lockers[family].family.waits_done += 1;
         }
-        None
+    }
+
+    /// A walk forward comes by a family.
+    fn see_forward(&mut self, family: LockerSlot, pass: u64) {
+        let entry = &mut self.lockers[family].family;
+        entry.seen_forward = pass;
+        entry.waits_done = 0;
     }
 
     /// Where this pass has been for requests like this one.
@@ -311,21 +324,33 @@ impl Table {
         let entry = &self.waits[wait];
         let (object, mode, rank) = (entry.object, entry.mode, entry.rank);
         self.objects[object].overlaps.as_ref()?;
-        let done = self.visited(object, mode, pass)?.near_before;
-        let from = done.unwrap_or(Rank::FIRST);
-        if from >= rank {
+        let mut visited = *self.visited(object, mode, pass)?;
+        if visited.near_before >= Some(rank) {
             return None;
         }
-        let mut last = Some(object);
-        while let Some(near) = self.reach_after(object, last) {
-            last = Some(near);
-            let found = self.unseen_between(near, from, rank, mode, family, pass);
-            if let Some((next, _)) = found {
-                return Some(next);
-            }
+        if visited.near_rank != Some(rank) {
+            // Another request for the object was looked at in between.
+            visited.near_rank = Some(rank);
+            visited.near = None;
         }
-        self.visited(object, mode, pass)?.near_before = Some(rank);
-        None
+        let from = visited.near_before.unwrap_or(Rank::FIRST);
+        let mut near = match visited.near {
+            Some(near) => Some(near),
+            None => self.reach_after(object, Some(object)),
+        };
+        let found = loop {
+            let Some(here) = near else {
+                visited.near_before = Some(rank);
+                break None;
+            };
+            visited.near = Some(here);
+            if let Some((next, _)) = self.unseen_between(here, from, rank, mode, family, pass) {
+                break Some(next);
+            }
+            near = self.reach_after(object, Some(here));
+        };
+        *self.visited(object, mode, pass)? = visited;
+        found
     }
 
     /// The first in a queue, from one rank up to another, whom a request in `mode` has to let go before
@@ -357,7 +382,8 @@ impl Table {
     fn visit_backward(&mut self, family: LockerSlot, pass: u64, found: &mut Vec<LockerSlot>) {
         let entry = &self.lockers[family].family;
         // Whichever is shorter: its locks, or the objects that anybody waits for.
-        if self.contended.len() < entry.locks {
+        // (A contended object that others overlap leads to all of those.)
+        if self.contended.len() < entry.locks && self.has_no_ranges() {
             let mut last = None;
             while let Some(object) = self.next_contended(last) {
                 last = Some(object);
@@ -427,6 +453,17 @@ impl Table {
         pass: u64,
         found: &mut Vec<LockerSlot>,
     ) {
+        let overlaps = self.objects[object].overlaps.as_ref();
+        if overlaps.is_some_and(|overlaps| overlaps.len() > self.contended.len()) {
+            let mut last = None;
+            while let Some(waited_for) = self.next_contended(last) {
+                last = Some(waited_for);
+                if waited_for == object || self.overlap(object, waited_for) {
+                    self.visit_behind(waited_for, mode, start, family, pass, found);
+                }
+            }
+            return;
+        }
         let mut last = None;
         while let Some(near) = self.reach_after(object, last) {
             last = Some(near);

@@ -189,4 +189,6 @@ pub(super) struct Family {
     /// The searches that came by last, forward and backward.
     pub seen_forward: u64,
     pub seen_backward: u64,
+    /// How many of its waits have led that forward search to everyone they can lead to.
+    pub waits_done: usize,
 }

@@ -99,11 +99,12 @@ impl OrderWatch {
         family: LockerSlot,
         namespace: &Text,
         site: &'static Location<'static>,
-    ) -> Option<Arc<OrderWarning>> {
-        let class = self.class(namespace)?;
-        let held = self.held.get(&family)?;
+    ) -> Vec<Arc<OrderWarning>> {
+        let (Some(class), Some(held)) = (self.class(namespace), self.held.get(&family)) else {
+            return Vec::new();
+        };
         if held.iter().any(|held| held.class == class) {
-            return None;
+            return Vec::new();
         }
         let new: Vec<(usize, OrderStep)> = held
             .iter()
@@ -118,18 +119,13 @@ impl OrderWatch {
                 (held.class, step)
             })
             .collect();
-        let mut warning = None;
-        for (before, step) in new {
-            let path = self.path(class, before);
-            self.after[before].insert(class, step.clone());
-            if let (None, Some(path)) = (&warning, path) {
-                warning = Some(Arc::new(OrderWarning {
-                    seen: step,
-                    before: path,
-                }));
-            }
+        let mut warnings = Vec::new();
+        for (held, step) in new {
+            let before = self.path(class, held);
+            self.after[held].insert(class, step.clone());
+            warnings.extend(before.map(|before| Arc::new(OrderWarning { seen: step, before })));
         }
-        warning
+        warnings
     }
 
     /// A family got a lock of this class.
@@ -217,9 +213,10 @@ mod tests {
         class: &'static str,
     ) -> Option<Arc<OrderWarning>> {
         let (class, site) = (Text::from(class), Location::caller());
-        let warning = watch.asked(family(number), &class, site);
+        let mut warnings = watch.asked(family(number), &class, site);
         watch.taken(family(number), &class, site);
-        warning
+        assert!(warnings.len() < 2);
+        warnings.pop()
     }
 
     fn lets_go(watch: &mut OrderWatch, number: u32, classes: &[&'static str]) {

@@ -232,6 +232,9 @@ pub(super) struct Visited {
     pub before: Option<Rank>,
     /// Waiters for objects that overlap, before this one, have been looked at.
     pub near_before: Option<Rank>,
+    /// Up to where they are being looked at, and the object that was come to.
+    pub near_rank: Option<Rank>,
+    pub near: Option<ObjectSlot>,
     pub backward_pass: u64,
     /// Waiters from this one on have been looked at.
     pub from: Option<Rank>,

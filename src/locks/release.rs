@@ -1,7 +1,7 @@
 //! Releasing, weakening and passing on locks, and the end of lockers.
 
 use super::slab::{LockSlot, LockerSlot, ObjectSlot};
-use super::{Denied, Effect, LockerId, Mode, Object, Reason, Table, WaitId};
+use super::{Denied, Effect, LimitKind, LockerId, Mode, Object, Reason, Table, WaitId};
 
 impl Table {
     /// Takes a waiting request back; false if it waits no more.
@@ -31,6 +31,32 @@ impl Table {
         self.promote(effects);
         self.finish(effects);
         held
+    }
+
+    /// Releases so many references of one lock.
+    pub(super) fn unlock_many(
+        &mut self,
+        locker: LockerId,
+        object: &Object,
+        mode: Mode,
+        count: u64,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((slot, at)) = self.locker(locker).zip(self.known(object)) else {
+            return;
+        };
+        if let Some(lock) = self.held(slot, at, mode)
+            && count > 1
+        {
+            // All but the last are only counted.
+            let held = &mut self.locks[lock].count;
+            *held -= (count - 1).min(*held - 1);
+        }
+        if count > 0 {
+            self.give_up(at, slot, mode);
+        }
+        self.promote(effects);
+        self.finish(effects);
     }
 
     /// Releases all locks of the locker on the object; answers how many there were.
@@ -90,7 +116,10 @@ impl Table {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
         let (slot, object) = self.add_weaker(locker, object, from, to)?;
+        let overdue = self.lockers[slot].overdue.clone();
         self.give_up(object, slot, from);
+        // What is to be told of the lock is still to be told.
+        self.lockers[slot].overdue = overdue;
         self.promote(effects);
         self.finish(effects);
         Ok(())
@@ -117,10 +146,58 @@ impl Table {
         if !rules.is_no_stronger(to, from) {
             return Err(Denied::NotWeaker { from, to });
         }
-        self.stats.downgrades += 1;
         let (site, since) = (self.locks[lock].site, self.locks[lock].since);
-        self.grant_since(object, locker, to, site, since);
+        let overdue = self.locks[lock].overdue;
+        let is_new = self.held(locker, object, to).is_none();
+        if is_new && self.locks[lock].count > 1 {
+            self.check(LimitKind::Locks)?;
+        }
+        self.stats.downgrades += 1;
+        let weaker = self.grant_since(object, locker, to, site, since);
+        if is_new && overdue {
+            self.locks[weaker].overdue = true;
+            self.holds.remove(&(since, weaker));
+        }
         Ok((locker, object))
+    }
+
+    /// Undoes a grant that nobody has seen, also of a dead locker: the lock goes back to the mode it was
+    /// upgraded from, if there was one. False if others bar the way back; then the lock stays as it is.
+    pub fn take_back(
+        &mut self,
+        locker: LockerId,
+        object: &Object,
+        mode: Mode,
+        from: Option<Mode>,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some((slot, at)) = self.locker(locker).zip(self.known(object)) else {
+            return true;
+        };
+        let (Some(from), Some(lock)) = (from, self.held(slot, at, mode)) else {
+            self.unlock(locker, object, mode, effects);
+            return true;
+        };
+        let family = self.lockers[slot].root;
+        if !self.rules(at).is_no_stronger(from, mode) && self.must_wait(at, family, from) {
+            return false;
+        }
+        let (site, since) = (self.locks[lock].site, self.locks[lock].since);
+        self.grant_since(at, slot, from, site, since);
+        self.give_up(at, slot, mode);
+        self.promote(effects);
+        self.finish(effects);
+        true
+    }
+
+    /// Lets a dead locker that holds nothing ask for locks again.
+    pub(super) fn revive(&mut self, locker: LockerId) {
+        if let Some(slot) = self.locker(locker)
+            && self.lockers[slot].locks.is_none()
+        {
+            self.lockers[slot].dead = None;
+            self.lockers[slot].overdue = None;
+        }
     }
 
     /// How many references the locker holds in this mode.
@@ -164,10 +241,10 @@ impl Table {
         };
         self.refuse_waits(&all, &Reason::Ended, effects);
         for &one in all.iter().rev() {
+            let overdue = self.lockers[one].overdue.take();
             for lock in self.locks_of(one) {
                 self.pass_on(lock, parent);
             }
-            let overdue = self.lockers[one].overdue.take();
             let heir = &mut self.lockers[parent].overdue;
             *heir = heir.take().or(overdue);
             self.remove_locker(one, effects);

@@ -4,6 +4,7 @@
 //! wanted, releases and downgrades take effect only when the last request has been granted: what is
 //! released could not be taken back. If anything fails, exactly what the sequence took is released again.
 
+use std::collections::BTreeMap;
 use std::panic::Location;
 
 use super::{
@@ -62,6 +63,8 @@ pub enum Progress {
     Done,
 }
 
+type References = BTreeMap<(Object, Mode), u64>;
+
 /// A sequence of operations on its way.
 #[derive(Debug)]
 pub struct Sequence {
@@ -71,10 +74,14 @@ pub struct Sequence {
     all_or_nothing: bool,
     next: usize,
     outcomes: Vec<OpOutcome>,
-    /// What it took and still holds: one entry for each reference.
-    taken: Vec<(Object, Mode)>,
-    /// References that are to be released at the end.
-    due: Vec<(Object, Mode)>,
+    /// What it took and still holds, in references.
+    taken: References,
+    /// What is to be released at the end.
+    due: References,
+    /// Locks that were there before and have another mode now: from which, to which.
+    changed: Vec<(Object, Mode, Mode)>,
+    /// Whether all that the locker holds is to be released, so that it may be used again.
+    revives: bool,
     done: bool,
 }
 
@@ -94,8 +101,10 @@ impl Sequence {
             ops,
             all_or_nothing,
             next: 0,
-            taken: Vec::new(),
-            due: Vec::new(),
+            taken: References::new(),
+            due: References::new(),
+            changed: Vec::new(),
+            revives: false,
             done: false,
         }
     }
@@ -118,9 +127,12 @@ impl Sequence {
     ) -> Progress {
         while !self.done {
             let Some(op) = ops.get(self.next) else {
-                for (object, mode) in std::mem::take(&mut self.due) {
-                    table.unlock(self.locker, &object, mode, effects);
-                    self.forget(&object, mode);
+                for ((object, mode), count) in std::mem::take(&mut self.due) {
+                    table.unlock_many(self.locker, &object, mode, count, effects);
+                    self.forget(&object, mode, count);
+                }
+                if self.revives {
+                    table.revive(self.locker);
                 }
                 self.done = true;
                 break;
@@ -137,6 +149,12 @@ impl Sequence {
         Progress::Done
     }
 
+    /// Whether nothing is left to be done but the releases.
+    #[must_use]
+    pub fn is_at_its_end(&self) -> bool {
+        self.done || self.next >= self.ops.len()
+    }
+
     /// What the request that it waits for wants.
     #[must_use]
     pub fn wanted(&self) -> Option<(&Object, Mode)> {
@@ -149,7 +167,10 @@ impl Sequence {
     /// The request that it waited for has been granted; [`run`](Self::run) goes on.
     pub fn granted(&mut self) {
         match self.ops.get(self.next) {
-            Some(Op::Lock(object, mode, _)) => self.taken.push((object.clone(), *mode)),
+            Some(Op::Lock(object, mode, _)) => {
+                let (object, mode) = (object.clone(), *mode);
+                self.took(object, mode);
+            }
             Some(Op::Upgrade(object, from, to, _)) => {
                 let (object, from, to) = (object.clone(), *from, *to);
                 self.exchanged(object, from, to);
@@ -167,8 +188,12 @@ impl Sequence {
 
     /// Undoes what it took, because nobody waits for it any more.
     pub fn abandon(&mut self, table: &mut Table, effects: &mut Vec<Effect>) {
-        for (object, mode) in std::mem::take(&mut self.taken).into_iter().rev() {
-            table.unlock(self.locker, &object, mode, effects);
+        for (object, from, to) in std::mem::take(&mut self.changed).into_iter().rev() {
+            // If others bar the way back it keeps its new mode.
+            table.take_back(self.locker, &object, to, Some(from), effects);
+        }
+        for ((object, mode), count) in std::mem::take(&mut self.taken) {
+            table.unlock_many(self.locker, &object, mode, count, effects);
         }
         self.done = true;
     }
@@ -176,7 +201,9 @@ impl Sequence {
     /// What became of each operation, and what it took and still holds: an entry for each reference.
     #[must_use]
     pub fn finish(self) -> (Vec<OpOutcome>, Vec<(Object, Mode)>) {
-        (self.outcomes, self.taken)
+        let references = self.taken.into_iter();
+        let taken = references.flat_map(|(lock, count)| (0..count).map(move |_| lock.clone()));
+        (self.outcomes, taken.collect())
     }
 
     fn step(
@@ -194,7 +221,7 @@ impl Sequence {
                 if let Some(wait) = table.request(now, request, *patience, effects)? {
                     return Ok(Err(wait));
                 }
-                self.taken.push((object.clone(), *mode));
+                self.took(object.clone(), *mode);
                 OpOutcome::Granted
             }
             Op::Upgrade(object, from, to, patience) => {
@@ -219,14 +246,14 @@ impl Sequence {
             }
             Op::Unlock(object, mode) if later => {
                 self.check_held(table, object, *mode)?;
-                self.due.push((object.clone(), *mode));
+                *self.due.entry((object.clone(), *mode)).or_default() += 1;
                 OpOutcome::Released(1)
             }
             Op::Unlock(object, mode) => {
                 if !table.unlock(locker, object, *mode, effects) {
                     return Err(Denied::NotHeld);
                 }
-                self.forget(object, *mode);
+                self.forget(object, *mode, 1);
                 OpOutcome::Released(1)
             }
             Op::UnlockObject(only) => {
@@ -235,7 +262,14 @@ impl Sequence {
             Op::ReleaseReads => self.release(table, later, effects, |_, mode| {
                 matches!(mode, Mode::IntentRead | Mode::Read)
             }),
-            Op::ReleaseAll => self.release(table, later, effects, |_, _| true),
+            Op::ReleaseAll => {
+                self.revives = true;
+                let released = self.release(table, later, effects, |_, _| true);
+                if !later {
+                    table.revive(locker);
+                }
+                released
+            }
         }))
     }
 
@@ -249,27 +283,36 @@ impl Sequence {
         }
     }
 
+    /// How many references are going to be released anyway.
+    fn due(&self, object: &Object, mode: Mode) -> u64 {
+        match self.due.is_empty() {
+            true => 0,
+            false => self.due.get(&(object.clone(), mode)).copied().unwrap_or(0),
+        }
+    }
+
     /// Whether a reference is held that is not going to be released anyway.
     fn check_held(&self, table: &Table, object: &Object, mode: Mode) -> Result<(), Denied> {
-        let held = table.references(self.locker, object, mode);
-        let due = self
-            .due
-            .iter()
-            .filter(|due| due.0 == *object && due.1 == mode);
-        match held > due.count() as u64 {
+        match table.references(self.locker, object, mode) > self.due(object, mode) {
             true => Ok(()),
             false => Err(Denied::NotHeld),
         }
     }
 
+    fn took(&mut self, object: Object, mode: Mode) {
+        *self.taken.entry((object, mode)).or_default() += 1;
+    }
+
     /// One reference has changed its mode, or is going to.
     fn exchanged(&mut self, object: Object, from: Mode, to: Mode) {
         if self.all_or_nothing {
-            self.due.push((object.clone(), from));
+            *self.due.entry((object.clone(), from)).or_default() += 1;
+            self.took(object, to);
+        } else if self.forget(&object, from, 1) > 0 {
+            self.took(object, to);
         } else {
-            self.forget(&object, from);
+            self.changed.push((object, from, to));
         }
-        self.taken.push((object, to));
     }
 
     fn release(
@@ -284,30 +327,34 @@ impl Sequence {
             if !which(&object, mode) {
                 continue;
             }
-            let due = self
-                .due
-                .iter()
-                .filter(|due| due.0 == object && due.1 == mode);
-            let left = count.saturating_sub(due.count() as u64);
+            let left = count.saturating_sub(self.due(&object, mode));
             released += usize::from(left > 0);
-            for _ in 0..left {
-                if later {
-                    self.due.push((object.clone(), mode));
-                } else {
-                    table.unlock(self.locker, &object, mode, effects);
-                    self.forget(&object, mode);
-                }
+            if later {
+                *self.due.entry((object, mode)).or_default() += left;
+            } else {
+                table.unlock_many(self.locker, &object, mode, left, effects);
+                self.forget(&object, mode, left);
             }
         }
         OpOutcome::Released(released)
     }
 
-    /// A reference is gone: one of its own, if it took any.
-    fn forget(&mut self, object: &Object, mode: Mode) {
-        let mut taken = self.taken.iter();
-        if let Some(at) = taken.rposition(|own| own.0 == *object && own.1 == mode) {
-            self.taken.remove(at);
+    /// References are gone; how many of them it had taken itself.
+    fn forget(&mut self, object: &Object, mode: Mode, count: u64) -> u64 {
+        let mut forgotten = 0;
+        let lock = (object.clone(), mode);
+        if let Some(own) = self.taken.get_mut(&lock) {
+            forgotten = count.min(*own);
+            *own -= forgotten;
+            if *own == 0 {
+                self.taken.remove(&lock);
+            }
         }
+        if forgotten < count && !self.changed.is_empty() {
+            self.changed
+                .retain(|(changed, _, to)| changed != object || *to != mode);
+        }
+        forgotten
     }
 
     fn fail(

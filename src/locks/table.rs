@@ -45,6 +45,8 @@ pub(super) struct WaitEntry {
     pub rank: Rank,
     pub since: Moment,
     pub deadline: Option<super::time::WaitDeadline>,
+    /// An object that overlaps and barred it when that was last looked at.
+    pub barred_by: Option<ObjectSlot>,
 }
 
 /// The lock table.
@@ -261,6 +263,14 @@ impl Table {
             .map(|_| id.slot)
     }
 
+    /// Whether the locker may ask for something.
+    ///
+    /// # Errors
+    /// [`Denied::Ended`], [`Denied::Dead`].
+    pub fn check_usable(&self, locker: LockerId) -> Result<(), Denied> {
+        self.usable(locker).map(|_| ())
+    }
+
     /// The locker, if it and its ancestors may ask for something.
     pub(super) fn usable(&self, id: LockerId) -> Result<LockerSlot, Denied> {
         let slot = self.locker(id).ok_or(Denied::Ended)?;
@@ -443,6 +453,17 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// Whether no range has been locked, so that no two objects overlap.
+    pub(super) fn has_no_ranges(&self) -> bool {
+        self.ranged.is_empty()
+    }
+
+    /// What is locked or waited for and overlaps the object, which nobody has locked.
+    pub(super) fn overlapping(&self, object: &Object) -> Vec<ObjectSlot> {
+        let index = self.ranged.get(object.namespace_text());
+        index.map_or_else(Vec::new, |index| index.overlapping(object))
     }
 
     /// The object and all that overlap it.

@@ -21,7 +21,7 @@ impl Table {
     /// and in any case when the time of its transaction is over.
     pub(super) fn deadline(&self, locker: LockerSlot, patience: Patience) -> Option<WaitDeadline> {
         let timeout = match patience {
-            Patience::For(time) => Some(time),
+            Patience::For(time) => Some(time).filter(|time| !time.is_zero()),
             Patience::Until(at) => Some(at.since(self.now)),
             Patience::Forever | Patience::No => None,
             Patience::Default => Some(
@@ -139,7 +139,7 @@ impl Table {
                 self.kill(locker, &conflict, effects);
             }
         } else {
-            self.lockers[locker].overdue = Some(conflict);
+            self.lockers[locker].overdue.get_or_insert(conflict);
         }
     }
 

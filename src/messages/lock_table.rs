@@ -29,7 +29,7 @@ pub enum Wait {
     No,
     /// Until this instant.
     Until(Instant),
-    /// So long, counted from when the request begins to wait.
+    /// So long, counted from when the request begins to wait; zero is for ever, as in every timeout.
     For(Duration),
     /// For ever. A deadlock, or the end of the transaction's time, still ends the wait.
     Forever,

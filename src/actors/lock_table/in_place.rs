@@ -39,7 +39,14 @@ in_place! {
         Some(parent) => parent.child(this.spec).map(Arc::new),
         None => locks.locker(this.spec).map(Arc::new),
     };
-    CommitLocker => |this, _| this.locker.pass_up();
+    CommitLocker => |this, _| {
+        let done = this.locker.pass_up();
+        if done.is_err() {
+            // As by the method, which gives the locker away.
+            this.locker.end();
+        }
+        done
+    };
     EndLocker => |this, _| this.locker.end();
     Detect => |this, locks| locks.detect_by(this.policy);
     SetDetect => |this, locks| locks.set_detect(this);

@@ -22,6 +22,8 @@ pub struct Lock<'a> {
     object: Object,
     mode: Mode,
     from: Option<Mode>,
+    /// The mode of the guard that is upgraded.
+    guard: Option<&'a mut Mode>,
     wait: Wait,
     site: &'static Location<'static>,
     stage: Stage,
@@ -46,6 +48,7 @@ impl<'a> Lock<'a> {
             object: object.clone(),
             mode,
             from: None,
+            guard: None,
             wait,
             site,
             stage: Stage::Unasked,
@@ -56,6 +59,19 @@ impl<'a> Lock<'a> {
     pub(super) fn upgrading(mut self, from: Mode) -> Self {
         self.from = Some(from);
         self
+    }
+
+    /// Makes it an upgrade of the lock of a guard, which has this mode.
+    pub(super) fn upgrading_guard(mut self, mode: &'a mut Mode) -> Self {
+        self.from = Some(*mode);
+        self.guard = Some(mode);
+        self
+    }
+
+    fn changed(&mut self) {
+        if let Some(mode) = &mut self.guard {
+            **mode = self.mode;
+        }
     }
 }
 
@@ -79,6 +95,9 @@ impl Future for Lock<'_> {
                     this.stage = Stage::Waiting(id, span);
                 }
                 done => {
+                    if done.is_ok() {
+                        this.changed();
+                    }
                     this.stage = Stage::Done;
                     return Poll::Ready(done.map(|_| ()));
                 }
@@ -93,6 +112,9 @@ impl Future for Lock<'_> {
         };
         let result = outcome.map_err(LockError::from);
         span.end(result.as_ref().err());
+        if result.is_ok() {
+            this.changed();
+        }
         this.stage = Stage::Done;
         Poll::Ready(result)
     }
@@ -107,7 +129,9 @@ impl Drop for Lock<'_> {
                 mode: self.mode,
                 from: self.from,
             };
-            self.locker.shared().withdraw(id, &asked);
+            if !self.locker.shared().withdraw(id, &asked) {
+                self.changed();
+            }
         }
     }
 }

@@ -199,6 +199,14 @@ impl Locker {
             .transition(|state, effects| state.table.release_all(self.id, effects))
     }
 
+    /// Whether it may ask for something, or why not.
+    pub(crate) fn is_usable(&self) -> Result<(), LockError> {
+        let usable = self
+            .shared()
+            .look(|state| state.table.check_usable(self.id));
+        Ok(usable?)
+    }
+
     pub(super) fn shared(&self) -> &Shared {
         self.locks.shared()
     }
@@ -260,19 +268,9 @@ impl LockGuard {
     /// # Errors
     /// As [`Locker::upgrade`]; the lock keeps its mode then.
     #[track_caller]
-    pub fn upgrade(
-        &mut self,
-        to: Mode,
-        wait: Wait,
-    ) -> impl Future<Output = Result<(), LockError>> + Send + '_ {
-        let site = Location::caller();
-        async move {
-            Lock::new(&self.locker, &self.object, to, wait, site)
-                .upgrading(self.mode)
-                .await?;
-            self.mode = to;
-            Ok(())
-        }
+    pub fn upgrade(&mut self, to: Mode, wait: Wait) -> Lock<'_> {
+        Lock::new(&self.locker, &self.object, to, wait, Location::caller())
+            .upgrading_guard(&mut self.mode)
     }
 
     /// Weakens the lock; see [`Locker::downgrade`].

@@ -108,26 +108,29 @@ impl Locks {
     /// Changes how deadlocks are looked for; see [`SetDetect`].
     pub fn set_detect(&self, change: SetDetect) {
         let now = self.shared().now();
-        self.shared().transition(|state, effects| {
+        let config = self.shared().transition(|state, effects| {
             let config = &mut state.config;
             change.apply(config);
             let (on_block, policy) = (config.detect_on_block, config.detect_policy);
-            config.warn_if_endless();
             state.wake_clock = true;
             state.table.set_detect(now, on_block, policy, effects);
+            state.config.clone()
         });
+        // Who listens to the log can be anyone: not under the mutex.
+        config.warn_if_endless();
     }
 
     /// Changes how long waits, transactions and locks last; see [`SetTimeouts`].
     pub fn set_timeouts(&self, change: SetTimeouts) {
         let now = self.shared().now();
-        self.shared().transition(|state, _| {
+        let config = self.shared().transition(|state, _| {
             change.apply(&mut state.config);
-            state.config.warn_if_endless();
             state.wake_clock = true;
             let timeouts = state.config.timeouts();
             state.table.set_timeouts(now, timeouts);
+            state.config.clone()
         });
+        config.warn_if_endless();
     }
 
     /// Changes the limits; see [`SetLimits`].

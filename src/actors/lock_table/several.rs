@@ -9,7 +9,9 @@ use super::locker::Locker;
 use super::shared::{State, Waiter};
 use super::waiting::WaitSpan;
 use crate::error::LockError;
-use crate::locks::{Effect, Failure, Mode, Moment, Object, OpOutcome, Progress, Sequence, WaitId};
+use crate::locks::{
+    Effect, Failure, Mode, Moment, Object, OpOutcome, Progress, Reason, Sequence, WaitId,
+};
 use crate::messages::lock_table::{LockOps, LockOutcome};
 
 /// What became of several operations, in their order.
@@ -137,14 +139,20 @@ impl<L: AsRef<Locker>> Running<L> {
                     Some(outcome)
                 }
             };
-            let now = shared.now();
             let waits = shared.transition(|state, effects| {
+                // Read only now: what waits for the table itself is no part of a wait for a lock.
+                let now = shared.now();
                 match outcome {
-                    Some(Ok(())) => sequence.granted(),
+                    Some(Ok(())) => {
+                        sequence.granted();
+                        if state.closed && !sequence.is_at_its_end() {
+                            let closed = Reason::ShuttingDown;
+                            sequence.refused(closed, &mut state.table, effects);
+                        }
+                    }
                     Some(Err(reason)) => sequence.refused(reason, &mut state.table, effects),
                     None if state.closed => {
-                        let closed = crate::locks::Reason::ShuttingDown;
-                        sequence.refused(closed, &mut state.table, effects);
+                        sequence.refused(Reason::ShuttingDown, &mut state.table, effects);
                     }
                     None => {}
                 }

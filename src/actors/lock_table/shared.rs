@@ -105,7 +105,12 @@ impl Shared {
     pub(super) fn transition<R>(&self, step: impl FnOnce(&mut State, &mut Vec<Effect>) -> R) -> R {
         let mut effects = Vec::new();
         let mut state = self.state.lock();
-        state.table.tell_time(self.epoch.about());
+        let now = match state.config.max_hold.is_zero() {
+            true => self.epoch.about(),
+            // Locks are judged by how long they are held.
+            false => self.now(),
+        };
+        state.table.tell_time(now);
         let answer = step(&mut state, &mut effects);
         if let Some(deadline) = state.table.next_deadline()
             && deadline < state.wake_at
@@ -162,24 +167,30 @@ impl Shared {
     }
 
     /// Takes back a request whose asker is gone: out of the queue, or the lock that nobody picked up. An
-    /// upgrade that nobody saw goes back to what it was, if others have left room for that; if not, the
-    /// locker keeps what it was given.
-    pub(super) fn withdraw(&self, id: WaitId, asked: &Asked<'_>) {
-        let waiter = self.transition(|state, effects| {
+    /// upgrade that nobody saw goes back to what it was. False if others bar the way back: then the locker
+    /// keeps what it was given.
+    pub(super) fn withdraw(&self, id: WaitId, asked: &Asked<'_>) -> bool {
+        let (waiter, taken_back) = self.transition(|state, effects| {
             let waiter = state.waiters.remove(&id);
-            match &waiter {
+            let taken_back = match &waiter {
                 Some(Waiter::Task {
                     outcome: Some(Ok(())),
                     ..
-                }) => asked.take_back(&mut state.table, effects),
+                }) => {
+                    let (locker, object, mode) = (asked.locker, asked.object, asked.mode);
+                    let table = &mut state.table;
+                    table.take_back(locker, object, mode, asked.from, effects)
+                }
                 Some(_) => {
                     state.table.withdraw(id, effects);
+                    true
                 }
-                None => {}
-            }
-            waiter
+                None => true,
+            };
+            (waiter, taken_back)
         });
         drop(waiter);
+        taken_back
     }
 
     /// The outcome of a wait, if it is known; or the waker is left for it.
@@ -275,39 +286,12 @@ impl Epoch {
     }
 }
 
-/// What a waiting request asked for.
+/// What a request that waits asked for.
 pub(super) struct Asked<'a> {
     pub locker: LockerId,
     pub object: &'a Object,
     pub mode: Mode,
     pub from: Option<Mode>,
-}
-
-impl Asked<'_> {
-    fn take_back(&self, table: &mut Table, effects: &mut Vec<Effect>) {
-        let (locker, object, mode) = (self.locker, self.object, self.mode);
-        match self.from {
-            None => {
-                table.unlock(locker, object, mode, effects);
-            }
-            Some(from) => {
-                if table
-                    .downgrade(locker, object, mode, from, effects)
-                    .is_err()
-                {
-                    let back = Request {
-                        locker,
-                        object,
-                        mode: from,
-                        from: Some(mode),
-                        site: std::panic::Location::caller(),
-                    };
-                    // It keeps what it was given if the way back is barred.
-                    let _ = table.try_lock(back, effects);
-                }
-            }
-        }
-    }
 }
 
 impl State {

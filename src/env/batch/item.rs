@@ -7,9 +7,10 @@ use std::time::Instant;
 use heed::{Env, MdbError};
 
 use super::Pass;
-use crate::env::job::{Ask, UpdateJob, micros, quietly};
+use crate::env::job::{Ask, Ran, UpdateJob, micros, quietly};
 use crate::env::map::{Change, Refusal};
 use crate::env::shared::{Counters, UpdateTask};
+use crate::env::transaction::WriteTxn;
 use crate::env::writer::{Writer, is_fatal};
 use crate::error::{MapBusy, StorageError, TxnError, body_name, duplicate};
 
@@ -65,6 +66,23 @@ impl Item {
             let commit = micros(ended.elapsed());
             self.ask.trace.record("commit_us", commit);
         }
+    }
+
+    /// Runs the body, unless what the transaction holds forbids it, before or after.
+    pub(super) fn run(&mut self, txn: &mut WriteTxn<'_>) -> Ran {
+        if let Err(error) = self.may_be_applied() {
+            return self.job.refuse(error);
+        }
+        let ran = self.job.run(txn, self.ask.site);
+        match (&ran, self.may_be_applied()) {
+            (Ran::Done, Err(error)) => self.job.refuse(error),
+            _ => ran,
+        }
+    }
+
+    fn may_be_applied(&self) -> Result<(), TxnError> {
+        let locks = self.ask.locks.as_ref();
+        locks.map_or(Ok(()), |locks| locks.check())
     }
 
     /// The body has spoiled its transaction; what it answered, perhaps "all is well", does not count.
