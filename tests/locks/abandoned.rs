@@ -8,9 +8,11 @@ struct Work {
     before: &'static [(&'static str, Mode)],
     /// Who is in the way, in the order of the waits.
     blockers: &'static [(&'static str, Mode)],
-    /// The work, and what is left to the test of the locks held before.
-    begin: fn(&Door, &Arc<Locker>, Vec<Held>) -> (Doing<()>, Vec<Held>),
+    begin: Begin,
 }
+
+/// Begins it for this locker, which holds this; answers the work, and what of the held is left to the test.
+type Begin = fn(&Door, &Arc<Locker>, Vec<Held>) -> (Doing<()>, Vec<Held>);
 
 const fn wait() -> Wait {
     Wait::Forever
@@ -76,7 +78,9 @@ fn works() -> [Work; 5] {
             before: &[("x", Mode::Read), ("y", Mode::Write)],
             blockers: three,
             begin: |door, asker, held| {
-                let ops = ops().downgrade(object("y"), Mode::Write, Mode::Read).release_all();
+                let ops = ops()
+                    .downgrade(object("y"), Mode::Write, Mode::Read)
+                    .release_all();
                 let last = ops.lock_wait(object("2"), Mode::Write, wait());
                 let running = door.run(asker, last);
                 (Box::pin(async move { drop(running.await) }), held)
@@ -87,7 +91,10 @@ fn works() -> [Work; 5] {
 
 /// Whether the answers so far have all come.
 fn poll_once(doing: &mut Doing<()>) -> bool {
-    doing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    doing
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_ready()
 }
 
 #[actix::test]
@@ -127,23 +134,31 @@ async fn i12_whatever_waits_is_dropped_at_each_of_its_polls() {
                     }
                 }
                 drop(doing);
-                drop(in_the_way);
-                let found = |door: &Door| {
+                // A message that has come to its end has done what it says, and only its guards are undone.
+                let may_be_done =
+                    stage == 2 * work.blockers.len() && matches!(door, Door::Message(..));
+                // While the others hold what they hold: nobody else moves it on.
+                let found = || {
                     let snapshot = door.locks().snapshot();
-                    let held: Vec<_> = (snapshot.held.iter())
+                    let own = (snapshot.held.iter()).filter(|held| held.locker == asker.id());
+                    let own: Vec<_> = own
                         .map(|held| (held.object.to_string(), held.locker, held.mode, held.count))
                         .collect();
-                    (held, snapshot.waiting.len())
+                    (own, snapshot.waiting.len())
                 };
                 let end = Instant::now() + PATIENCE;
-                while found(&door) != (expected.clone(), 0) {
+                loop {
+                    let found = found();
+                    if found == (expected.clone(), 0) || may_be_done && found == (Vec::new(), 0) {
+                        break;
+                    }
                     assert!(
                         Instant::now() < end,
-                        "work {number}, stage {stage}: {:?} instead of {expected:?}",
-                        found(&door)
+                        "work {number}, stage {stage}: {found:?} instead of {expected:?}",
                     );
                     tokio::task::yield_now().await;
                 }
+                drop(in_the_way);
                 // The locker is usable, and its end leaves nothing.
                 drop(door.hold(&asker, &object("z"), Mode::Write).await);
                 drop((kept, asker, blocker));
@@ -177,7 +192,9 @@ async fn i12_messages_that_do_not_wait_leave_nothing_when_they_are_dropped() {
         let taking = door.take(&child, &object("b"), Mode::Write, Wait::No);
         begin(Box::pin(async move { drop(taking.await) }));
         let weaker = door.clone();
-        begin(Box::pin(async move { drop(weaker.downgrade(read, Mode::Read).await) }));
+        begin(Box::pin(async move {
+            drop(weaker.downgrade(read, Mode::Read).await)
+        }));
         let commit = address.send(CommitLocker {
             locker: Arc::clone(&child),
         });
@@ -208,6 +225,10 @@ async fn i12_a_guard_whose_upgrade_cannot_be_taken_back_still_releases_its_lock(
     drop(upgrading);
     drop(guard);
     let left = (a.to_string(), third.id(), Mode::IntentWrite, 1);
-    assert_eq!(door.picture().await, [left], "the guard is gone, and its lock with it");
+    assert_eq!(
+        door.picture().await,
+        [left],
+        "the guard is gone, and its lock with it"
+    );
     drop(beside);
 }

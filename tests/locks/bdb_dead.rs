@@ -106,7 +106,11 @@ async fn dead001() {
                     assert_eq!(door.stats().await.waiting, size, "nobody else looks");
                     let report = door.detect(VictimPolicy::Default).await;
                     assert_eq!(report.waiting, size);
-                    assert_eq!(report.victims.len(), knot.victims(size), "{knot:?} of {size}");
+                    assert_eq!(
+                        report.victims.len(),
+                        knot.victims(size),
+                        "{knot:?} of {size}"
+                    );
                 }
                 let dead = victims(waiting).await;
                 assert_eq!(dead.len(), knot.victims(size), "{knot:?} of {size}");
@@ -236,7 +240,10 @@ async fn dead006() {
                 }
             }
             let stats = door.stats().await;
-            assert!((knot.victims(size)..=size).contains(&failed), "{knot:?} of {size}: {failed}");
+            assert!(
+                (knot.victims(size)..=size).contains(&failed),
+                "{knot:?} of {size}: {failed}"
+            );
             assert_eq!(stats.lock_timeouts - before, failed as u64);
             assert_eq!((stats.deadlocks, stats.waiting), (0, 0));
         }

@@ -18,7 +18,10 @@ async fn lock001() {
             }
         }
         let stats = door.stats().await;
-        assert_eq!((stats.locks.now, stats.objects.now, stats.waits), (36, 6, 0));
+        assert_eq!(
+            (stats.locks.now, stats.objects.now, stats.waits),
+            (36, 6, 0)
+        );
         // What was taken twice is held until it has been released twice.
         let picture = door.picture().await;
         assert_eq!(picture.iter().filter(|(.., count)| *count == 2).count(), 6);
@@ -70,7 +73,8 @@ async fn lock003() {
     const OBJECTS: usize = 75;
     for door in Door::both(LockConfig::default()) {
         // Readers inside, or -1 for a writer.
-        let inside: Arc<Vec<AtomicI64>> = Arc::new((0..OBJECTS).map(|_| AtomicI64::new(0)).collect());
+        let inside: Arc<Vec<AtomicI64>> =
+            Arc::new((0..OBJECTS).map(|_| AtomicI64::new(0)).collect());
         let workers: Vec<_> = (0..5_u64)
             .map(|seed| {
                 let (door, inside) = (door.clone(), Arc::clone(&inside));
@@ -105,14 +109,20 @@ async fn lock003() {
         }
         let stats = door.stats().await;
         assert!(stats.waits > 0, "they met");
-        assert_eq!(stats.deadlocks, 0, "in ascending order there is no deadlock");
+        assert_eq!(
+            stats.deadlocks, 0,
+            "in ascending order there is no deadlock"
+        );
         door.is_empty().await;
     }
 }
 
 fn enter(inside: &AtomicI64, reads: bool) {
     if reads {
-        assert!(inside.fetch_add(1, Ordering::SeqCst) >= 0, "a reader beside a writer");
+        assert!(
+            inside.fetch_add(1, Ordering::SeqCst) >= 0,
+            "a reader beside a writer"
+        );
     } else {
         assert_eq!(inside.swap(-1, Ordering::SeqCst), 0, "a writer is alone");
     }
@@ -144,12 +154,17 @@ async fn lock004() {
         let (locker, other) = (door.locker(), door.locker());
         for mode in Mode::ALL {
             let a = object(mode.name());
-            let against = Mode::ALL.into_iter().find(|one| STANDARD.conflicts(mode, *one));
+            let against = Mode::ALL
+                .into_iter()
+                .find(|one| STANDARD.conflicts(mode, *one));
             let against = against.unwrap();
             let mut held = Vec::new();
             for count in 1..=10 {
                 held.push(door.hold(&locker, &a, mode).await);
-                assert_eq!(door.picture().await, [(a.to_string(), locker.id(), mode, count)]);
+                assert_eq!(
+                    door.picture().await,
+                    [(a.to_string(), locker.id(), mode, count)]
+                );
             }
             assert_eq!(door.stats().await.locks.now, 1, "one lock, counted");
             let waiting = door.waits(&other, &a, against).await;
@@ -160,7 +175,10 @@ async fn lock004() {
             }
             drop(held.pop());
             drop(waiting.await.unwrap().unwrap());
-            assert!(!door.release(&locker, &a, mode).await, "one release too many");
+            assert!(
+                !door.release(&locker, &a, mode).await,
+                "one release too many"
+            );
         }
     }
 }
@@ -189,7 +207,9 @@ async fn lock005() {
             }
             drop(here);
             // The same with both operations in one message.
-            let mut guards = door.run(&walker, LockOps::new().lock(objects[0].clone(), mode)).await;
+            let mut guards = door
+                .run(&walker, LockOps::new().lock(objects[0].clone(), mode))
+                .await;
             for step in 1..10 {
                 let (last, next) = (objects[step - 1].clone(), objects[step].clone());
                 let ops = LockOps::new().lock(next.clone(), mode).unlock(last, mode);
@@ -198,7 +218,10 @@ async fn lock005() {
                     ran.outcomes[..],
                     [LockOutcome::Granted, LockOutcome::Released(1)]
                 ));
-                assert_eq!(door.picture().await, [(next.to_string(), walker.id(), mode, 1)]);
+                assert_eq!(
+                    door.picture().await,
+                    [(next.to_string(), walker.id(), mode, 1)]
+                );
                 guards = Ok(ran);
             }
             drop((guards, walker, behind));
@@ -225,7 +248,10 @@ async fn lock006() {
             if by_ops {
                 let ops = LockOps::new().unlock_object(a.clone());
                 let ran = door.run(&locker, ops).await.unwrap();
-                assert!(matches!(ran.outcomes[..], [LockOutcome::Released(6)]), "{ran:?}");
+                assert!(
+                    matches!(ran.outcomes[..], [LockOutcome::Released(6)]),
+                    "{ran:?}"
+                );
             } else {
                 assert_eq!(locker.unlock_object(&a), 6);
             }
@@ -238,7 +264,11 @@ async fn lock006() {
             drop(handed);
             assert_eq!(locker.unlock_object(&a), 0);
             let stats = door.stats().await;
-            assert_eq!((stats.locks.now, stats.objects.now), (1, 1), "the counts are right");
+            assert_eq!(
+                (stats.locks.now, stats.objects.now),
+                (1, 1),
+                "the counts are right"
+            );
             drop(door.hold(&other, &a, Mode::Write).await);
             // Guards of what is gone release nothing.
             drop(held);

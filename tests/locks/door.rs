@@ -46,6 +46,9 @@ impl Drop for Held {
     }
 }
 
+/// A lock that keeps its mode, and why.
+pub type Kept = Box<(Held, LockError)>;
+
 /// What became of several operations; in place there are no guards.
 #[derive(Debug)]
 pub struct Ran {
@@ -156,12 +159,7 @@ impl Door {
     }
 
     /// Changes the mode; a lock that keeps its mode comes back.
-    pub fn upgrade(
-        &self,
-        mut held: Held,
-        to: Mode,
-        wait: Wait,
-    ) -> Doing<Result<Held, (Held, LockError)>> {
+    pub fn upgrade(&self, mut held: Held, to: Mode, wait: Wait) -> Doing<Result<Held, Kept>> {
         match self.clone() {
             Door::InPlace(_) => Box::pin(async move {
                 let (locker, object) = (Arc::clone(&held.locker), held.object.clone());
@@ -170,7 +168,7 @@ impl Door {
                         held.mode = to;
                         Ok(held)
                     }
-                    Err(error) => Err((held, error)),
+                    Err(error) => Err(Box::new((held, error))),
                 }
             }),
             Door::Message(_, address) => Box::pin(async move {
@@ -182,14 +180,14 @@ impl Door {
         }
     }
 
-    pub async fn downgrade(&self, mut held: Held, to: Mode) -> Result<Held, (Held, LockError)> {
+    pub async fn downgrade(&self, mut held: Held, to: Mode) -> Result<Held, Kept> {
         match self {
             Door::InPlace(_) => match held.locker.downgrade(&held.object, held.mode, to) {
                 Ok(()) => {
                     held.mode = to;
                     Ok(held)
                 }
-                Err(error) => Err((held, error)),
+                Err(error) => Err(Box::new((held, error))),
             },
             Door::Message(_, address) => {
                 let guard = held.guard.take().unwrap();
@@ -199,10 +197,7 @@ impl Door {
         }
     }
 
-    fn changed(
-        mut held: Held,
-        answer: Result<LockGuard, ChangeFailed>,
-    ) -> Result<Held, (Held, LockError)> {
+    fn changed(mut held: Held, answer: Result<LockGuard, ChangeFailed>) -> Result<Held, Kept> {
         held.released = false;
         match answer {
             Ok(guard) => {
@@ -211,9 +206,13 @@ impl Door {
                 Ok(held)
             }
             Err(ChangeFailed { guard, error, .. }) => {
-                assert_eq!(guard.mode(), held.mode, "a lock that failed to change its mode");
+                assert_eq!(
+                    guard.mode(),
+                    held.mode,
+                    "a lock that failed to change its mode"
+                );
                 held.guard = Some(guard);
-                Err((held, error))
+                Err(Box::new((held, error)))
             }
         }
     }

@@ -239,8 +239,22 @@ async fn a_lock_taken_twice_is_released_twice_and_a_guard_by_message_releases_it
     assert!(!address.send(release()).await.unwrap());
     locker.lock(&a, Mode::Write, Wait::No).await.unwrap();
     assert!(address.send(release()).await.unwrap());
-    assert!(address.send(Detect::default()).await.unwrap().victims.is_empty());
-    assert_eq!(address.send(LockStatsQuery::default()).await.unwrap().grants, 3);
+    assert!(
+        address
+            .send(Detect::default())
+            .await
+            .unwrap()
+            .victims
+            .is_empty()
+    );
+    assert_eq!(
+        address
+            .send(LockStatsQuery::default())
+            .await
+            .unwrap()
+            .grants,
+        3
+    );
 }
 
 #[test]

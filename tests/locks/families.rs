@@ -20,7 +20,10 @@ async fn nothing_conflicts_inside_a_family() {
         assert_eq!(error.conflict().unwrap().owners_total, 3, "{error}");
         assert_eq!(one.age(), parent.age());
         let snapshot = door.snapshot().await;
-        let infos = snapshot.lockers.iter().filter(|info| info.family == parent.id());
+        let infos = snapshot
+            .lockers
+            .iter()
+            .filter(|info| info.family == parent.id());
         assert_eq!(infos.count(), 4);
         let parents: Vec<_> = snapshot.lockers.iter().map(|info| info.parent).collect();
         let id = Some(parent.id());
@@ -60,10 +63,16 @@ async fn a_commit_passes_locks_up_with_their_counts() {
         ];
         assert_eq!(door.picture().await, expected);
         let snapshot = door.snapshot().await;
-        assert!(snapshot.lockers.iter().all(|info| info.locker != id), "it has ended");
+        assert!(
+            snapshot.lockers.iter().all(|info| info.locker != id),
+            "it has ended"
+        );
         assert!(!waiting.is_finished(), "the family holds it all the time");
         let gone = door.ask(&grandchild, &a, Mode::Read, Wait::No).await;
-        assert!(matches!(gone, Err(LockError::Ended)), "children end with it");
+        assert!(
+            matches!(gone, Err(LockError::Ended)),
+            "children end with it"
+        );
         assert!(door.release(&parent, &a, Mode::Write).await);
         drop(waiting.await.unwrap().unwrap());
         drop(own);
@@ -93,9 +102,12 @@ async fn an_abort_releases_what_the_child_took_and_nothing_else() {
             } else {
                 drop((child, grandchild));
             }
-            let _theirs = (reading.await.unwrap().unwrap(), writing.await.unwrap().unwrap());
+            let _theirs = (
+                reading.await.unwrap().unwrap(),
+                writing.await.unwrap().unwrap(),
+            );
             let holders: Vec<_> = door.picture().await.iter().map(|held| held.1).collect();
-            assert_eq!(holders, [parent.id(), stranger.id(), stranger.id()]);
+            assert_eq!(holders, [stranger.id(), parent.id(), stranger.id()]);
         }
         drop(own);
     }
@@ -111,7 +123,10 @@ async fn the_end_of_a_parent_ends_its_children_and_their_waits() {
         let waiting = door.waits(&child, &a, Mode::Write).await;
         assert!(door.end(&parent).await);
         assert!(matches!(waiting.await.unwrap(), Err(LockError::Ended)));
-        assert!(matches!(door.refused(&child, &a, Mode::Read).await, LockError::Ended));
+        assert!(matches!(
+            door.refused(&child, &a, Mode::Read).await,
+            LockError::Ended
+        ));
         let orphan = door.new_locker(LockerSpec::new(), Some(&parent)).await;
         assert!(matches!(orphan, Err(LockError::Ended)));
         assert!(matches!(door.commit(child).await, Err(LockError::Ended)));

@@ -31,13 +31,23 @@ async fn the_holder_is_told_by_an_event_and_once_by_its_next_call() {
         let conflict = event(&mut events, too_long).await;
         assert!(begun.elapsed() >= MAX_HOLD, "not early");
         assert_eq!(conflict.kind, ConflictKind::HeldTooLong);
-        assert_eq!((conflict.asker.locker, conflict.mode()), (holder.id(), Mode::Write));
+        assert_eq!(
+            (conflict.asker.locker, conflict.mode()),
+            (holder.id(), Mode::Write)
+        );
         assert_eq!(conflict.timeout, Some(MAX_HOLD));
         assert!(conflict.waited.unwrap() >= MAX_HOLD, "{conflict}");
         assert_eq!(conflict.waiters_total, 1);
         assert_eq!(conflict.waiters[0].locker, asker.id());
         let text = conflict.to_string();
-        for part in ["holder (locker", "asker (locker", "test[a]", "write", "held", "30.0ms"] {
+        for part in [
+            "holder (locker",
+            "asker (locker",
+            "test[a]",
+            "write",
+            "held",
+            "30.0ms",
+        ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         // The next call is told, once, and changes nothing.
@@ -51,12 +61,23 @@ async fn the_holder_is_told_by_an_event_and_once_by_its_next_call() {
         assert!(!waiting.is_finished(), "it is held still");
         // Those who wait, and those who come, learn for how long it has been held.
         let other = door.locker();
-        let conflict = Arc::clone(door.refused(&other, &a, Mode::Write).await.conflict().unwrap());
+        let conflict = Arc::clone(
+            door.refused(&other, &a, Mode::Write)
+                .await
+                .conflict()
+                .unwrap(),
+        );
         assert_eq!(conflict.owners[0].locker, holder.id());
         assert!(conflict.owners[0].lasting >= MAX_HOLD, "{conflict}");
         let patient = Wait::For(Duration::from_millis(5));
-        let error = door.ask(&other, &a, Mode::Write, patient).await.unwrap_err();
-        assert!(error.conflict().unwrap().owners[0].lasting >= MAX_HOLD, "{error}");
+        let error = door
+            .ask(&other, &a, Mode::Write, patient)
+            .await
+            .unwrap_err();
+        assert!(
+            error.conflict().unwrap().owners[0].lasting >= MAX_HOLD,
+            "{error}"
+        );
         assert_eq!(door.stats().await.held_too_long, 1);
         drop(held);
         waiting.await.unwrap().unwrap();
@@ -70,9 +91,16 @@ async fn several_operations_are_told_too() {
         let holder = door.locker();
         let held = door.hold(&holder, &object("a"), Mode::Read).await;
         event(&mut events, too_long).await;
-        let ops = || LockOps::new().lock(object("b"), Mode::Read).lock(object("c"), Mode::Read);
+        let ops = || {
+            LockOps::new()
+                .lock(object("b"), Mode::Read)
+                .lock(object("c"), Mode::Read)
+        };
         let failed = door.run(&holder, ops()).await.unwrap_err().failed;
-        assert!(matches!(failed.error, LockError::HeldTooLong(_)), "{failed}");
+        assert!(
+            matches!(failed.error, LockError::HeldTooLong(_)),
+            "{failed}"
+        );
         assert_eq!(failed.at, 0);
         assert_eq!(door.picture().await.len(), 1);
         drop(door.run(&holder, ops()).await.unwrap());
@@ -127,7 +155,10 @@ async fn with_abort_the_wait_of_a_holder_ends() {
         let _held = door.hold(&one, &a, Mode::Write).await;
         event(&mut events, too_long).await;
         let late = door.hold(&two, &b, Mode::Write).await;
-        let error = door.ask(&two, &a, Mode::Read, Wait::Forever).await.unwrap_err();
+        let error = door
+            .ask(&two, &a, Mode::Read, Wait::Forever)
+            .await
+            .unwrap_err();
         let LockError::HeldTooLong(conflict) = &error else {
             panic!("{error}")
         };
@@ -151,7 +182,10 @@ async fn a_lock_that_is_held_already_is_judged_by_the_new_time() {
             door.set_timeouts(max_hold(time)).await;
             // A lock that was told is not told again.
             let conflict = event(&mut events, too_long).await;
-            assert_eq!((&conflict.object, conflict.timeout), (&object(name), Some(time)));
+            assert_eq!(
+                (&conflict.object, conflict.timeout),
+                (&object(name), Some(time))
+            );
             assert!(conflict.waited.unwrap() >= time, "{conflict}");
             door.set_timeouts(max_hold(Duration::ZERO)).await;
             let error = door.refused(&holder, &object("b"), Mode::Read).await;

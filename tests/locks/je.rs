@@ -70,7 +70,11 @@ async fn test_waiters() {
             waiting.push(door.waits(locker, &a, mode).await);
         }
         let snapshot = door.snapshot().await;
-        let queue: Vec<_> = snapshot.waiting.iter().map(|one| (one.locker, one.mode)).collect();
+        let queue: Vec<_> = snapshot
+            .waiting
+            .iter()
+            .map(|one| (one.locker, one.mode))
+            .collect();
         let expected: Vec<_> = lockers.iter().map(|one| one.id()).zip(modes).collect();
         assert_eq!(queue, expected);
         drop(held);
@@ -108,7 +112,12 @@ async fn test_upgrade_lock() {
         let upgrading = door.until_queued(upgrading).await;
         let snapshot = door.snapshot().await;
         assert_eq!(snapshot.waiting[0].locker, lockers[0].id(), "it is first");
-        assert!(snapshot.held.iter().any(|held| held.locker == lockers[0].id()));
+        assert!(
+            snapshot
+                .held
+                .iter()
+                .any(|held| held.locker == lockers[0].id())
+        );
         drop(reads.pop());
         assert_eq!(door.stats().await.waiting, 2);
         drop(reads.pop());
@@ -118,7 +127,7 @@ async fn test_upgrade_lock() {
         assert!(!writing.is_finished());
         // Alone on the object it needs no wait, in both directions.
         let read = door.downgrade(upgraded, Mode::Read).await.unwrap();
-        let (read, error) = door.downgrade(read, Mode::Write).await.unwrap_err();
+        let (read, error) = *door.downgrade(read, Mode::Write).await.unwrap_err();
         let (from, to) = (Mode::Read, Mode::Write);
         assert!(
             matches!(error, LockError::NotWeaker { from: f, to: t } if (f, t) == (from, to)),
@@ -158,7 +167,11 @@ async fn ring(size: usize) {
         };
         // Each waits for the next one, and the last for the first.
         assert_eq!(conflict.cycle.len(), size);
-        for (step, next) in conflict.cycle.iter().zip(conflict.cycle.iter().cycle().skip(1)) {
+        for (step, next) in conflict
+            .cycle
+            .iter()
+            .zip(conflict.cycle.iter().cycle().skip(1))
+        {
             assert_eq!(step.blocker.locker, next.waiter.locker, "{error}");
             assert!(step.held);
         }
@@ -198,7 +211,10 @@ async fn test_deadlock_intersection_with_one_common_locker() {
             let lockers = door.lockers(3);
             let others: Vec<usize> = (0..3).filter(|number| *number != common).collect();
             let (shared, read) = (object("shared"), object("read"));
-            let mut held = vec![(common, door.hold(&lockers[common], &shared, Mode::Write).await)];
+            let mut held = vec![(
+                common,
+                door.hold(&lockers[common], &shared, Mode::Write).await,
+            )];
             for &other in &others {
                 held.push((other, door.hold(&lockers[other], &read, Mode::Read).await));
             }
@@ -207,7 +223,10 @@ async fn test_deadlock_intersection_with_one_common_locker() {
                 door.waits(&lockers[common], &read, Mode::Write).await,
             )];
             for &other in &others {
-                waiting.push((other, door.waits(&lockers[other], &shared, Mode::Read).await));
+                waiting.push((
+                    other,
+                    door.waits(&lockers[other], &shared, Mode::Read).await,
+                ));
             }
             let report = door.detect(VictimPolicy::Youngest).await;
             let mut dead: Vec<usize> = (report.victims.iter())
@@ -274,7 +293,10 @@ async fn all_end(
     });
     let mut tasks = Vec::new();
     for (number, task) in waiting {
-        let own: Vec<Held> = held.extract_if(.., |(other, _)| *other == number).map(|(_, held)| held).collect();
+        let own: Vec<Held> = held
+            .extract_if(.., |(other, _)| *other == number)
+            .map(|(_, held)| held)
+            .collect();
         let is_dead = dead.contains(&number);
         tasks.push(tokio::task::spawn_local(async move {
             match task.await.unwrap() {
@@ -304,12 +326,21 @@ async fn test_throw_correct_exception() {
         };
         // Whichever of the two times is over first is named.
         let asker = with(short, long).await.unwrap();
-        let error = door.ask(&asker, &a, Mode::Read, Wait::Default).await.unwrap_err();
+        let error = door
+            .ask(&asker, &a, Mode::Read, Wait::Default)
+            .await
+            .unwrap_err();
         assert!(matches!(&error, LockError::LockTimeout(_)), "{error}");
         assert_eq!(error.conflict().unwrap().timeout, Some(short));
         let asker = with(long, short).await.unwrap();
-        let error = door.ask(&asker, &a, Mode::Read, Wait::Default).await.unwrap_err();
-        assert!(matches!(&error, LockError::TransactionTimeout(_)), "{error}");
+        let error = door
+            .ask(&asker, &a, Mode::Read, Wait::Default)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, LockError::TransactionTimeout(_)),
+            "{error}"
+        );
         assert_eq!(error.conflict().unwrap().timeout, Some(short));
         // No wait: not available, however short the times are.
         let asker = with(short, long).await.unwrap();
@@ -319,7 +350,10 @@ async fn test_throw_correct_exception() {
         // A cycle is a deadlock at once, and not a timeout later.
         let own = door.hold(&asker, &b, Mode::Write).await;
         let waiting = door.waits(&holder, &b, Mode::Write).await;
-        let error = door.ask(&asker, &a, Mode::Read, Wait::Default).await.unwrap_err();
+        let error = door
+            .ask(&asker, &a, Mode::Read, Wait::Default)
+            .await
+            .unwrap_err();
         assert!(matches!(&error, LockError::Deadlock(_)), "{error}");
         assert_eq!(error.conflict().unwrap().timeout, None);
         // And afterwards everything says that it is dead, and why.

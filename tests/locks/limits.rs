@@ -17,7 +17,11 @@ fn is_limit(error: &LockError, which: LimitKind, value: usize) {
     };
     assert_eq!((*w, *v), (which, value));
     let text = error.to_string();
-    for part in [which.to_string(), value.to_string(), which.setting().to_owned()] {
+    for part in [
+        which.to_string(),
+        value.to_string(),
+        which.setting().to_owned(),
+    ] {
         assert!(text.contains(&part), "{part} is not in {text}");
     }
 }
@@ -32,7 +36,10 @@ async fn i13_each_limit_is_exact_and_nothing_that_is_held_is_lost() {
             lockers.push(door.new_locker(LockerSpec::new(), parent).await.unwrap());
         }
         for parent in [None, Some(&parent)] {
-            let error = door.new_locker(LockerSpec::new(), parent).await.unwrap_err();
+            let error = door
+                .new_locker(LockerSpec::new(), parent)
+                .await
+                .unwrap_err();
             is_limit(&error, LimitKind::Lockers, 10);
         }
         let mut held = Vec::new();
@@ -41,7 +48,11 @@ async fn i13_each_limit_is_exact_and_nothing_that_is_held_is_lost() {
             held.push(door.hold(&parent, &one, Mode::Read).await);
         }
         for one in [object("10"), Object::whole("test")] {
-            is_limit(&door.refused(&parent, &one, Mode::Read).await, LimitKind::Objects, 10);
+            is_limit(
+                &door.refused(&parent, &one, Mode::Read).await,
+                LimitKind::Objects,
+                10,
+            );
         }
         for number in 0..10 {
             let one = object(&number.to_string());
@@ -151,8 +162,14 @@ async fn a_limit_is_raised_while_running_and_never_set_below_what_is_in_use() {
         let lockers = door.lockers(10);
         let mut held = Vec::new();
         for number in 0..5 {
-            held.push(door.hold(&lockers[0], &object(&number.to_string()), Mode::Read).await);
-            held.push(door.hold(&lockers[1], &object(&number.to_string()), Mode::Read).await);
+            held.push(
+                door.hold(&lockers[0], &object(&number.to_string()), Mode::Read)
+                    .await,
+            );
+            held.push(
+                door.hold(&lockers[1], &object(&number.to_string()), Mode::Read)
+                    .await,
+            );
         }
         let lower = SetLimits {
             lockers: Some(20),
@@ -160,7 +177,10 @@ async fn a_limit_is_raised_while_running_and_never_set_below_what_is_in_use() {
             objects: Some(4),
         };
         let error = door.set_limits(lower).await.unwrap_err();
-        assert_eq!((error.which, error.asked, error.used), (LimitKind::Locks, 9, 10));
+        assert_eq!(
+            (error.which, error.asked, error.used),
+            (LimitKind::Locks, 9, 10)
+        );
         let text = error.to_string();
         for part in ["max_locks", "9", "10"] {
             assert!(text.contains(part), "{part} is not in {text}");
@@ -176,12 +196,19 @@ async fn a_limit_is_raised_while_running_and_never_set_below_what_is_in_use() {
         };
         door.set_limits(exact).await.unwrap();
         let eleventh = door.new_locker(LockerSpec::new(), None).await.unwrap();
-        is_limit(&door.refused(&eleventh, &object("0"), Mode::Read).await, LimitKind::Locks, 10);
+        is_limit(
+            &door.refused(&eleventh, &object("0"), Mode::Read).await,
+            LimitKind::Locks,
+            10,
+        );
         let stats = door.stats().await;
         let limits = (stats.lockers.limit, stats.locks.limit, stats.objects.limit);
         assert_eq!(limits, (11, 10, 5));
         let config = door.locks().config();
-        assert_eq!((config.max_lockers, config.max_locks, config.max_objects), limits);
+        assert_eq!(
+            (config.max_lockers, config.max_locks, config.max_objects),
+            limits
+        );
         drop(held);
         // Nothing given, nothing changed.
         door.set_limits(SetLimits::default()).await.unwrap();
@@ -200,12 +227,24 @@ async fn cleared_statistics_begin_anew_and_touch_no_limit() {
         door.refused(&lockers[2], &a, Mode::Read).await;
         let seen = door.stats_and(true).await;
         assert_eq!((seen.grants, seen.waits, seen.not_available), (2, 1, 1));
-        assert_eq!((seen.locks.now, seen.locks.max, seen.objects.max), (2, 2, 2));
+        assert_eq!(
+            (seen.locks.now, seen.locks.max, seen.objects.max),
+            (2, 2, 2)
+        );
         let stats = door.stats().await;
         assert_eq!((stats.grants, stats.waits, stats.not_available), (0, 0, 0));
-        assert_eq!((stats.lockers.now, stats.lockers.max, stats.lockers.limit), (3, 3, 10));
-        assert_eq!((stats.locks.now, stats.locks.max, stats.locks.limit), (2, 2, 20));
-        assert_eq!((stats.objects.now, stats.objects.max, stats.waiting), (1, 1, 1));
+        assert_eq!(
+            (stats.lockers.now, stats.lockers.max, stats.lockers.limit),
+            (3, 3, 10)
+        );
+        assert_eq!(
+            (stats.locks.now, stats.locks.max, stats.locks.limit),
+            (2, 2, 20)
+        );
+        assert_eq!(
+            (stats.objects.now, stats.objects.max, stats.waiting),
+            (1, 1, 1)
+        );
         drop(held);
         drop(waiting.await.unwrap().unwrap());
         // The limit is where it was.

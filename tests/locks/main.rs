@@ -4,6 +4,8 @@
 mod abandoned;
 mod bdb_dead;
 mod bdb_lock;
+mod bystanders;
+mod dead;
 mod deadlock;
 mod door;
 mod ending;

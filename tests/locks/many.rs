@@ -38,7 +38,10 @@ async fn i13_ten_thousand_waiters_are_served_one_by_one_in_their_order() {
         for task in tasks {
             task.await.unwrap();
         }
-        assert!(*served.lock() == queue, "each once, in the order of the queue");
+        assert!(
+            *served.lock() == queue,
+            "each once, in the order of the queue"
+        );
         drop(first);
         door.is_empty().await;
     }
@@ -126,6 +129,9 @@ async fn i13_a_subscriber_that_does_not_read_loses_the_oldest_events_and_is_told
         let error = events.try_recv().unwrap_err();
         let lagged = tokio::sync::broadcast::error::TryRecvError::Lagged(300 - 256);
         assert_eq!(error, lagged);
-        assert!(matches!(events.try_recv().unwrap(), LockEvent::LimitNear { used: 8, .. }));
+        assert!(matches!(
+            events.try_recv().unwrap(),
+            LockEvent::LimitNear { used: 8, .. }
+        ));
     }
 }

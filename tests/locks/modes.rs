@@ -58,7 +58,9 @@ async fn the_single_writer_announces_itself_beside_readers_and_writes_alone() {
         let announced = door.hold(&writer, &store, IntentWrite).await;
         let error = door.refused(&second, &store, IntentWrite).await;
         assert_eq!(error.conflict().unwrap().owners[0].locker, writer.id());
-        let writing = door.until_queued(door.upgrade(announced, Write, Wait::Forever)).await;
+        let writing = door
+            .until_queued(door.upgrade(announced, Write, Wait::Forever))
+            .await;
         drop(reading);
         let writing = writing.await.unwrap().unwrap();
         door.refused(&reader, &store, Read).await;
@@ -76,12 +78,14 @@ async fn a_mode_that_the_table_does_not_know_is_refused_and_changes_nothing() {
         let error = door.refused(&locker, &store, Update).await;
         assert!(matches!(error, LockError::UnknownMode(Update)), "{error}");
         assert!(error.to_string().contains("update"), "{error}");
-        let error = door.ask(&locker, &Object::whole("store"), Update, Wait::Forever).await;
+        let error = door
+            .ask(&locker, &Object::whole("store"), Update, Wait::Forever)
+            .await;
         assert!(matches!(error, Err(LockError::UnknownMode(Update))));
         let held = door.hold(&locker, &store, Write).await;
-        let (held, error) = door.downgrade(held, Update).await.unwrap_err();
+        let (held, error) = *door.downgrade(held, Update).await.unwrap_err();
         assert!(matches!(error, LockError::UnknownMode(Update)));
-        let (held, error) = door.upgrade(held, Update, Wait::No).await.unwrap_err();
+        let (held, error) = *door.upgrade(held, Update, Wait::No).await.unwrap_err();
         assert!(matches!(error, LockError::UnknownMode(Update)));
         let ops = LockOps::new()
             .lock(Object::new("store", "more"), Read)
@@ -90,7 +94,11 @@ async fn a_mode_that_the_table_does_not_know_is_refused_and_changes_nothing() {
         assert!(matches!(failed.error, LockError::UnknownMode(Update)));
         assert_eq!(failed.at, 1);
         let left = (store.to_string(), locker.id(), Write, 1);
-        assert_eq!(door.picture().await, [left], "the locker is usable, and holds what it held");
+        assert_eq!(
+            door.picture().await,
+            [left],
+            "the locker is usable, and holds what it held"
+        );
         // Elsewhere the mode is known.
         drop(door.hold(&locker, &object("a"), Update).await);
         drop(held);
@@ -118,8 +126,10 @@ async fn a_table_that_is_not_symmetric_queues_and_looks_for_deadlocks_by_its_own
         // Two readers that both want to rotate are a deadlock here too.
         let one = door.hold(&reader, &log, Read).await;
         let two = door.hold(&third, &log, Read).await;
-        let first = door.until_queued(door.upgrade(one, Write, Wait::Forever)).await;
-        let (two, error) = door.upgrade(two, Write, Wait::Forever).await.unwrap_err();
+        let first = door
+            .until_queued(door.upgrade(one, Write, Wait::Forever))
+            .await;
+        let (two, error) = *door.upgrade(two, Write, Wait::Forever).await.unwrap_err();
         assert!(matches!(error, LockError::Deadlock(_)), "{error}");
         drop(two);
         first.await.unwrap().unwrap();

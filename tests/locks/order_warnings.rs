@@ -16,7 +16,10 @@ async fn path(door: &Door, classes: &[&'static str]) {
     let locker = door.locker();
     let mut held = Vec::new();
     for class in classes {
-        held.push(door.hold(&locker, &Object::new(*class, "one"), Mode::Read).await);
+        held.push(
+            door.hold(&locker, &Object::new(*class, "one"), Mode::Read)
+                .await,
+        );
     }
 }
 
@@ -52,9 +55,15 @@ async fn a_contradicting_order_is_told_once_before_it_ever_deadlocks() {
         path(&door, &["orders", "accounts"]).await;
         let warning = event(&mut events, contradicted).await;
         let (seen, before) = (&warning.seen, &warning.before);
-        assert_eq!((seen.held.as_str(), seen.asked.as_str()), ("orders", "accounts"));
+        assert_eq!(
+            (seen.held.as_str(), seen.asked.as_str()),
+            ("orders", "accounts")
+        );
         assert_eq!(before.len(), 1);
-        assert_eq!((before[0].held.as_str(), before[0].asked.as_str()), ("accounts", "orders"));
+        assert_eq!(
+            (before[0].held.as_str(), before[0].asked.as_str()),
+            ("accounts", "orders")
+        );
         path(&door, &["orders", "accounts"]).await;
         assert!(events.try_recv().is_err(), "once");
         assert_eq!(door.stats().await.deadlocks, 0);
@@ -103,7 +112,12 @@ async fn the_warning_has_the_lines_of_both_orders() {
         };
         let warning = event(&mut events, contradicted).await;
         let (seen, before) = (&warning.seen, &warning.before[0]);
-        let told = [before.held_site, before.asked_site, seen.held_site, seen.asked_site];
+        let told = [
+            before.held_site,
+            before.asked_site,
+            seen.held_site,
+            seen.asked_site,
+        ];
         assert_eq!(told.map(|site| site.line()), lines, "{warning}");
         for site in told {
             assert!(warning.to_string().contains(&site.to_string()), "{warning}");
@@ -116,16 +130,25 @@ async fn families_are_watched_as_one_and_what_was_released_teaches_nothing() {
     for door in Door::both(config(true)) {
         let mut events = door.locks().subscribe();
         let locker = door.locker();
-        let held = door.hold(&locker, &Object::new("accounts", "one"), Mode::Read).await;
+        let held = door
+            .hold(&locker, &Object::new("accounts", "one"), Mode::Read)
+            .await;
         drop(held);
-        drop(door.hold(&locker, &Object::new("orders", "one"), Mode::Read).await);
+        drop(
+            door.hold(&locker, &Object::new("orders", "one"), Mode::Read)
+                .await,
+        );
         path(&door, &["orders", "accounts"]).await;
         assert!(events.try_recv().is_err(), "nothing was held with anything");
         // A parent's lock is held while its child asks.
         let parent = door.locker();
         let child = door.child(&parent).await;
-        let _held = door.hold(&parent, &Object::new("accounts", "one"), Mode::Read).await;
-        let _more = door.hold(&child, &Object::new("orders", "one"), Mode::Read).await;
+        let _held = door
+            .hold(&parent, &Object::new("accounts", "one"), Mode::Read)
+            .await;
+        let _more = door
+            .hold(&child, &Object::new("orders", "one"), Mode::Read)
+            .await;
         event(&mut events, contradicted).await;
     }
 }

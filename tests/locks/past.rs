@@ -5,7 +5,11 @@ use super::*;
 #[actix::test]
 async fn the_last_64_deadlocks_are_kept_with_why_each_victim_was_chosen() {
     for door in Door::both(without_detection()) {
-        let policies = [VictimPolicy::Oldest, VictimPolicy::Youngest, VictimPolicy::MaxLocks];
+        let policies = [
+            VictimPolicy::Oldest,
+            VictimPolicy::Youngest,
+            VictimPolicy::MaxLocks,
+        ];
         let mut victims = Vec::new();
         let mut events = door.locks().subscribe();
         let begun = std::time::SystemTime::now();
@@ -25,7 +29,11 @@ async fn the_last_64_deadlocks_are_kept_with_why_each_victim_was_chosen() {
             let report = door.detect(policy).await;
             let conflict = Arc::clone(&report.victims[0]);
             let choice = conflict.choice.unwrap();
-            let victim = if policy == VictimPolicy::Oldest { &one } else { &two };
+            let victim = if policy == VictimPolicy::Oldest {
+                &one
+            } else {
+                &two
+            };
             assert_eq!((choice.policy, choice.candidates), (policy, 2));
             assert_eq!(choice.victim, victim.id());
             let deadlock = |event| match event {
@@ -45,11 +53,18 @@ async fn the_last_64_deadlocks_are_kept_with_why_each_victim_was_chosen() {
         for (past, conflict) in history.iter().zip(&victims[6..]) {
             assert_eq!(past.conflict, *conflict);
             assert_eq!(past.conflict.cycle.len(), 2);
-            assert!(past.conflict.to_string().contains(past.conflict.choice.unwrap().policy.name()));
+            assert!(
+                past.conflict
+                    .to_string()
+                    .contains(past.conflict.choice.unwrap().policy.name())
+            );
         }
         assert!(history.is_sorted_by_key(|past| past.at));
         let slack = Duration::from_secs(1);
-        assert!(history[0].at + slack >= begun && history[63].at <= std::time::SystemTime::now() + slack);
+        assert!(
+            history[0].at + slack >= begun
+                && history[63].at <= std::time::SystemTime::now() + slack
+        );
         // The statistics may be cleared, the history stays.
         door.stats_and(true).await;
         assert_eq!(door.history().await.len(), 64);

@@ -30,7 +30,10 @@ async fn a_key_conflicts_with_the_ranges_that_contain_it() {
             let written = door.ask(&asker, &key(name), Mode::Write, Wait::No).await;
             assert_eq!(written.is_err(), inside, "{name:?}");
         }
-        drop(door.hold(&asker, &Object::new("other", "k"), Mode::Write).await);
+        drop(
+            door.hold(&asker, &Object::new("other", "k"), Mode::Write)
+                .await,
+        );
         drop(held);
         // The other way round.
         let _held = door.hold(&holder, &key("k"), Mode::Write).await;
@@ -71,7 +74,9 @@ async fn ranges_conflict_where_they_overlap() {
             ("lzz", "z", true),
             ("m", "z", false),
         ] {
-            let read = door.ask(&asker, &range(from, to), Mode::Read, Wait::No).await;
+            let read = door
+                .ask(&asker, &range(from, to), Mode::Read, Wait::No)
+                .await;
             assert_eq!(read.is_err(), overlaps, "{from}..{to}");
         }
         // One and the same locker may have them all.
@@ -102,8 +107,16 @@ async fn a_prefix_is_the_range_of_its_keys() {
         // After all-ones there is nothing.
         let last = Object::prefix("last", [255, 255]);
         let _last = door.hold(&holder, &last, Mode::Read).await;
-        door.refused(&asker, &Object::new("last", [255, 255, 255, 7]), Mode::Write).await;
-        drop(door.hold(&asker, &Object::new("last", [255, 254]), Mode::Write).await);
+        door.refused(
+            &asker,
+            &Object::new("last", [255, 255, 255, 7]),
+            Mode::Write,
+        )
+        .await;
+        drop(
+            door.hold(&asker, &Object::new("last", [255, 254]), Mode::Write)
+                .await,
+        );
     }
 }
 
@@ -111,7 +124,9 @@ async fn a_prefix_is_the_range_of_its_keys() {
 #[actix::test]
 async fn there_are_no_phantoms_in_a_range_that_is_read() {
     for door in Door::both(LockConfig::default()) {
-        let rows = Arc::new(parking_lot::Mutex::new(std::collections::BTreeSet::from(["b", "f"])));
+        let rows = Arc::new(parking_lot::Mutex::new(std::collections::BTreeSet::from([
+            "b", "f",
+        ])));
         let reader = door.locker();
         let read = {
             let rows = Arc::clone(&rows);
@@ -147,17 +162,24 @@ async fn i06_ranges_and_keys_are_served_in_the_order_in_which_they_came() {
     for door in Door::both(LockConfig::default()) {
         let first = door.locker();
         let held = door.hold(&first, &key("k"), Mode::Read).await;
-        let lockers = door.lockers(4);
+        let lockers = door.lockers(5);
+        let beside = door.hold(&lockers[4], &key("k"), Mode::Read).await;
         let whole = door.waits(&lockers[0], &range("a", "z"), Mode::Write).await;
         // A key that is free waits behind the range that waits; one outside does not.
         let error = door.refused(&lockers[3], &key("c"), Mode::Read).await;
-        assert_eq!(error.conflict().unwrap().waiters[0].locker, lockers[0].id(), "{error}");
+        assert_eq!(
+            error.conflict().unwrap().waiters[0].locker,
+            lockers[0].id(),
+            "{error}"
+        );
         drop(door.hold(&lockers[3], &key("zz"), Mode::Write).await);
         let one = door.waits(&lockers[1], &key("c"), Mode::Read).await;
         let part = door.waits(&lockers[2], &range("b", "d"), Mode::Write).await;
         // Who holds in it comes first.
         let upgrading = door.waits(&first, &key("k"), Mode::Write).await;
+        drop(beside);
         drop(upgrading.await.unwrap().unwrap());
+        assert!(!whole.is_finished());
         drop(held);
         let whole = whole.await.unwrap().unwrap();
         assert!(!one.is_finished() && !part.is_finished());
@@ -174,7 +196,9 @@ async fn i07_a_cycle_over_ranges_is_broken() {
     for door in Door::both(LockConfig::default()) {
         let (one, two) = (door.named("one").await, door.named("two").await);
         let first = door.hold(&one, &range("a", "f"), Mode::Read).await;
-        let second = door.hold(&two, &Object::prefix("keys", "q"), Mode::Read).await;
+        let second = door
+            .hold(&two, &Object::prefix("keys", "q"), Mode::Read)
+            .await;
         let waiting = door.waits(&one, &key("qq"), Mode::Write).await;
         let closing = door.ask(&two, &range("e", "g"), Mode::Write, Wait::Forever);
         let error = closing.await.unwrap_err();
@@ -208,7 +232,10 @@ async fn ranges_are_upgraded_counted_and_released_like_keys() {
         let (one, two) = (door.locker(), door.locker());
         let read = door.hold(&one, &range("a", "f"), Mode::Read).await;
         let again = door.hold(&one, &range("a", "f"), Mode::Read).await;
-        assert_eq!(door.picture().await, [(range("a", "f").to_string(), one.id(), Mode::Read, 2)]);
+        assert_eq!(
+            door.picture().await,
+            [(range("a", "f").to_string(), one.id(), Mode::Read, 2)]
+        );
         let other = door.hold(&two, &range("e", "g"), Mode::Read).await;
         let writing = door.upgrade(read, Mode::Write, Wait::Forever);
         let writing = door.until_queued(writing).await;
@@ -225,7 +252,10 @@ async fn ranges_are_upgraded_counted_and_released_like_keys() {
             .lock(key("b"), Mode::Write)
             .unlock_object(range("a", "f"));
         let ran = door.run(&one, ops).await.unwrap();
-        assert_eq!(door.picture().await, [(key("b").to_string(), one.id(), Mode::Write, 1)]);
+        assert_eq!(
+            door.picture().await,
+            [(key("b").to_string(), one.id(), Mode::Write, 1)]
+        );
         drop(ran);
     }
 }

@@ -12,22 +12,36 @@ fn says(conflict: &LockConflict, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in {text}");
     }
-    for party in std::iter::once(&conflict.asker).chain(&conflict.owners).chain(&conflict.waiters) {
+    for party in std::iter::once(&conflict.asker)
+        .chain(&conflict.owners)
+        .chain(&conflict.waiters)
+    {
         let number = party.locker.to_string();
-        for part in [&number, party.mode.name(), party.name.as_ref().unwrap().as_str()] {
+        for part in [
+            &number,
+            party.mode.name(),
+            party.name.as_ref().unwrap().as_str(),
+        ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
             assert!(json.contains(part), "{part:?} is not in {json}");
         }
         for site in [party.site, party.began] {
             assert!(json.contains(&site.to_string()), "{site} is not in {json}");
         }
-        assert!(text.contains(&party.site.to_string()), "{} is not in {text}", party.site);
+        assert!(
+            text.contains(&party.site.to_string()),
+            "{} is not in {text}",
+            party.site
+        );
     }
 }
 
 /// Whom each has an arrow to.
 fn arrows(graph: &str) -> Vec<(String, String)> {
-    assert!(graph.starts_with("digraph") && graph.trim_end().ends_with('}'), "{graph}");
+    assert!(
+        graph.starts_with("digraph") && graph.trim_end().ends_with('}'),
+        "{graph}"
+    );
     let lines = graph.lines().filter_map(|line| line.split_once("->"));
     lines
         .map(|(from, rest)| {
@@ -59,7 +73,10 @@ async fn each_kind_names_who_holds_who_waits_and_for_how_long() {
         let error = door.refused(&asker, &a, Mode::Read).await;
         let conflict = error.conflict().unwrap();
         says(conflict, &["accounts[alice]", "did not want to wait"]);
-        assert!(error.to_string().starts_with("lock not available"), "{error}");
+        assert!(
+            error.to_string().starts_with("lock not available"),
+            "{error}"
+        );
         assert!(conflict.to_json().contains("\"not-available\""));
         assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&asker, &holder)]);
         assert!(conflict.to_graphviz().contains("read accounts[alice]"));
@@ -75,10 +92,16 @@ async fn each_kind_names_who_holds_who_waits_and_for_how_long() {
 
         let spec = LockerSpec::new().txn_timeout(Duration::from_millis(12));
         let asker = new(spec).await.unwrap();
-        let error = door.ask(&asker, &a, Mode::Read, Wait::Forever).await.unwrap_err();
+        let error = door
+            .ask(&asker, &a, Mode::Read, Wait::Forever)
+            .await
+            .unwrap_err();
         let conflict = error.conflict().unwrap();
         says(conflict, &["accounts[alice]", "12.0ms", "transaction"]);
-        assert!(error.to_string().starts_with("transaction timeout"), "{error}");
+        assert!(
+            error.to_string().starts_with("transaction timeout"),
+            "{error}"
+        );
         assert!(conflict.to_json().contains("\"transaction-timeout\""));
     }
 }
@@ -103,11 +126,23 @@ async fn a_deadlock_shows_the_whole_cycle_with_names_modes_objects_and_lines() {
         let closing = door.ask(&lockers[2], &objects[0], Mode::Read, Wait::Forever);
         let error = closing.await.unwrap_err();
         let conflict = error.conflict().unwrap();
-        says(conflict, &["forks[left]", "forks[middle]", "forks[right]", "update", "cycle of 3"]);
+        says(
+            conflict,
+            &[
+                "forks[left]",
+                "forks[middle]",
+                "forks[right]",
+                "update",
+                "cycle of 3",
+            ],
+        );
         let text = conflict.to_string();
         for (number, step) in conflict.cycle.iter().enumerate() {
             let (waiter, blocker) = (&step.waiter, &step.blocker);
-            assert_eq!(waiter.name.as_ref().unwrap().as_str(), names[(number + 2) % 3]);
+            assert_eq!(
+                waiter.name.as_ref().unwrap().as_str(),
+                names[(number + 2) % 3]
+            );
             assert_eq!(blocker.name.as_ref().unwrap().as_str(), names[number]);
             for site in [waiter.site, blocker.site] {
                 assert!(text.contains(&site.to_string()), "{site} is not in {text}");
@@ -169,13 +204,20 @@ async fn the_lines_that_asked_are_named() {
                 std::mem::forget(address.send(acquire).await.unwrap().unwrap());
                 asker_line = line!() + 1;
                 let acquire = Acquire::new(a.clone(), Mode::Write).locker(asker);
-                address.send(acquire.wait(Wait::No)).await.unwrap().unwrap_err()
+                address
+                    .send(acquire.wait(Wait::No))
+                    .await
+                    .unwrap()
+                    .unwrap_err()
             }
         };
         let conflict = error.conflict().unwrap();
         let lines = (conflict.owners[0].site.line(), conflict.asker.site.line());
         assert_eq!(lines, (holder_line, asker_line));
-        assert!(error.to_string().contains("tests/locks/reports.rs"), "{error}");
+        assert!(
+            error.to_string().contains("tests/locks/reports.rs"),
+            "{error}"
+        );
         holder.release_all();
         // Those of several operations, of an upgrade and of a locker.
         let began = line!() + 1;
@@ -212,7 +254,7 @@ async fn an_upgrade_by_message_names_a_line_of_the_application() {
     let (other, locker) = (door.locker(), door.locker());
     let _theirs = door.hold(&other, &a, Mode::Read).await;
     let held = door.hold(&locker, &a, Mode::Read).await;
-    let (_held, error) = door.upgrade(held, Mode::Write, Wait::No).await.unwrap_err();
+    let (_held, error) = *door.upgrade(held, Mode::Write, Wait::No).await.unwrap_err();
     let site = error.conflict().unwrap().asker.site;
     assert!(site.file().contains("tests/locks"), "{site}");
 }
@@ -252,7 +294,10 @@ async fn names_that_are_hard_to_quote_make_neither_bad_json_nor_a_bad_graph() {
         let conflict = error.conflict().unwrap();
         let json: serde_json::Value = serde_json::from_str(&conflict.to_json()).unwrap();
         assert_eq!(json["owners"][0]["name"], "a \"b\"\\\n c");
-        assert!(json["object"].as_str().unwrap().contains("0x00ff"), "{json}");
+        assert!(
+            json["object"].as_str().unwrap().contains("0x00ff"),
+            "{json}"
+        );
         let graph = conflict.to_graphviz();
         assert_eq!(arrows(&graph).len(), 1);
         for line in graph.lines().filter(|line| line.contains("label=")) {

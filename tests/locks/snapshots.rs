@@ -26,19 +26,31 @@ async fn a_snapshot_says_the_same_by_object_by_locker_and_as_edges() {
         ];
         let snapshot = door.snapshot().await;
         let stats = door.stats().await;
-        assert_eq!(snapshot.held.len() + snapshot.waiting.len(), stats.locks.now);
+        assert_eq!(
+            snapshot.held.len() + snapshot.waiting.len(),
+            stats.locks.now
+        );
         assert_eq!(snapshot.waiting.len(), stats.waiting);
         assert_eq!(snapshot.lockers.len(), stats.lockers.now);
 
         let by_object = snapshot.by_object();
         let (held, waiting) = &by_object[&a];
-        let holders: Vec<_> = held.iter().map(|held| (held.locker, held.mode, held.count)).collect();
-        assert_eq!(holders, [(one.id(), Mode::Read, 2), (two.id(), Mode::Read, 1)]);
+        let holders: Vec<_> = held
+            .iter()
+            .map(|held| (held.locker, held.mode, held.count))
+            .collect();
+        assert_eq!(
+            holders,
+            [(one.id(), Mode::Read, 2), (two.id(), Mode::Read, 1)]
+        );
         // Who holds comes before who does not.
         let waiters: Vec<_> = waiting.iter().map(|one| one.locker).collect();
         assert_eq!(waiters, [one.id(), three.id()]);
         assert_eq!(by_object[&range].1.len(), 1);
-        let objects: usize = by_object.values().map(|(held, waiting)| held.len() + waiting.len()).sum();
+        let objects: usize = by_object
+            .values()
+            .map(|(held, waiting)| held.len() + waiting.len())
+            .sum();
         assert_eq!(objects, stats.locks.now);
 
         let by_locker = snapshot.by_locker();
@@ -108,7 +120,9 @@ async fn i05_every_snapshot_under_load_is_of_one_moment() {
             for (_, (held, waiting)) in snapshot.by_object() {
                 for (at, one) in held.iter().enumerate() {
                     for other in &held[at + 1..] {
-                        assert!(one.locker == other.locker || !table.conflicts(one.mode, other.mode));
+                        assert!(
+                            one.locker == other.locker || !table.conflicts(one.mode, other.mode)
+                        );
                     }
                 }
                 assert!(!waiting.is_empty() || !held.is_empty());
@@ -117,7 +131,12 @@ async fn i05_every_snapshot_under_load_is_of_one_moment() {
             assert!(snapshot.held.iter().all(|held| ids.contains(&held.locker)));
             // Nobody waits without a reason; what a victim is about to release makes no edge.
             let edges = snapshot.waits_for(1000);
-            let dead = |locker| snapshot.lockers.iter().any(|one| one.locker == locker && one.dead);
+            let dead = |locker| {
+                snapshot
+                    .lockers
+                    .iter()
+                    .any(|one| one.locker == locker && one.dead)
+            };
             for waiting in &snapshot.waiting {
                 let (held, _) = &snapshot.by_object()[&waiting.object];
                 let is_kept = edges.iter().any(|edge| edge.waiter == waiting.locker)
@@ -125,7 +144,10 @@ async fn i05_every_snapshot_under_load_is_of_one_moment() {
                 assert!(is_kept, "{waiting:?}");
             }
             for info in &snapshot.lockers {
-                let own = snapshot.held.iter().filter(|held| held.locker == info.locker);
+                let own = snapshot
+                    .held
+                    .iter()
+                    .filter(|held| held.locker == info.locker);
                 assert_eq!(own.count(), info.locks);
             }
         }

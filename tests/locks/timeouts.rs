@@ -11,12 +11,21 @@ const fn ms(milliseconds: u64) -> Duration {
 /// How a wait for an object that stays locked ends, and that it does not end early.
 async fn ends(door: &Door, locker: &Arc<Locker>, wait: Wait) -> LockError {
     let begun = Instant::now();
-    let error = door.ask(locker, &object("a"), Mode::Read, wait).await.unwrap_err();
+    let error = door
+        .ask(locker, &object("a"), Mode::Read, wait)
+        .await
+        .unwrap_err();
     let took = begun.elapsed();
     let conflict = error.conflict().unwrap();
     if matches!(error, LockError::LockTimeout(_)) {
-        assert!(took >= conflict.timeout.unwrap(), "early: {took:?}, {error}");
-        assert!(conflict.waited.unwrap() >= conflict.timeout.unwrap(), "{error}");
+        assert!(
+            took >= conflict.timeout.unwrap(),
+            "early: {took:?}, {error}"
+        );
+        assert!(
+            conflict.waited.unwrap() >= conflict.timeout.unwrap(),
+            "{error}"
+        );
     }
     assert!(took < PATIENCE, "{took:?}, {error}");
     error
@@ -25,7 +34,11 @@ async fn ends(door: &Door, locker: &Arc<Locker>, wait: Wait) -> LockError {
 #[track_caller]
 fn is(error: &LockError, kind: ConflictKind, timeout: Duration) {
     let conflict = error.conflict().unwrap();
-    assert_eq!((conflict.kind, conflict.timeout), (kind, Some(timeout)), "{error}");
+    assert_eq!(
+        (conflict.kind, conflict.timeout),
+        (kind, Some(timeout)),
+        "{error}"
+    );
 }
 
 #[actix::test]
@@ -42,29 +55,55 @@ async fn the_request_comes_before_the_locker_and_the_locker_before_the_table() {
         let plain = || LockerSpec::new();
 
         let table = new(plain()).await.unwrap();
-        is(&ends(&door, &table, Wait::Default).await, LockTimeout, ms(30));
+        is(
+            &ends(&door, &table, Wait::Default).await,
+            LockTimeout,
+            ms(30),
+        );
         let own = new(plain().lock_timeout(ms(20))).await.unwrap();
         is(&ends(&door, &own, Wait::Default).await, LockTimeout, ms(20));
         own.release_all();
-        is(&ends(&door, &own, Wait::For(ms(10))).await, LockTimeout, ms(10));
+        is(
+            &ends(&door, &own, Wait::For(ms(10))).await,
+            LockTimeout,
+            ms(10),
+        );
         // Longer counts as well as shorter.
         let longer = new(plain().lock_timeout(ms(40))).await.unwrap();
-        is(&ends(&door, &longer, Wait::Default).await, LockTimeout, ms(40));
+        is(
+            &ends(&door, &longer, Wait::Default).await,
+            LockTimeout,
+            ms(40),
+        );
         longer.release_all();
-        is(&ends(&door, &longer, Wait::For(ms(50))).await, LockTimeout, ms(50));
+        is(
+            &ends(&door, &longer, Wait::For(ms(50))).await,
+            LockTimeout,
+            ms(50),
+        );
         // A child has that of its nearest ancestor that has one.
         let parent = new(plain().lock_timeout(ms(15))).await.unwrap();
         let child = door.child(&parent).await;
         let grandchild = door.child(&child).await;
-        is(&ends(&door, &grandchild, Wait::Default).await, LockTimeout, ms(15));
+        is(
+            &ends(&door, &grandchild, Wait::Default).await,
+            LockTimeout,
+            ms(15),
+        );
         let nearer = plain().lock_timeout(ms(25));
         let nearer = door.new_locker(nearer, Some(&child)).await.unwrap();
-        is(&ends(&door, &nearer, Wait::Default).await, LockTimeout, ms(25));
+        is(
+            &ends(&door, &nearer, Wait::Default).await,
+            LockTimeout,
+            ms(25),
+        );
 
         // The time of the transaction caps them all.
         for wait in [Wait::Default, Wait::For(LONG), Wait::Forever] {
             let begun = Instant::now();
-            let short = new(plain().txn_timeout(ms(20)).lock_timeout(LONG)).await.unwrap();
+            let short = new(plain().txn_timeout(ms(20)).lock_timeout(LONG))
+                .await
+                .unwrap();
             is(&ends(&door, &short, wait).await, TransactionTimeout, ms(20));
             assert!(begun.elapsed() >= ms(20), "not early");
         }
@@ -73,16 +112,31 @@ async fn the_request_comes_before_the_locker_and_the_locker_before_the_table() {
         let begun = Instant::now();
         until(|| begun.elapsed() > ms(3)).await;
         drop(door.hold(&late, &object("b"), Mode::Write).await);
-        is(&ends(&door, &late, Wait::Forever).await, TransactionTimeout, ms(1));
+        is(
+            &ends(&door, &late, Wait::Forever).await,
+            TransactionTimeout,
+            ms(1),
+        );
         // That of an ancestor aborts the ancestor, its own only itself.
         let parent = new(plain().txn_timeout(ms(20))).await.unwrap();
         let child = door.child(&parent).await;
-        is(&ends(&door, &child, Wait::Forever).await, TransactionTimeout, ms(20));
-        assert!(matches!(door.refused(&parent, &object("b"), Mode::Read).await, LockError::Dead(_)));
+        is(
+            &ends(&door, &child, Wait::Forever).await,
+            TransactionTimeout,
+            ms(20),
+        );
+        assert!(matches!(
+            door.refused(&parent, &object("b"), Mode::Read).await,
+            LockError::Dead(_)
+        ));
         let parent = door.locker();
         let spec = plain().txn_timeout(ms(10));
         let child = door.new_locker(spec, Some(&parent)).await.unwrap();
-        is(&ends(&door, &child, Wait::Forever).await, TransactionTimeout, ms(10));
+        is(
+            &ends(&door, &child, Wait::Forever).await,
+            TransactionTimeout,
+            ms(10),
+        );
         drop(door.hold(&parent, &object("b"), Mode::Read).await);
         let stats = door.stats().await;
         assert_eq!((stats.lock_timeouts, stats.txn_timeouts), (7, 6));
@@ -131,7 +185,9 @@ async fn zero_is_for_ever_and_so_is_forever() {
         let held = door.hold(&holder, &a, Mode::Write).await;
         let endless = LockerSpec::new().lock_timeout(Duration::ZERO);
         let endless = door.new_locker(endless, None).await.unwrap();
-        let zero = door.until_queued(door.ask(&endless, &a, Mode::Read, Wait::Default)).await;
+        let zero = door
+            .until_queued(door.ask(&endless, &a, Mode::Read, Wait::Default))
+            .await;
         let forever = door.waits(&door.locker(), &a, Mode::Read).await;
         // The others' time has come several times.
         for _ in 0..5 {
@@ -140,7 +196,10 @@ async fn zero_is_for_ever_and_so_is_forever() {
         }
         assert!(!zero.is_finished() && !forever.is_finished());
         drop(held);
-        drop((zero.await.unwrap().unwrap(), forever.await.unwrap().unwrap()));
+        drop((
+            zero.await.unwrap().unwrap(),
+            forever.await.unwrap().unwrap(),
+        ));
     }
 }
 
@@ -155,14 +214,20 @@ async fn timeouts_are_changed_while_running() {
         let holder = door.locker();
         let held = door.hold(&holder, &a, Mode::Write).await;
         let earlier = door.locker();
-        let earlier = door.until_queued(door.ask(&earlier, &a, Mode::Read, Wait::Default)).await;
+        let earlier = door
+            .until_queued(door.ask(&earlier, &a, Mode::Read, Wait::Default))
+            .await;
         let shorter = SetTimeouts {
             lock: Some(ms(10)),
             ..SetTimeouts::default()
         };
         door.set_timeouts(shorter).await;
         let asker = door.locker();
-        is(&ends(&door, &asker, Wait::Default).await, ConflictKind::LockTimeout, ms(10));
+        is(
+            &ends(&door, &asker, Wait::Default).await,
+            ConflictKind::LockTimeout,
+            ms(10),
+        );
         assert!(!earlier.is_finished(), "it keeps the time it was given");
         assert_eq!(door.locks().config().lock_timeout, ms(10));
         let no_wait = SetTimeouts {
@@ -171,10 +236,17 @@ async fn timeouts_are_changed_while_running() {
         };
         door.set_timeouts(no_wait).await;
         let asker = door.locker();
-        let error = door.ask(&asker, &a, Mode::Read, Wait::Default).await.unwrap_err();
+        let error = door
+            .ask(&asker, &a, Mode::Read, Wait::Default)
+            .await
+            .unwrap_err();
         assert!(matches!(error, LockError::NotAvailable(_)), "{error}");
         // Who says that he waits does.
-        is(&ends(&door, &asker, Wait::For(ms(5))).await, ConflictKind::LockTimeout, ms(5));
+        is(
+            &ends(&door, &asker, Wait::For(ms(5))).await,
+            ConflictKind::LockTimeout,
+            ms(5),
+        );
         drop(held);
         drop(earlier.await.unwrap().unwrap());
     }
@@ -205,98 +277,5 @@ async fn none_of_many_is_early() {
             task.await.unwrap();
         }
         assert_eq!(door.stats().await.lock_timeouts, 300);
-    }
-}
-
-#[actix::test]
-async fn after_no_wait_a_locker_goes_on_and_after_a_timeout_or_a_deadlock_every_use_says_that_it_is_dead() {
-    for door in Door::both(LockConfig::default()) {
-        let (a, b, c) = (object("a"), object("b"), object("c"));
-        let holder = door.locker();
-        let theirs = door.hold(&holder, &a, Mode::Write).await;
-
-        let locker = door.locker();
-        let own = door.hold(&locker, &b, Mode::Write).await;
-        let error = door.refused(&locker, &a, Mode::Read).await;
-        assert!(matches!(error, LockError::NotAvailable(_)));
-        drop(door.hold(&locker, &c, Mode::Read).await);
-        assert_eq!(door.picture().await.len(), 2, "what it holds it holds still");
-
-        let kinds = [
-            ConflictKind::LockTimeout,
-            ConflictKind::TransactionTimeout,
-            ConflictKind::Deadlock,
-        ];
-        drop(own);
-        for kind in kinds {
-            let spec = match kind {
-                ConflictKind::TransactionTimeout => LockerSpec::new().txn_timeout(ms(5)),
-                _ => LockerSpec::new(),
-            };
-            let locker = door.new_locker(spec, None).await.unwrap();
-            let child = door.child(&locker).await;
-            let own = door.hold(&locker, &b, Mode::Write).await;
-            let wait = match kind {
-                ConflictKind::LockTimeout => Wait::For(ms(5)),
-                _ => Wait::Forever,
-            };
-            let cycle = match kind {
-                ConflictKind::Deadlock => Some(door.waits(&holder, &b, Mode::Read).await),
-                _ => None,
-            };
-            let error = door.ask(&locker, &a, Mode::Read, wait).await.unwrap_err();
-            assert_eq!(error.conflict().unwrap().kind, kind, "{error}");
-            assert!(error.is_retryable());
-
-            let dead = |error: LockError| match error {
-                LockError::Dead(why) => assert_eq!(why.kind, kind, "{why}"),
-                other => panic!("{kind:?}: {other}"),
-            };
-            dead(door.refused(&locker, &c, Mode::Read).await);
-            dead(door.ask(&locker, &c, Mode::Read, Wait::Forever).await.unwrap_err());
-            dead(door.refused(&locker, &b, Mode::Write).await);
-            dead(door.refused(&child, &c, Mode::Read).await);
-            let (own, error) = door.upgrade(own, Mode::Write, Wait::No).await.unwrap_err();
-            dead(error);
-            let (own, error) = door.downgrade(own, Mode::Read).await.unwrap_err();
-            dead(error);
-            let orphan = door.new_locker(LockerSpec::new(), Some(&locker)).await;
-            dead(orphan.unwrap_err());
-            let ops = LockOps::new().lock(c.clone(), Mode::Read);
-            dead(door.run(&locker, ops.clone()).await.unwrap_err().failed.error);
-            let ops = ops.stop_at_first_error();
-            dead(door.run(&locker, ops).await.unwrap_err().failed.error);
-            dead(door.commit(child).await.unwrap_err());
-            let snapshot = door.snapshot().await;
-            let info = snapshot.lockers.iter().find(|info| info.locker == locker.id());
-            assert!(info.unwrap().dead);
-            // What it holds keeps others out until it has released it.
-            door.refused(&door.locker(), &b, Mode::Read).await;
-            drop(own);
-            if let Some(cycle) = cycle {
-                drop(cycle.await.unwrap().unwrap());
-            }
-            assert_eq!(locker.release_all(), 0);
-            drop(door.hold(&locker, &b, Mode::Write).await);
-        }
-        drop(theirs);
-    }
-}
-
-/// Everything can be said by message, so the end of a victim's work too.
-#[actix::test]
-async fn a_victim_that_has_released_all_by_operations_may_ask_again() {
-    for door in Door::both(LockConfig::default()) {
-        let (a, b) = (object("a"), object("b"));
-        let (holder, locker) = (door.locker(), door.locker());
-        let _theirs = door.hold(&holder, &a, Mode::Write).await;
-        let own = door.hold(&locker, &b, Mode::Write).await;
-        let error = door.ask(&locker, &a, Mode::Read, Wait::For(ms(2))).await.unwrap_err();
-        assert!(matches!(error, LockError::LockTimeout(_)));
-        let ran = door.run(&locker, LockOps::new().release_all()).await.unwrap();
-        assert!(matches!(ran.outcomes[..], [LockOutcome::Released(1)]), "{ran:?}");
-        let again = door.ask(&locker, &b, Mode::Write, Wait::No).await;
-        assert!(again.is_ok(), "it has released all of its locks: {again:?}");
-        drop(own);
     }
 }
