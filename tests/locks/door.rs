@@ -350,16 +350,13 @@ impl Door {
             .collect()
     }
 
-    /// Nothing is held or waited for, and no locker is left.
+    /// Nothing is held or waited for, and no locker is left. (By message the handle that came with a refused
+    /// request can be dropped a moment after the answer.)
     pub async fn is_empty(&self) {
+        until(|| self.locks().stats().lockers.now == 0).await;
         let stats = self.stats().await;
-        let left = (
-            stats.lockers.now,
-            stats.locks.now,
-            stats.objects.now,
-            stats.waiting,
-        );
-        assert_eq!(left, (0, 0, 0, 0), "lockers, locks, objects, waiting");
+        let left = (stats.locks.now, stats.objects.now, stats.waiting);
+        assert_eq!(left, (0, 0, 0), "locks, objects, waiting");
     }
 }
 

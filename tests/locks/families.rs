@@ -148,3 +148,50 @@ async fn a_commit_of_a_child_that_waits_refuses_its_wait() {
         assert_eq!(door.stats().await.waiting, 0);
     }
 }
+
+#[actix::test]
+async fn nothing_is_passed_up_while_a_child_is_dead() {
+    for door in Door::both(LockConfig::default()) {
+        let (a, b) = (object("a"), object("b"));
+        let (stranger, parent) = (door.locker(), door.locker());
+        let child = door.child(&parent).await;
+        let grandchild = door.child(&child).await;
+        let _theirs = door.hold(&stranger, &a, Mode::Write).await;
+        child.lock(&b, Mode::Write, Wait::No).await.unwrap();
+        let short = Wait::For(Duration::from_millis(2));
+        let error = door.ask(&grandchild, &a, Mode::Read, short).await;
+        assert!(matches!(error, Err(LockError::LockTimeout(_))));
+        // The child itself goes on, and cannot commit what is half done.
+        drop(door.hold(&child, &object("c"), Mode::Read).await);
+        if let Door::InPlace(_) = door {
+            // The handle is used up: it ends all the same, and its locks are released.
+            let error = door.commit(child).await;
+            assert!(matches!(error, Err(LockError::Dead(_))), "{error:?}");
+            assert_eq!(door.picture().await.len(), 1);
+            continue;
+        }
+        let error = door.commit(Arc::clone(&child)).await;
+        assert!(matches!(error, Err(LockError::Dead(_))), "{error:?}");
+        let left = (b.to_string(), child.id(), Mode::Write, 1);
+        assert!(door.picture().await.contains(&left), "nothing has changed");
+        grandchild.release_all();
+        door.commit(child).await.unwrap();
+        let left = (b.to_string(), parent.id(), Mode::Write, 1);
+        assert!(door.picture().await.contains(&left));
+    }
+}
+
+#[actix::test]
+async fn a_child_has_the_age_and_the_priority_of_its_family() {
+    for door in Door::both(LockConfig::default()) {
+        let old = door.locker();
+        let spec = LockerSpec::new().priority(7);
+        let parent = door.new_locker(spec, None).await.unwrap();
+        let spec = LockerSpec::new().priority(1).age(Some(old.age()));
+        let child = door.new_locker(spec, Some(&parent)).await.unwrap();
+        assert_eq!(child.age(), parent.age());
+        let snapshot = door.snapshot().await;
+        let priorities: Vec<_> = snapshot.lockers.iter().map(|info| info.priority).collect();
+        assert_eq!(priorities, [100, 7, 7]);
+    }
+}

@@ -256,3 +256,78 @@ async fn cleared_statistics_begin_anew_and_touch_no_limit() {
         door.is_empty().await;
     }
 }
+
+/// A change of the mode, or of the owner, is one lock before and one afterwards.
+#[actix::test]
+async fn i13_no_more_is_ever_in_use_than_the_limit_says() {
+    for door in Door::both(LockConfig {
+        max_locks: 1,
+        ..LockConfig::default()
+    }) {
+        let mut events = door.locks().subscribe();
+        let parent = door.locker();
+        let child = door.child(&parent).await;
+        let held = door.hold(&parent, &object("a"), Mode::Read).await;
+        assert!(matches!(
+            events.try_recv(),
+            Ok(LockEvent::LimitNear { used: 1, .. })
+        ));
+        let most = || door.locks().stats().locks.max;
+        let held = door.upgrade(held, Mode::Write, Wait::No).await.unwrap();
+        assert_eq!(most(), 1, "after an upgrade");
+        let held = door.downgrade(held, Mode::Read).await.unwrap();
+        assert_eq!(most(), 1, "after a downgrade");
+        drop(held);
+        child
+            .lock(&object("b"), Mode::Read, Wait::No)
+            .await
+            .unwrap();
+        door.commit(child).await.unwrap();
+        assert_eq!(most(), 1, "after a commit");
+    }
+}
+
+#[actix::test]
+async fn i13_operations_of_one_message_stay_within_the_limit() {
+    for door in Door::both(LockConfig {
+        max_locks: 2,
+        ..LockConfig::default()
+    }) {
+        let locker = door.locker();
+        let _held = [
+            door.hold(&locker, &object("a"), Mode::Write).await,
+            door.hold(&locker, &object("b"), Mode::Write).await,
+        ];
+        let ops = LockOps::new()
+            .downgrade(object("a"), Mode::Write, Mode::Read)
+            .downgrade(object("b"), Mode::Write, Mode::Read);
+        let ran = door.run(&locker, ops).await;
+        let most = door.stats().await.locks.max;
+        assert!(most <= 2, "{most} locks of 2 were in use: {ran:?}");
+    }
+}
+
+#[actix::test]
+async fn a_change_of_the_mode_alone_is_no_reason_to_warn() {
+    for door in Door::both(LockConfig {
+        max_locks: 10,
+        ..LockConfig::default()
+    }) {
+        let mut events = door.locks().subscribe();
+        let locker = door.locker();
+        let mut held = Vec::new();
+        for number in 0..7 {
+            let one = object(&number.to_string());
+            held.push(door.hold(&locker, &one, Mode::Write).await);
+        }
+        let last = held.pop().unwrap();
+        let last = door.downgrade(last, Mode::Read).await.unwrap();
+        let last = door.upgrade(last, Mode::Write, Wait::No).await.unwrap();
+        let told = events.try_recv();
+        assert!(
+            told.is_err(),
+            "seven are in use, and eight is the mark: {told:?}"
+        );
+        drop(last);
+    }
+}

@@ -11,6 +11,7 @@ mod door;
 mod ending;
 mod families;
 mod held_long;
+mod interrupted;
 mod je;
 mod limits;
 mod many;

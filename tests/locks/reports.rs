@@ -306,3 +306,50 @@ async fn names_that_are_hard_to_quote_make_neither_bad_json_nor_a_bad_graph() {
         }
     }
 }
+
+#[actix::test]
+async fn of_many_reports_in_a_second_the_later_ones_are_short_and_count_right() {
+    for door in Door::both(LockConfig::default()) {
+        let a = object("a");
+        let _held = [
+            door.hold(&door.locker(), &a, Mode::Read).await,
+            door.hold(&door.locker(), &a, Mode::Read).await,
+        ];
+        let asker = door.locker();
+        let begun = Instant::now();
+        let mut full = 0;
+        for _ in 0..30 {
+            let error = door.refused(&asker, &a, Mode::Write).await;
+            let conflict = error.conflict().unwrap();
+            assert_eq!(conflict.owners_total, 2);
+            assert!(!conflict.owners.is_empty(), "{error}");
+            full += usize::from(conflict.owners.len() == 2);
+        }
+        let seconds = begun.elapsed().as_secs() as usize + 2;
+        assert!((10..=10 * seconds).contains(&full), "{full} full reports");
+    }
+}
+
+#[actix::test]
+async fn a_lock_held_too_long_points_from_those_who_wait_to_its_holder() {
+    let config = LockConfig {
+        max_hold: Duration::from_millis(10),
+        ..LockConfig::default()
+    };
+    for door in Door::both(config) {
+        let a = object("a");
+        let mut events = door.locks().subscribe();
+        let (holder, waiter) = (door.named("holder").await, door.named("waiter").await);
+        let _held = door.hold(&holder, &a, Mode::Read).await;
+        let _waiting = door.waits(&waiter, &a, Mode::Write).await;
+        let too_long = |event| match event {
+            LockEvent::HeldTooLong(conflict) => Some(conflict),
+            _ => None,
+        };
+        let conflict = event(&mut events, too_long).await;
+        says(&conflict, &["test[a]", "10.0ms"]);
+        let json: serde_json::Value = serde_json::from_str(&conflict.to_json()).unwrap();
+        assert_eq!(json["kind"], "held-too-long");
+        assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&waiter, &holder)]);
+    }
+}

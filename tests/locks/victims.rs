@@ -262,3 +262,22 @@ async fn turning_detection_on_breaks_the_cycles_that_are_there() {
         }
     }
 }
+
+#[actix::test]
+async fn each_pass_says_what_it_found_and_what_it_cost() {
+    for door in Door::both(without_detection()) {
+        let idle = door.detect(ByDefault).await;
+        assert_eq!((idle.waiting, idle.victims.len()), (0, 0));
+        let seven = Seven::hold(&door, 0, EQUAL, Duration::ZERO).await;
+        let _waiting = seven.close(&door).await;
+        let report = door.detect(ByDefault).await;
+        let stats = door.stats().await;
+        assert!(!report.took.is_zero());
+        assert_eq!(stats.last_detection.took, report.took);
+        assert_eq!(stats.detection_time, idle.took + report.took);
+        assert_eq!(stats.longest_detection, idle.took.max(report.took));
+        assert_eq!((stats.detections, stats.victims_of_detections), (2, 1));
+        // The victim has not released anything yet; that is no cycle any more.
+        assert!(door.detect(ByDefault).await.victims.is_empty());
+    }
+}
