@@ -232,3 +232,36 @@ async fn i12_a_guard_whose_upgrade_cannot_be_taken_back_still_releases_its_lock(
     );
     drop(beside);
 }
+
+/// What a locker held before, in whatever mode, it has not lost because operations on it were dropped.
+#[actix::test]
+async fn i12_dropped_operations_release_only_what_they_took() {
+    for door in Door::both(without_detection()) {
+        for stop in [false, true] {
+            let (asker, blocker) = (door.locker(), door.locker());
+            let _before = [
+                door.hold(&asker, &object("x"), Mode::Read).await,
+                door.hold(&asker, &object("y"), Mode::Write).await,
+            ];
+            let _in_the_way = door.hold(&blocker, &object("0"), Mode::Write).await;
+            let ops = LockOps::new()
+                .upgrade(object("x"), Mode::Read, Mode::Write, wait())
+                .downgrade(object("y"), Mode::Write, Mode::Read)
+                .lock(object("free"), Mode::Write)
+                .lock_wait(object("0"), Mode::Read, wait());
+            let ops = if stop { ops.stop_at_first_error() } else { ops };
+            let running = door.until_queued(door.run(&asker, ops)).await;
+            running.abort();
+            until(|| door.locks().stats().waiting == 0).await;
+            let own: Vec<_> = (door.picture().await.into_iter())
+                .filter(|held| held.1 == asker.id())
+                .map(|held| held.0)
+                .collect();
+            assert_eq!(
+                own,
+                ["test[x]", "test[y]"],
+                "stop at the first error: {stop}"
+            );
+        }
+    }
+}

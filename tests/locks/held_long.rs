@@ -2,7 +2,7 @@
 
 use super::*;
 
-const MAX_HOLD: Duration = Duration::from_millis(30);
+const MAX_HOLD: Duration = Duration::from_millis(100);
 
 fn config() -> LockConfig {
     LockConfig {
@@ -46,7 +46,7 @@ async fn the_holder_is_told_by_an_event_and_once_by_its_next_call() {
             "test[a]",
             "write",
             "held",
-            "30.0ms",
+            "100.0ms",
         ] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
@@ -115,7 +115,7 @@ async fn with_abort_the_holder_is_dead_and_its_locks_stay_until_it_releases_them
         ..config()
     };
     for door in Door::both(config) {
-        let (a, b) = (object("a"), object("b"));
+        let a = object("a");
         let mut events = door.locks().subscribe();
         let other = door.locker();
         let holder = door.locker();
@@ -123,8 +123,6 @@ async fn with_abort_the_holder_is_dead_and_its_locks_stay_until_it_releases_them
         let child = door.child(&holder).await;
         let conflict = event(&mut events, too_long).await;
         assert_eq!(conflict.asker.locker, holder.id());
-        // The other one asks after that, so that its own lock is not held too long.
-        let theirs = door.hold(&other, &b, Mode::Read).await;
         let waiting = door.waits(&other, &a, Mode::Write).await;
         for dead in [&holder, &child] {
             let error = door.refused(dead, &object("c"), Mode::Read).await;
@@ -134,9 +132,8 @@ async fn with_abort_the_holder_is_dead_and_its_locks_stay_until_it_releases_them
             assert_eq!(why.kind, ConflictKind::HeldTooLong);
         }
         assert!(!waiting.is_finished());
-        drop(theirs);
         drop(held);
-        let _ = waiting.await.unwrap();
+        drop(waiting.await.unwrap().unwrap());
         holder.release_all();
         drop(door.hold(&holder, &object("c"), Mode::Read).await);
     }
@@ -154,11 +151,9 @@ async fn with_abort_the_wait_of_a_holder_ends() {
         let (one, two) = (door.locker(), door.locker());
         let _held = door.hold(&one, &a, Mode::Write).await;
         event(&mut events, too_long).await;
+        let waiting = door.waits(&two, &a, Mode::Read).await;
         let late = door.hold(&two, &b, Mode::Write).await;
-        let error = door
-            .ask(&two, &a, Mode::Read, Wait::Forever)
-            .await
-            .unwrap_err();
+        let error = waiting.await.unwrap().unwrap_err();
         let LockError::HeldTooLong(conflict) = &error else {
             panic!("{error}")
         };
@@ -193,5 +188,24 @@ async fn a_lock_that_is_held_already_is_judged_by_the_new_time() {
             held.push(door.hold(&holder, &object("b"), Mode::Read).await);
         }
         assert_eq!(door.stats().await.held_too_long, 2);
+    }
+}
+
+#[actix::test]
+async fn a_hold_is_told_once_also_when_the_lock_is_weakened_afterwards() {
+    for door in Door::both(config()) {
+        let (a, b) = (object("a"), object("b"));
+        let mut events = door.locks().subscribe();
+        let holder = door.locker();
+        let held = door.hold(&holder, &a, Mode::Write).await;
+        event(&mut events, too_long).await;
+        let weaker = door.downgrade(held, Mode::Read).await.unwrap();
+        // What comes next is about a lock that was taken later.
+        let other = door.locker();
+        let _later = door.hold(&other, &b, Mode::Read).await;
+        let next = event(&mut events, too_long).await;
+        assert_eq!(next.object, b, "{next}");
+        assert_eq!(door.stats().await.held_too_long, 2);
+        drop(weaker);
     }
 }

@@ -333,7 +333,7 @@ async fn of_many_reports_in_a_second_the_later_ones_are_short_and_count_right() 
 #[actix::test]
 async fn a_lock_held_too_long_points_from_those_who_wait_to_its_holder() {
     let config = LockConfig {
-        max_hold: Duration::from_millis(10),
+        max_hold: Duration::from_millis(100),
         ..LockConfig::default()
     };
     for door in Door::both(config) {
@@ -347,7 +347,7 @@ async fn a_lock_held_too_long_points_from_those_who_wait_to_its_holder() {
             _ => None,
         };
         let conflict = event(&mut events, too_long).await;
-        says(&conflict, &["test[a]", "10.0ms"]);
+        says(&conflict, &["test[a]", "100.0ms"]);
         let json: serde_json::Value = serde_json::from_str(&conflict.to_json()).unwrap();
         assert_eq!(json["kind"], "held-too-long");
         assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&waiter, &holder)]);
