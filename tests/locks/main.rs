@@ -24,6 +24,7 @@ mod reports;
 mod seen;
 mod sequences;
 mod snapshots;
+mod storm;
 mod timeouts;
 mod victims;
 

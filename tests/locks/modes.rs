@@ -135,3 +135,21 @@ async fn a_table_that_is_not_symmetric_queues_and_looks_for_deadlocks_by_its_own
         first.await.unwrap().unwrap();
     }
 }
+
+#[actix::test]
+async fn update_in_the_place_of_read_avoids_the_deadlock_of_two_who_upgrade() {
+    for door in Door::both(LockConfig::default()) {
+        let a = object("a");
+        let (one, two, reader) = (door.locker(), door.locker(), door.locker());
+        let reading = door.hold(&reader, &a, Read).await;
+        let first = door.hold(&one, &a, Update).await;
+        let second = door.waits(&two, &a, Update).await;
+        let writing = door.upgrade(first, Write, Wait::Forever);
+        let writing = door.until_queued(writing).await;
+        drop(reading);
+        drop(writing.await.unwrap().unwrap());
+        let second = second.await.unwrap().unwrap();
+        drop(door.upgrade(second, Write, Wait::No).await.unwrap());
+        assert_eq!(door.stats().await.deadlocks, 0);
+    }
+}
