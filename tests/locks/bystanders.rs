@@ -175,3 +175,32 @@ async fn two_cycles_that_share_a_locker_both_end() {
         }
     }
 }
+
+/// A child holds what others wait for, and its parent, or another child, waits: whoever is aborted, somebody
+/// whose wait is on the cycle has to be told, or nobody ever releases anything.
+#[actix::test]
+async fn i07_a_deadlock_is_told_to_somebody_who_waits() {
+    for door in Door::both(LockConfig::default()) {
+        for sibling_waits in [false, true] {
+            let (a, b) = (object("a"), object("b"));
+            let other = door.locker();
+            let parent = door.locker();
+            let (holds, sibling) = (door.child(&parent).await, door.child(&parent).await);
+            let waiter = if sibling_waits { &sibling } else { &parent };
+            let _theirs = door.hold(&other, &b, Mode::Write).await;
+            let _held = door.hold(&holds, &a, Mode::Write).await;
+            let theirs = door.waits(&other, &a, Mode::Write).await;
+            let ours = door.waits(waiter, &b, Mode::Write).await;
+            assert!(door.stats().await.deadlocks > 0, "it is seen");
+            // Both are given the time to see what became of them.
+            door.detect(VictimPolicy::Default).await;
+            tokio::task::yield_now().await;
+            let waiting = door.stats().await.waiting;
+            assert!(
+                waiting < 2,
+                "sibling {sibling_waits}: the cycle was broken, and both wait on"
+            );
+            drop((theirs, ours));
+        }
+    }
+}

@@ -32,7 +32,7 @@ impl Dice {
         match self.below(4) {
             0 => Wait::No,
             1 => Wait::For(Duration::from_millis(1)),
-            _ => Wait::Forever,
+            _ => Wait::Default,
         }
     }
 
@@ -56,43 +56,65 @@ impl Dice {
     }
 }
 
-/// One round of one task: a family that does a few things, some of which are dropped half way.
+/// One round of one task: a family that does a few things, some of which are dropped half way. Who is told
+/// that he is dead does what he has to, and releases everything.
 async fn round(door: &Door, dice: &mut Dice) {
     let root = door.locker();
     let child = door.new_locker(LockerSpec::new(), Some(&root)).await;
+    let child = child.unwrap();
     let mut held: Vec<Held> = Vec::new();
     let mut ran = Vec::new();
     for _ in 0..4 {
-        let locker = match (&child, dice.below(2)) {
-            (Ok(child), 0) => child,
-            _ => &root,
+        let locker = if dice.below(2) == 0 { &child } else { &root };
+        // One in three goes away before the answer, after so many polls.
+        let polls = match dice.below(3) {
+            0 => dice.below(12),
+            _ => usize::MAX,
         };
-        // Whoever goes away has polled so often.
-        let polls = dice.below(12);
-        match (dice.below(4), held.pop()) {
+        let answer = match (dice.below(4), held.pop()) {
             (0, Some(lock)) => {
                 let changing = door.upgrade(lock, dice.mode(), dice.wait());
-                held.extend(at_most(polls, changing).await.and_then(Result::ok));
+                let answer = at_most(polls, changing).await;
+                answer.map(|answer| answer.map_err(|kept| kept.1))
             }
-            (1, Some(lock)) => held.extend(door.downgrade(lock, dice.mode()).await.ok()),
+            (1, Some(lock)) => {
+                let answer = door.downgrade(lock, dice.mode()).await;
+                Some(answer.map_err(|kept| kept.1))
+            }
             (2, lock) => {
                 held.extend(lock);
-                let running = door.run(locker, dice.ops());
-                ran.push(at_most(polls, running).await);
+                match at_most(polls, door.run(locker, dice.ops())).await {
+                    Some(Err(RanInto { failed, guards })) => {
+                        ran.extend(guards);
+                        Some(Err(failed.error))
+                    }
+                    Some(Ok(done)) => {
+                        ran.extend(done.guards);
+                        None
+                    }
+                    None => None,
+                }
             }
             (_, lock) => {
                 held.extend(lock);
                 let asking = door.ask(locker, &dice.object(), dice.mode(), dice.wait());
-                held.extend(at_most(polls, asking).await.and_then(Result::ok));
+                at_most(polls, asking).await
             }
+        };
+        match answer {
+            Some(Ok(lock)) => held.push(lock),
+            Some(Err(error)) if error.is_retryable() || matches!(error, LockError::Dead(_)) => {
+                return;
+            }
+            _ => {}
         }
         tokio::task::yield_now().await;
     }
-    match (child, dice.below(3)) {
-        (Ok(child), 0) if matches!(door, Door::Message(..)) => {
+    match dice.below(3) {
+        0 if matches!(door, Door::Message(..)) => {
             let _ = door.commit(child).await;
         }
-        (Ok(child), 1) => {
+        1 => {
             door.end(&child).await;
         }
         _ => {}
@@ -101,6 +123,9 @@ async fn round(door: &Door, dice: &mut Dice) {
 
 /// The answer, unless it has not come after so many polls.
 async fn at_most<T>(polls: usize, mut doing: Doing<T>) -> Option<T> {
+    if polls == usize::MAX {
+        return Some(doing.await);
+    }
     for _ in 0..=polls {
         let polled = poll_fn(|context| Poll::Ready(doing.as_mut().poll(context))).await;
         if let Poll::Ready(answer) = polled {
@@ -146,7 +171,11 @@ fn check(snapshot: &LockSnapshot) {
 
 #[actix::test]
 async fn i05_i12_everything_at_once_and_dropped_at_random_leaves_nothing_behind() {
-    for door in Door::both(LockConfig::default()) {
+    let config = LockConfig {
+        lock_timeout: Duration::from_millis(50),
+        ..LockConfig::default()
+    };
+    for door in Door::both(config) {
         let mut tasks = Vec::new();
         for seed in 1..=6 {
             let door = door.clone();
@@ -162,10 +191,14 @@ async fn i05_i12_everything_at_once_and_dropped_at_random_leaves_nothing_behind(
         }
         for task in tasks {
             let ended = tokio::time::timeout(PATIENCE, task).await;
-            ended.expect("nobody waits for ever").unwrap();
+            if ended.is_err() {
+                let snapshot = door.locks().snapshot();
+                panic!("they wait for ever: {}", snapshot.to_json());
+            }
+            ended.unwrap().unwrap();
         }
         let stats = door.stats().await;
-        assert!(stats.waits > 100 && stats.deadlocks > 0, "{stats:?}");
+        assert!(stats.waits > 100 && stats.deadlocks > 10, "{stats:?}");
         door.is_empty().await;
     }
 }
