@@ -1,10 +1,32 @@
 //! The lock table through both of its doors: in place, and by message.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod abandoned;
+mod bdb_dead;
+mod bdb_lock;
+mod bystanders;
+mod dead;
 mod deadlock;
+mod door;
 mod ending;
+mod families;
+mod held_long;
+mod interrupted;
+mod je;
+mod limits;
+mod many;
+mod modes;
 mod order;
+mod order_warnings;
+mod past;
+mod ranges;
+mod reports;
 mod seen;
+mod sequences;
+mod snapshots;
+mod storm;
+mod timeouts;
+mod victims;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -16,74 +38,32 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr};
 use lockkeeper::{
-    Acquire, ConflictKind, Detect, LimitKind, LockConfig, LockError, LockGuard, LockStatsQuery,
-    LockTable, Locker, LockerSpec, Locks, Mode, NoSystem, Object, Release, Wait,
+    Acquire, ChangeFailed, CommitLocker, ConflictKind, ConflictTable, DeadlockHistory, Detect,
+    DetectReport, Downgrade, EndLocker, LimitInUse, LimitKind, LockConfig, LockError, LockEvent,
+    LockGuard, LockMany, LockOps, LockOutcome, LockSnapshot, LockSnapshotQuery, LockStats,
+    LockStatsQuery, LockTable, Locker, LockerId, LockerSpec, Locks, LocksDone, LocksFailed,
+    LocksHeld, LocksRefused, Mode, NewLocker, NoSystem, Object, PastDeadlock, Release, SetDetect,
+    SetLimits, SetTimeouts, Upgrade, VictimPolicy, Wait,
 };
 
-/// One way in.
-#[derive(Clone)]
-enum Door {
-    InPlace(Locks),
-    Message(Locks, Addr<LockTable>),
-}
+use door::{Doing, Door, Held, Holding, Ran, RanInto, Task, event};
 
-type Taking = Pin<Box<dyn Future<Output = Result<Option<LockGuard>, LockError>>>>;
-
-impl Door {
-    fn both(config: LockConfig) -> [Door; 2] {
-        let locks = Locks::start(config.clone());
-        let (address, behind) = LockTable::start_alone(config).unwrap();
-        [Door::InPlace(locks), Door::Message(behind, address)]
-    }
-
-    fn locks(&self) -> &Locks {
-        match self {
-            Door::InPlace(locks) | Door::Message(locks, _) => locks,
-        }
-    }
-
-    fn locker(&self) -> Arc<Locker> {
-        Arc::new(self.locks().locker(LockerSpec::new()).unwrap())
-    }
-
-    /// The lock stays with the locker, or with the guard if there is one.
-    fn take(&self, locker: &Arc<Locker>, object: &Object, mode: Mode, wait: Wait) -> Taking {
-        let (locker, object) = (Arc::clone(locker), object.clone());
-        match self.clone() {
-            Door::InPlace(_) => {
-                Box::pin(async move { locker.lock(&object, mode, wait).await.map(|()| None) })
-            }
-            Door::Message(_, address) => Box::pin(async move {
-                let acquire = Acquire::new(object, mode).wait(wait).locker(locker);
-                address.send(acquire).await.unwrap().map(Some)
-            }),
-        }
-    }
-
-    /// Asks, and comes back when the request is queued.
-    async fn queue(
-        &self,
-        locker: &Arc<Locker>,
-        object: &Object,
-        mode: Mode,
-    ) -> tokio::task::JoinHandle<Taken> {
-        let before = self.locks().stats().waits;
-        let taking = self.take(locker, object, mode, Wait::Forever);
-        let task = tokio::task::spawn_local(taking);
-        until(|| self.locks().stats().waits > before).await;
-        task
-    }
-}
-
-type Taken = Result<Option<LockGuard>, LockError>;
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn object(name: &str) -> Object {
     Object::new("test", name)
 }
 
-/// Lets others run until this is so; far longer than anything here takes, and the test fails.
+/// Lets others run until this is so, or the test fails.
 async fn until(condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + PATIENCE;
+    for _ in 0..100 {
+        if condition() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
     while !condition() {
         assert!(Instant::now() < end, "what was waited for has not come");
         tokio::time::sleep(Duration::from_micros(200)).await;

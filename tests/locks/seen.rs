@@ -49,3 +49,31 @@ fn waits_and_deadlocks_are_counted() {
     ];
     assert_eq!(seen, expected.map(|(name, count)| (name.to_owned(), count)));
 }
+
+/// Several operations wait as a single request does, and are seen as it is.
+#[test]
+fn waits_of_several_operations_are_measured_too() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        let locks = Locks::start(LockConfig::default());
+        let [one, two] = [(); 2].map(|()| locks.locker(LockerSpec::new()).unwrap());
+        one.blocking_lock(&object("a"), Mode::Write, Wait::No)
+            .unwrap();
+        let ops = LockOps::new().lock_wait(object("a"), Mode::Write, Wait::Forever);
+        let mut running = Box::pin(two.run(ops));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(running.as_mut().poll(&mut context).is_pending());
+        drop(one);
+        assert!(running.as_mut().poll(&mut context).is_ready());
+    });
+    let mut waited = 0;
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        if let (DebugValue::Histogram(values), "lockkeeper_lock_wait_seconds") =
+            (value, key.key().name())
+        {
+            waited += values.len();
+        }
+    }
+    assert_eq!(waited, 1, "lockkeeper_lock_waits_total counts it");
+}

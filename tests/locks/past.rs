@@ -1,0 +1,72 @@
+//! The last 64 deadlocks.
+
+use super::*;
+
+#[actix::test]
+async fn the_last_64_deadlocks_are_kept_with_why_each_victim_was_chosen() {
+    for door in Door::both(without_detection()) {
+        let policies = [
+            VictimPolicy::Oldest,
+            VictimPolicy::Youngest,
+            VictimPolicy::MaxLocks,
+        ];
+        let mut victims = Vec::new();
+        let mut events = door.locks().subscribe();
+        let begun = std::time::SystemTime::now();
+        assert!(door.history().await.is_empty());
+        for number in 0..70 {
+            let [a, b] = ["a", "b"].map(|name| object(&format!("{number} {name}")));
+            let (one, two) = (door.named("one").await, door.named("two").await);
+            let held = [
+                door.hold(&one, &a, Mode::Write).await,
+                door.hold(&two, &b, Mode::Write).await,
+            ];
+            let waiting = [
+                door.waits(&one, &b, Mode::Read).await,
+                door.waits(&two, &a, Mode::Read).await,
+            ];
+            let policy = policies[number % 3];
+            let report = door.detect(policy).await;
+            let conflict = Arc::clone(&report.victims[0]);
+            let choice = conflict.choice.unwrap();
+            let victim = if policy == VictimPolicy::Oldest {
+                &one
+            } else {
+                &two
+            };
+            assert_eq!((choice.policy, choice.candidates), (policy, 2));
+            assert_eq!(choice.victim, victim.id());
+            let deadlock = |event| match event {
+                LockEvent::Deadlock(conflict) => Some(conflict),
+                _ => None,
+            };
+            assert!(Arc::ptr_eq(&event(&mut events, deadlock).await, &conflict));
+            victims.push(conflict);
+            drop(held);
+            for task in waiting {
+                let _ = task.await.unwrap();
+            }
+        }
+        let history = door.history().await;
+        assert_eq!(history.len(), 64);
+        // The oldest first; after the fact they say all that they said then.
+        for (past, conflict) in history.iter().zip(&victims[6..]) {
+            assert_eq!(past.conflict, *conflict);
+            assert_eq!(past.conflict.cycle.len(), 2);
+            assert!(
+                past.conflict
+                    .to_string()
+                    .contains(past.conflict.choice.unwrap().policy.name())
+            );
+        }
+        assert!(history.is_sorted_by_key(|past| past.at));
+        let slack = Duration::from_secs(1);
+        assert!(
+            history[0].at + slack >= begun
+                && history[63].at <= std::time::SystemTime::now() + slack
+        );
+        // The statistics may be cleared, the history stays.
+        door.stats_and(true).await;
+        assert_eq!(door.history().await.len(), 64);
+    }
+}
