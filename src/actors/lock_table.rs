@@ -133,17 +133,7 @@ impl Handler<Upgrade> for LockTable {
     type Result = Later<Result<LockGuard, ChangeFailed>>;
 
     fn handle(&mut self, upgrade: Upgrade, _: &mut Self::Context) -> Self::Result {
-        let Upgrade {
-            mut guard,
-            to,
-            wait,
-        } = upgrade;
-        Later::new(async move {
-            match guard.upgrade(to, wait).await {
-                Ok(()) => Ok(guard),
-                Err(error) => Err(ChangeFailed::new(guard, error)),
-            }
-        })
+        Later::new(upgrade.run())
     }
 }
 

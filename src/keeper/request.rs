@@ -230,21 +230,14 @@ impl Request for Downgrade {
     }
 }
 
+/// In the sender's task: the guard could not be had back from an actor that is gone.
 impl Request for Upgrade {
     fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
         let forked = keeper.inner.runtime.env.shared.forked();
         async move {
-            let Upgrade {
-                mut guard,
-                to,
-                wait,
-            } = self;
-            if forked {
-                return Err(ChangeFailed::new(guard, LockError::ShuttingDown));
-            }
-            match guard.upgrade(to, wait).await {
-                Ok(()) => Ok(guard),
-                Err(error) => Err(ChangeFailed::new(guard, error)),
+            match forked {
+                true => Err(ChangeFailed::new(self.guard, LockError::ShuttingDown)),
+                false => self.run().await,
             }
         }
     }

@@ -27,7 +27,8 @@ impl Table {
         locker: LockerSlot,
     ) -> LockConflict {
         let most = self.most_named();
-        let asker = self.party(locker, request.mode, request.site, self.now);
+        let mut asker = self.party(locker, request.mode, request.site, self.now);
+        asker.in_the_way = false;
         let mut conflict = blank(ConflictKind::NotAvailable, request.object.clone(), asker);
         let family = self.lockers[locker].root;
         match self.known(request.object) {
@@ -51,7 +52,8 @@ impl Table {
         };
         let wait = &self.waits[slot];
         let (object, family) = (wait.object, self.lockers[wait.locker].root);
-        let asker = self.waiting_party(slot);
+        let mut asker = self.waiting_party(slot);
+        asker.in_the_way = false;
         let mut conflict = blank(kind, self.objects[object].object.clone(), asker);
         conflict.waited = Some(self.now.since(self.waits[slot].since));
         conflict.timeout = self.waits[slot].deadline.map(|deadline| deadline.timeout);
@@ -169,9 +171,15 @@ impl Table {
         let room = most.saturating_sub(conflict.waiters.len());
         let others = queue.order.values();
         let others = others.filter(|queued| Some(queued.wait) != own_wait);
-        let others = others
-            .take(room)
-            .map(|queued| self.waiting_party(queued.wait));
+        let own_rank = own_wait.map(|wait| self.waits[wait].rank);
+        let others = others.take(room).map(|queued| {
+            let mut party = self.waiting_party(queued.wait);
+            let rank = self.waits[queued.wait].rank;
+            party.in_the_way = queued.family != family
+                && rules.conflicts(queued.mode, wanted)
+                && own_rank.is_none_or(|own| rank < own);
+            party
+        });
         conflict.waiters.extend(others);
         let is_own = own_wait.is_some_and(|wait| self.waits[wait].object == object);
         conflict.waiters_total += queue.order.len() - usize::from(is_own);
@@ -200,6 +208,7 @@ impl Table {
             name: entry.name.clone(),
             mode,
             age: entry.age,
+            in_the_way: true,
             lasting: self.now.since(since),
             site,
             began: entry.site,

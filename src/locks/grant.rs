@@ -115,11 +115,13 @@ impl Table {
             return lock;
         }
         let next = self.lockers[locker].locks;
+        self.locks_made += 1;
         let lock = self.locks.insert(LockEntry {
             object,
             locker,
             mode,
             overdue: false,
+            born: self.locks_made,
             count: 1,
             since,
             site,
@@ -202,7 +204,8 @@ impl Table {
         if self.suspects.last() != Some(&family) {
             self.suspects.push(family);
         }
-        if other_modes {
+        let entry = &self.objects[object];
+        if other_modes || (entry.queue.is_none() && entry.overlaps.is_none()) {
             return;
         }
         for at in 0..self.lockers[family].family.waits.len() {

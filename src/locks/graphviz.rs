@@ -73,6 +73,14 @@ pub(super) fn conflict(conflict: &LockConflict) -> String {
         for owner in &conflict.owners {
             edges.push((asker, party(owner), conflict.mode(), object.clone(), true));
         }
+        let is_late = conflict.kind != ConflictKind::HeldTooLong;
+        for first in conflict
+            .waiters
+            .iter()
+            .filter(|one| is_late && one.in_the_way)
+        {
+            edges.push((asker, party(first), conflict.mode(), object.clone(), false));
+        }
         if conflict.kind == ConflictKind::HeldTooLong {
             for waiter in &conflict.waiters {
                 edges.push((party(waiter), asker, waiter.mode, object.clone(), true));

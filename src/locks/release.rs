@@ -33,6 +33,14 @@ impl Table {
         held
     }
 
+    /// Which of all locks that the locker ever held on the object in this mode it holds now.
+    #[must_use]
+    pub fn born(&self, locker: LockerId, object: &Object, mode: Mode) -> Option<u64> {
+        let (locker, object) = self.locker(locker).zip(self.known(object))?;
+        self.held(locker, object, mode)
+            .map(|lock| self.locks[lock].born)
+    }
+
     /// Releases so many references of one lock.
     pub(super) fn unlock_many(
         &mut self,
@@ -115,7 +123,7 @@ impl Table {
         to: Mode,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Denied> {
-        let (slot, object) = self.add_weaker(locker, object, from, to)?;
+        let (slot, object) = self.add_weaker(locker, object, from, to, false)?;
         let overdue = self.lockers[slot].overdue.clone();
         self.give_up(object, slot, from);
         // What is to be told of the lock is still to be told.
@@ -125,7 +133,7 @@ impl Table {
         Ok(())
     }
 
-    /// Gives the weaker mode beside the stronger one, which is to be given up later.
+    /// Gives the weaker mode beside the stronger one, which is to be given up: now, or it stays for a while.
     ///
     /// # Errors
     /// As [`downgrade`](Self::downgrade).
@@ -135,6 +143,7 @@ impl Table {
         object: &Object,
         from: Mode,
         to: Mode,
+        stays: bool,
     ) -> Result<(LockerSlot, ObjectSlot), Denied> {
         let locker = self.usable(locker)?;
         let object = self.known(object).ok_or(Denied::NotHeld)?;
@@ -149,7 +158,7 @@ impl Table {
         let (site, since) = (self.locks[lock].site, self.locks[lock].since);
         let overdue = self.locks[lock].overdue;
         let is_new = self.held(locker, object, to).is_none();
-        if is_new && self.locks[lock].count > 1 {
+        if is_new && (stays || self.locks[lock].count > 1) {
             self.check(LimitKind::Locks)?;
         }
         self.stats.downgrades += 1;

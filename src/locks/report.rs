@@ -38,6 +38,9 @@ pub struct Party {
     pub mode: Mode,
     /// Its age; smaller is older.
     pub age: Age,
+    /// Whether it is in the asker's way: it holds a conflicting lock, or came before with a conflicting
+    /// request.
+    pub in_the_way: bool,
     /// How long it has held the lock, or waited for it, when the report was made; exact to a few
     /// milliseconds.
     pub lasting: Duration,

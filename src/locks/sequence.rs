@@ -203,7 +203,8 @@ impl Sequence {
     pub fn finish(self) -> (Vec<OpOutcome>, Vec<(Object, Mode)>) {
         let references = self.taken.into_iter();
         let taken = references.flat_map(|(lock, count)| (0..count).map(move |_| lock.clone()));
-        (self.outcomes, taken.collect())
+        let changed = self.changed.into_iter().map(|(object, _, to)| (object, to));
+        (self.outcomes, taken.chain(changed).collect())
     }
 
     fn step(
@@ -236,7 +237,7 @@ impl Sequence {
             Op::Downgrade(object, from, to) => {
                 self.check_held(table, object, *from)?;
                 if later {
-                    table.add_weaker(locker, object, *from, *to)?;
+                    table.add_weaker(locker, object, *from, *to, true)?;
                     table.promote(effects);
                 } else {
                     table.downgrade(locker, object, *from, *to, effects)?;

@@ -26,6 +26,8 @@ pub(super) struct LockEntry {
     pub mode: Mode,
     /// Whether its holder was told that it holds it too long.
     pub overdue: bool,
+    /// Tells it from earlier locks of its holder on the object in this mode.
+    pub born: u64,
     pub count: u64,
     pub since: Moment,
     pub site: &'static Location<'static>,
@@ -74,6 +76,7 @@ pub struct Table {
     lockers_made: u64,
     ages_given: u64,
     pub(super) arrivals: u64,
+    pub(super) locks_made: u64,
     /// The number of the last search of the waits-for graph.
     pub(super) passes: u64,
     /// The last random number.
@@ -117,6 +120,7 @@ impl Table {
             lockers_made: 0,
             ages_given: 0,
             arrivals: 0,
+            locks_made: 0,
             passes: 0,
             random: config.seed,
             suspects: Vec::new(),
@@ -315,7 +319,11 @@ impl Table {
         if let Some(parent) = entry.parent
             && self.lockers.get(parent).is_some()
         {
-            self.lockers[parent].children.retain(|child| *child != slot);
+            let children = &mut self.lockers[parent].children;
+            // The last one ends first, mostly.
+            if let Some(at) = children.iter().rposition(|child| *child == slot) {
+                children.remove(at);
+            }
         }
         self.count(LimitKind::Lockers);
         effects.push(Effect::Ended(entry.id));
@@ -502,7 +510,14 @@ impl Table {
         }
         let root = self.lockers[entry.locker].root;
         let waits = &mut self.lockers[root].family.waits;
-        waits.retain(|wait| *wait != slot);
+        match waits.last() == Some(&slot) {
+            true => drop(waits.pop()),
+            false => {
+                if let Some(at) = waits.iter().position(|wait| *wait == slot) {
+                    waits.remove(at);
+                }
+            }
+        }
         let object = &mut self.objects[entry.object];
         if let Some(queue) = &mut object.queue {
             queue.remove(entry.rank);

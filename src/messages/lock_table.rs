@@ -134,6 +134,38 @@ pub struct Upgrade {
     pub to: Mode,
     /// How long to wait.
     pub wait: Wait,
+    /// The line of code that asks.
+    pub site: &'static Location<'static>,
+}
+
+impl Upgrade {
+    /// Asks for this mode, waiting as long as the locker's or the table's `lock_timeout` says.
+    #[track_caller]
+    #[must_use]
+    pub fn new(guard: LockGuard, to: Mode) -> Self {
+        Self {
+            guard,
+            to,
+            wait: Wait::Default,
+            site: Location::caller(),
+        }
+    }
+
+    /// Sets how long to wait (default: the locker's or the table's `lock_timeout`).
+    #[must_use]
+    pub fn wait(mut self, wait: Wait) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Does it in the caller's task.
+    pub(crate) async fn run(self) -> Result<LockGuard, ChangeFailed> {
+        let mut guard = self.guard;
+        match guard.upgrade_at(self.to, self.wait, self.site).await {
+            Ok(()) => Ok(guard),
+            Err(error) => Err(ChangeFailed::new(guard, error)),
+        }
+    }
 }
 
 /// Weakens a lock, without a wait. Anyone sends it; the lock table answers with the guard in its new

@@ -177,7 +177,8 @@ impl<T, E> RunTxn<T, E> {
     }
 
     /// Takes the locks in the order in which they were declared. Default: sorted, so that transactions that declare all
-    /// they need cannot deadlock among themselves.
+    /// they need cannot deadlock among themselves. (Over ranges they can: one waits for the first of several keys of
+    /// another, which then waits behind it for the next. The victim runs again.)
     pub fn in_order(mut self) -> Self {
         self.options.in_order = true;
         self

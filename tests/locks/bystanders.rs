@@ -95,29 +95,33 @@ async fn child_waits_while_parent_holds() {
 #[actix::test]
 async fn only_the_subtree_that_is_in_the_way_is_aborted() {
     for door in Door::both(LockConfig::default()) {
-        let (a, b, c) = (object("a"), object("b"), object("c"));
-        let other = door.locker();
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(object);
+        let (other, stranger) = (door.locker(), door.locker());
         let parent = door.locker();
-        let (holds, waits) = (door.child(&parent).await, door.child(&parent).await);
+        let (child, sibling) = (door.child(&parent).await, door.child(&parent).await);
         let theirs = door.hold(&other, &b, Mode::Write).await;
+        let strange = door.hold(&stranger, &d, Mode::Write).await;
         let kept = door.hold(&parent, &c, Mode::Write).await;
-        let held = door.hold(&holds, &a, Mode::Write).await;
+        let held = door.hold(&child, &a, Mode::Write).await;
         let waiting = door.waits(&other, &a, Mode::Write).await;
-        // The sibling waits; what has to go is the lock of the other child.
-        let sibling = door.waits(&waits, &b, Mode::Write).await;
-        let past = door.history().await.pop().unwrap();
-        assert_eq!(past.conflict.choice.unwrap().victim, holds.id());
-        let error = door.refused(&holds, &c, Mode::Read).await;
+        // The sibling waits for somebody who is on no cycle.
+        let sibling = door.waits(&sibling, &d, Mode::Write).await;
+        let error = door.ask(&child, &b, Mode::Write, Wait::Forever).await;
+        let LockError::Deadlock(conflict) = error.unwrap_err() else {
+            panic!("it is a deadlock")
+        };
+        assert_eq!(conflict.choice.unwrap().victim, child.id());
+        let error = door.refused(&child, &c, Mode::Read).await;
         assert!(matches!(error, LockError::Dead(_)), "{error}");
-        drop(door.hold(&parent, &object("d"), Mode::Write).await);
+        drop(door.hold(&parent, &object("e"), Mode::Write).await);
         assert!(!sibling.is_finished() && !waiting.is_finished());
         drop(held);
         drop(waiting.await.unwrap().unwrap());
-        drop(theirs);
+        drop((theirs, strange));
         drop(sibling.await.unwrap().unwrap());
         drop(kept);
         // Its end leaves the parent as it was.
-        assert!(door.end(&holds).await);
+        assert!(door.end(&child).await);
         drop(door.hold(&parent, &a, Mode::Write).await);
     }
 }
@@ -182,7 +186,8 @@ async fn two_cycles_that_share_a_locker_both_end() {
 async fn i07_a_deadlock_is_told_to_somebody_who_waits() {
     for door in Door::both(LockConfig::default()) {
         for sibling_waits in [false, true] {
-            let (a, b) = (object("a"), object("b"));
+            // Those of the round before may still be on their way out.
+            let [a, b] = ["a", "b"].map(|name| object(&format!("{name} {sibling_waits}")));
             let other = door.locker();
             let parent = door.locker();
             let (holds, sibling) = (door.child(&parent).await, door.child(&parent).await);

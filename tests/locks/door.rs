@@ -174,7 +174,8 @@ impl Door {
             Door::Message(_, address) => Box::pin(async move {
                 let guard = held.guard.take().unwrap();
                 held.released = true;
-                let answer = address.send(Upgrade { guard, to, wait }).await.unwrap();
+                let upgrade = Upgrade::new(guard, to).wait(wait);
+                let answer = address.send(upgrade).await.unwrap();
                 Self::changed(held, answer)
             }),
         }

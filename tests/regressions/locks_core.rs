@@ -237,7 +237,12 @@ fn a_sequence_that_releases_everything_revives_a_dead_locker() {
         let (a, b) = (object("a"), object("b"));
         driver.take(holder, &a, Mode::Write);
         driver.take(locker, &b, Mode::Write);
-        driver.ask_for(locker, &a, Mode::Write, Patience::For(Duration::ZERO));
+        driver.ask_for(
+            locker,
+            &a,
+            Mode::Write,
+            Patience::For(Duration::from_nanos(1)),
+        );
         driver.table.expire(millis(1), 10, &mut driver.effects);
         let mut run = |ops: Vec<Op>| {
             let mut sequence = Sequence::new(locker, ops, all_or_nothing, Location::caller());

@@ -45,6 +45,7 @@ fn took(run: impl FnOnce()) -> Duration {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_detection_with_a_range_over_many_waited_for_points() {
     grows(LINEAR, 500, |points| {
         let mut driver = Driver::new(TableConfig {
@@ -71,6 +72,7 @@ fn a_detection_with_a_range_over_many_waited_for_points() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_sequence_that_releases_many_locks() {
     grows(LINEAR, 500, |locks| {
         let mut driver = Driver::new(TableConfig::default());
@@ -92,6 +94,7 @@ fn a_sequence_that_releases_many_locks() {
 
 /// A request that blocks while somebody waits for a range over many points.
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_request_that_blocks_beneath_a_range_that_is_waited_for() {
     grows(CONSTANT, 2000, |points| {
         let mut driver = Driver::new(TableConfig::default());
@@ -122,6 +125,7 @@ fn a_request_that_blocks_beneath_a_range_that_is_waited_for() {
 
 /// A range over many points is asked for by somebody for whom others wait.
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_range_asked_for_by_a_family_for_which_many_wait() {
     let ask = |waiting: usize| {
         let mut driver = Driver::new(TableConfig::default());
@@ -145,6 +149,7 @@ fn a_range_asked_for_by_a_family_for_which_many_wait() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn ranges_that_overlap_each_other() {
     grows(LINEAR, 250, |ranges| {
         let mut driver = Driver::new(TableConfig::default());
@@ -160,6 +165,7 @@ fn ranges_that_overlap_each_other() {
 
 /// Readers go while somebody waits for a range above them, who has to wait for one writer all the time.
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn releases_beneath_a_range_that_is_waited_for() {
     grows(LINEAR, 500, |points| {
         let mut driver = Driver::new(TableConfig::default());
@@ -184,6 +190,7 @@ fn releases_beneath_a_range_that_is_waited_for() {
 
 /// A range that is not available at once, in a table with many objects that are elsewhere.
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn the_refusal_of_a_range() {
     grows(CONSTANT, 5000, |objects| {
         let mut table = Table::new(TableConfig::default());
@@ -211,6 +218,7 @@ fn the_refusal_of_a_range() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_family_whose_children_all_wait_for_one_object() {
     grows(LINEAR, 250, |children| {
         let mut driver = Driver::new(TableConfig::default());
@@ -227,6 +235,7 @@ fn a_family_whose_children_all_wait_for_one_object() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_family_that_ends_with_all_its_children() {
     grows(LINEAR, 500, |children| {
         let mut driver = Driver::new(TableConfig::default());
@@ -242,6 +251,7 @@ fn a_family_that_ends_with_all_its_children() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn waits_that_all_end_at_one_deadline() {
     grows(LINEAR, 1000, |waiters| {
         let mut driver = Driver::new(TableConfig::default());
@@ -258,6 +268,7 @@ fn waits_that_all_end_at_one_deadline() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_detection_with_one_family_that_waits_many_times() {
     grows(LINEAR, 500, |waits| {
         let mut driver = Driver::new(TableConfig {
@@ -279,6 +290,7 @@ fn a_detection_with_one_family_that_waits_many_times() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_detection_with_a_long_queue() {
     grows(LINEAR, 1000, |waiters| {
         let mut driver = Driver::new(TableConfig {
@@ -300,6 +312,7 @@ fn a_detection_with_a_long_queue() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_request_withdrawn_from_many_of_one_locker() {
     grows(LINEAR, 500, |waits| {
         let mut driver = Driver::new(TableConfig::default());
@@ -319,6 +332,7 @@ fn a_request_withdrawn_from_many_of_one_locker() {
 }
 
 #[test]
+#[ignore = "it measures time: run it alone, on a quiet machine"]
 fn a_release_of_what_many_of_one_locker_wait_for() {
     grows(LINEAR, 500, |waits| {
         let mut driver = Driver::new(TableConfig::default());

@@ -33,6 +33,9 @@ where
             );
             return;
         };
+        if sender.is_closed() {
+            return;
+        }
         if let Poll::Ready(answer) = self
             .0
             .as_mut()
@@ -45,9 +48,10 @@ where
         actix::spawn(async move {
             let answer = {
                 let gone = std::pin::pin!(sender.closed());
-                match future::select(self.0, gone).await {
-                    Either::Left((answer, _)) => answer,
-                    Either::Right(_) => return,
+                // Whoever went away first does not want what was granted afterwards.
+                match future::select(gone, self.0).await {
+                    Either::Right((answer, _)) => answer,
+                    Either::Left(_) => return,
                 }
             };
             drop(sender.send(answer));

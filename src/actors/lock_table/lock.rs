@@ -22,8 +22,8 @@ pub struct Lock<'a> {
     object: Object,
     mode: Mode,
     from: Option<Mode>,
-    /// The mode of the guard that is upgraded.
-    guard: Option<&'a mut Mode>,
+    /// What the guard that is upgraded knows of its lock.
+    guard: Option<(&'a mut Mode, &'a mut Option<u64>)>,
     wait: Wait,
     site: &'static Location<'static>,
     stage: Stage,
@@ -62,15 +62,19 @@ impl<'a> Lock<'a> {
     }
 
     /// Makes it an upgrade of the lock of a guard, which has this mode.
-    pub(super) fn upgrading_guard(mut self, mode: &'a mut Mode) -> Self {
+    pub(super) fn upgrading_guard(mut self, mode: &'a mut Mode, born: &'a mut Option<u64>) -> Self {
         self.from = Some(*mode);
-        self.guard = Some(mode);
+        self.guard = Some((mode, born));
         self
     }
 
-    fn changed(&mut self) {
-        if let Some(mode) = &mut self.guard {
-            **mode = self.mode;
+    /// The guard's lock has this mode now.
+    fn guard_has(&mut self, mode: Mode) {
+        if let Some((place, born)) = &mut self.guard {
+            let (locker, object) = (self.locker.id(), &self.object);
+            let shared = self.locker.shared();
+            **place = mode;
+            **born = shared.look(|state| state.table.born(locker, object, mode));
         }
     }
 }
@@ -96,7 +100,7 @@ impl Future for Lock<'_> {
                 }
                 done => {
                     if done.is_ok() {
-                        this.changed();
+                        this.guard_has(this.mode);
                     }
                     this.stage = Stage::Done;
                     return Poll::Ready(done.map(|_| ()));
@@ -113,7 +117,7 @@ impl Future for Lock<'_> {
         let result = outcome.map_err(LockError::from);
         span.end(result.as_ref().err());
         if result.is_ok() {
-            this.changed();
+            this.guard_has(this.mode);
         }
         this.stage = Stage::Done;
         Poll::Ready(result)
@@ -129,8 +133,10 @@ impl Drop for Lock<'_> {
                 mode: self.mode,
                 from: self.from,
             };
-            if !self.locker.shared().withdraw(id, &asked) {
-                self.changed();
+            let taken_back = self.locker.shared().withdraw(id, &asked);
+            match (taken_back, self.from) {
+                (true, Some(from)) => self.guard_has(from),
+                _ => self.guard_has(self.mode),
             }
         }
     }

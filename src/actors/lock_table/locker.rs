@@ -11,7 +11,7 @@ use super::locks::Locks;
 use super::several::LocksRun;
 use super::shared::Shared;
 use crate::error::LockError;
-use crate::locks::{Age, LockerId, LockerSpec, Mode, Object};
+use crate::locks::{Age, Effect, LockerId, LockerSpec, Mode, Object, Table};
 use crate::messages::lock_table::{LockOps, Wait};
 
 /// Holds locks and waits for them (Berkeley DB's locker id, from `lock_id`). Made with
@@ -232,15 +232,21 @@ pub struct LockGuard {
     locker: Arc<Locker>,
     object: Object,
     mode: Mode,
+    /// Which lock it is: its locker can have released it, and taken another like it since.
+    born: Option<u64>,
     held: bool,
 }
 
 impl LockGuard {
     pub(super) fn new(locker: Arc<Locker>, object: Object, mode: Mode) -> Self {
+        let born = locker
+            .shared()
+            .look(|state| state.table.born(locker.id, &object, mode));
         Self {
             locker,
             object,
             mode,
+            born,
             held: true,
         }
     }
@@ -269,8 +275,18 @@ impl LockGuard {
     /// As [`Locker::upgrade`]; the lock keeps its mode then.
     #[track_caller]
     pub fn upgrade(&mut self, to: Mode, wait: Wait) -> Lock<'_> {
-        Lock::new(&self.locker, &self.object, to, wait, Location::caller())
-            .upgrading_guard(&mut self.mode)
+        self.upgrade_at(to, wait, Location::caller())
+    }
+
+    /// [`upgrade`](Self::upgrade) on behalf of the line that asked for it.
+    pub(crate) fn upgrade_at(
+        &mut self,
+        to: Mode,
+        wait: Wait,
+        site: &'static Location<'static>,
+    ) -> Lock<'_> {
+        Lock::new(&self.locker, &self.object, to, wait, site)
+            .upgrading_guard(&mut self.mode, &mut self.born)
     }
 
     /// Weakens the lock; see [`Locker::downgrade`].
@@ -278,8 +294,12 @@ impl LockGuard {
     /// # Errors
     /// As [`Locker::downgrade`]; the lock keeps its mode then.
     pub fn downgrade(&mut self, to: Mode) -> Result<(), LockError> {
-        self.locker.downgrade(&self.object, self.mode, to)?;
-        self.mode = to;
+        let (id, object, from) = (self.locker.id, &self.object, self.mode);
+        let born = self.locker.shared().transition(|state, effects| {
+            state.table.downgrade(id, object, from, to, effects)?;
+            Ok::<_, LockError>(state.table.born(id, object, to))
+        })?;
+        (self.mode, self.born) = (to, born);
         Ok(())
     }
 
@@ -302,10 +322,7 @@ impl LockGuard {
                 continue;
             };
             held &= first.locker.shared().transition(|state, effects| {
-                let mut unlock = |guard: &LockGuard| {
-                    let (object, mode) = (&guard.object, guard.mode);
-                    state.table.unlock(guard.locker.id, object, mode, effects)
-                };
+                let mut unlock = |guard: &LockGuard| guard.unlock_in(&mut state.table, effects);
                 // All of them, also after one that was not held.
                 let not_held = group.iter().filter(|guard| !unlock(guard));
                 not_held.count() == 0
@@ -317,14 +334,24 @@ impl LockGuard {
     /// Releases it now; false if it had been released through its locker.
     pub fn release(mut self) -> bool {
         self.held = false;
-        self.locker.unlock(&self.object, self.mode)
+        self.unlock()
+    }
+
+    fn unlock(&self) -> bool {
+        let shared = self.locker.shared();
+        shared.transition(|state, effects| self.unlock_in(&mut state.table, effects))
+    }
+
+    fn unlock_in(&self, table: &mut Table, effects: &mut Vec<Effect>) -> bool {
+        let (locker, object, mode) = (self.locker.id, &self.object, self.mode);
+        self.born == table.born(locker, object, mode) && table.unlock(locker, object, mode, effects)
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if self.held {
-            self.locker.unlock(&self.object, self.mode);
+            self.unlock();
         }
     }
 }

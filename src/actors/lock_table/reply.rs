@@ -173,7 +173,11 @@ impl PendingReply {
         } = self.asked;
         let answer = match outcome {
             Ok(()) => Ok(LockGuard::new(locker, object, mode)),
-            Err(reason) => Err(LockError::from(reason)),
+            Err(reason) => {
+                // Before the answer: whoever gets it may expect that a locker of its own is gone.
+                drop(locker);
+                Err(LockError::from(reason))
+            }
         };
         span.end(answer.as_ref().err());
         drop(self.sender.send(answer));
