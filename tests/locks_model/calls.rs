@@ -4,7 +4,7 @@ use lockkeeper::{Mode, VictimPolicy};
 
 use super::model::Model;
 use super::universe::{Obj, UNIVERSE};
-use super::words::{Answer, Event, Locker, SLOTS, Slot, Time, Timeouts, Wait, Which, Why};
+use super::words::{Answer, Event, Held, Locker, SLOTS, Slot, Time, Timeouts, Wait, Which, Why};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -102,7 +102,7 @@ impl Model {
             lock_timeout: spec.lock_timeout,
             txn_deadline: (txn_timeout > 0).then(|| self.now + txn_timeout),
             dead: None,
-            to_be_told: false,
+            to_be_told: None,
         });
         self.warn(Which::Lockers);
         Answer::Done
@@ -154,7 +154,8 @@ impl Model {
                 }
             }
             let to_be_told = self.locker(*one).to_be_told;
-            self.locker_mut(parent).to_be_told |= to_be_told;
+            let heir = &mut self.locker_mut(parent).to_be_told;
+            *heir = heir.or(to_be_told);
         }
         self.forget(&subtree);
         self.settle();
@@ -167,7 +168,7 @@ impl Model {
             return Some(Answer::Dead(dead));
         }
         let locker = self.locker_mut(slot);
-        std::mem::take(&mut locker.to_be_told).then_some(Answer::HeldTooLong)
+        locker.to_be_told.take().map(|_| Answer::HeldTooLong)
     }
 
     pub fn request(&mut self, ask: Ask, patience: Option<Patience>) -> Answer {
@@ -270,9 +271,22 @@ impl Model {
         if !UNIVERSE.is_no_stronger(object, to, from) {
             return Answer::NotWeaker;
         }
-        // It is as old as it was.
-        self.give_since(locker, object, to, self.held[at].since);
+        let held = self.held[at];
+        let is_new = self.lock_of(locker, object, to).is_none();
+        if is_new
+            && held.count > 1
+            && let Some(full) = self.is_full(Which::Locks)
+        {
+            return full;
+        }
+        // It is as old as it was, and is not told again.
+        let to_be_told = self.locker(locker).to_be_told;
+        self.give_since(locker, object, to, held.since);
+        if let Some(at) = self.lock_of(locker, object, to).filter(|_| is_new) {
+            self.held[at].said = held.said;
+        }
         self.take(locker, object, from);
+        self.locker_mut(locker).to_be_told = to_be_told;
         self.settle();
         Answer::Done
     }
@@ -295,10 +309,19 @@ impl Model {
 
     /// Releases those of the locker's locks that are chosen; answers how many.
     pub fn release(&mut self, locker: Slot, chosen: impl Fn(Obj, Mode) -> bool) -> Answer {
+        let gone = |held: &Held| held.locker == locker && chosen(held.object, held.mode);
+        let told: Vec<Obj> = self
+            .held
+            .iter()
+            .filter(|held| gone(held) && held.said)
+            .map(|held| held.object)
+            .collect();
         let before = self.held.len();
-        self.held
-            .retain(|held| held.locker != locker || !chosen(held.object, held.mode));
+        self.held.retain(|held| !gone(held));
         let released = before - self.held.len();
+        for object in told {
+            self.is_gone(locker, object);
+        }
         self.settle();
         Answer::Count(released)
     }
@@ -312,7 +335,7 @@ impl Model {
     pub fn release_all(&mut self, locker: Slot) -> Answer {
         self.locker_mut(locker).dead = None;
         // It holds nothing too long any more.
-        self.locker_mut(locker).to_be_told = false;
+        self.locker_mut(locker).to_be_told = None;
         self.release(locker, |_, _| true)
     }
 

@@ -100,7 +100,8 @@ impl Model {
                 self.doom(held.locker, Kind::HeldTooLong);
             }
         } else {
-            self.locker_mut(held.locker).to_be_told = true;
+            let to_be_told = &mut self.locker_mut(held.locker).to_be_told;
+            *to_be_told = to_be_told.or(Some(held.object));
         }
     }
 }

@@ -185,10 +185,16 @@ impl Model {
             return false;
         };
         self.held[at].count -= 1;
-        if self.held[at].count == 0 {
-            self.held.remove(at);
+        if self.held[at].count == 0 && self.held.remove(at).said {
+            self.is_gone(locker, object);
         }
         true
+    }
+
+    /// A lock that was held too long is gone: that is not told any more.
+    pub fn is_gone(&mut self, locker: Slot, object: Obj) {
+        let to_be_told = &mut self.locker_mut(locker).to_be_told;
+        *to_be_told = to_be_told.filter(|told| *told != object);
     }
 
     /// Grants whatever can be granted: always the first in rank, until nobody can be.

@@ -59,21 +59,41 @@ impl Model {
         knots
     }
 
-    /// The smallest subtree of the family that has everyone in it who keeps a member of the knot waiting.
+    /// The smallest subtree of the family that has everyone in it who keeps a member of the knot waiting,
+    /// and somebody who is kept waiting by one: a child that only holds would not notice its death.
     pub fn victim(&self, family: Slot, knot: u16) -> Slot {
         let ranks = self.ranks();
         let mut guilty: Vec<Slot> = Vec::new();
+        let mut kept_waiting: Vec<Slot> = Vec::new();
         for (wait, rank) in self.waiting.iter().zip(&ranks) {
-            if knot & 1 << self.root(wait.locker) != 0 {
+            let waiter = self.root(wait.locker);
+            if knot & 1 << waiter != 0 {
                 self.each_blocker(wait, *rank, &ranks, |blocker, _| {
-                    if self.root(blocker) == family && self.death(blocker).is_none() {
+                    let to_blame = self.root(blocker);
+                    if self.death(blocker).is_some() || knot & 1 << to_blame == 0 {
+                        return;
+                    }
+                    if to_blame == family {
                         guilty.push(blocker);
+                    }
+                    if waiter == family {
+                        kept_waiting.push(wait.locker);
                     }
                 });
             }
         }
-        // The first of a lineage that goes up which is in all lineages.
-        let lineages: Vec<Vec<Slot>> = guilty.iter().map(|slot| self.lineage(*slot)).collect();
+        let top = self.common_ancestor(&guilty);
+        let is_told = |slot: &Slot| self.lineage(*slot).contains(&top);
+        if kept_waiting.iter().any(is_told) {
+            return top;
+        }
+        guilty.extend(kept_waiting);
+        self.common_ancestor(&guilty)
+    }
+
+    /// The first of a lineage that goes up which is in the lineages of all.
+    fn common_ancestor(&self, all: &[Slot]) -> Slot {
+        let lineages: Vec<Vec<Slot>> = all.iter().map(|slot| self.lineage(*slot)).collect();
         *lineages[0]
             .iter()
             .find(|slot| lineages.iter().all(|line| line.contains(slot)))

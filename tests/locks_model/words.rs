@@ -94,8 +94,8 @@ pub struct Locker {
     pub lock_timeout: Option<Time>,
     pub txn_deadline: Option<Time>,
     pub dead: Option<Kind>,
-    /// It has held a lock too long, and has not been told yet.
-    pub to_be_told: bool,
+    /// It holds the object too long, and has not been told yet.
+    pub to_be_told: Option<Obj>,
 }
 
 #[derive(Debug, Clone, Copy)]
