@@ -145,11 +145,7 @@ impl Handler<LockMany> for LockTable {
         let mut running = Running::new(locker, ops, site);
         Later::new(std::future::poll_fn(move |context| {
             running.poll(context).map(|(result, taken)| {
-                let locker = running.locker();
-                let guards = taken.into_iter();
-                let guards = guards
-                    .map(|(object, mode)| LockGuard::new(Arc::clone(locker), object, mode))
-                    .collect();
+                let guards = LockGuard::several(running.locker(), taken);
                 match result {
                     Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
                     Err(failed) => Err(LocksRefused::new(failed, guards)),

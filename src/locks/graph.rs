@@ -94,14 +94,28 @@ impl Table {
             }
             done += 1;
         }
-        let mut behind = vec![family];
-        done = 0;
-        while let Some(&here) = behind.get(done) {
-            self.visit_backward(here, pass, &mut behind);
+        self.all_behind(family, pass)
+    }
+
+    /// The family, and those behind it who have been seen forward in this pass. Nobody else can lead from
+    /// one of them to another.
+    fn all_behind(&mut self, family: LockerSlot, pass: u64) -> Vec<LockerSlot> {
+        let mut members = vec![family];
+        let mut done = 0;
+        while let Some(&here) = members.get(done) {
+            let known = members.len();
+            self.visit_backward(here, pass, &mut members);
+            let mut kept = known;
+            for at in known..members.len() {
+                if self.lockers[members[at]].family.seen_forward == pass {
+                    members.swap(kept, at);
+                    kept += 1;
+                }
+            }
+            members.truncate(kept);
             done += 1;
         }
-        behind.retain(|other| self.lockers[*other].family.seen_forward == pass);
-        behind
+        members
     }
 
     /// The strongly connected parts, of two families or more, that can be reached from `roots`: one
@@ -131,21 +145,7 @@ impl Table {
                 continue;
             }
             self.lockers[root].family.seen_backward = pass;
-            let mut members = vec![root];
-            let mut done = 0;
-            while let Some(&here) = members.get(done) {
-                let known = members.len();
-                self.visit_backward(here, pass, &mut members);
-                let mut kept = known;
-                for at in known..members.len() {
-                    if self.lockers[members[at]].family.seen_forward == pass {
-                        members.swap(kept, at);
-                        kept += 1;
-                    }
-                }
-                members.truncate(kept);
-                done += 1;
-            }
+            let members = self.all_behind(root, pass);
             if members.len() > 1 {
                 knots.push(members);
             }

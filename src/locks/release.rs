@@ -41,6 +41,28 @@ impl Table {
             .map(|lock| self.locks[lock].born)
     }
 
+    /// [`unlock`](Self::unlock), if the lock is still the one of that birth.
+    pub fn unlock_born(
+        &mut self,
+        locker: LockerId,
+        object: &Object,
+        mode: Mode,
+        born: u64,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        let Some((slot, at)) = self.locker(locker).zip(self.known(object)) else {
+            return false;
+        };
+        let lock = self.held(slot, at, mode);
+        if !lock.is_some_and(|lock| self.locks[lock].born == born) {
+            return false;
+        }
+        self.give_up(at, slot, mode);
+        self.promote(effects);
+        self.finish(effects);
+        true
+    }
+
     /// Releases so many references of one lock.
     pub(super) fn unlock_many(
         &mut self,

@@ -74,9 +74,9 @@ pub struct Sequence {
     all_or_nothing: bool,
     next: usize,
     outcomes: Vec<OpOutcome>,
-    /// What it took and still holds, in references.
-    taken: References,
-    /// What is to be released at the end.
+    /// What it took and still holds: one entry for each reference.
+    taken: Vec<(Object, Mode)>,
+    /// What is to be released at the end, in references.
     due: References,
     /// Locks that were there before and have another mode now: from which, to which.
     changed: Vec<(Object, Mode, Mode)>,
@@ -98,14 +98,14 @@ impl Sequence {
             locker,
             site,
             outcomes: Vec::with_capacity(ops.len()),
-            ops,
             all_or_nothing,
             next: 0,
-            taken: References::new(),
+            taken: Vec::with_capacity(ops.len()),
             due: References::new(),
             changed: Vec::new(),
             revives: false,
             done: false,
+            ops,
         }
     }
 
@@ -127,10 +127,7 @@ impl Sequence {
     ) -> Progress {
         while !self.done {
             let Some(op) = ops.get(self.next) else {
-                for ((object, mode), count) in std::mem::take(&mut self.due) {
-                    table.unlock_many(self.locker, &object, mode, count, effects);
-                    self.forget(&object, mode, count);
-                }
+                self.release_due(table, effects);
                 if self.revives {
                     table.revive(self.locker);
                 }
@@ -192,8 +189,8 @@ impl Sequence {
             // If others bar the way back it keeps its new mode.
             table.take_back(self.locker, &object, to, Some(from), effects);
         }
-        for ((object, mode), count) in std::mem::take(&mut self.taken) {
-            table.unlock_many(self.locker, &object, mode, count, effects);
+        for (object, mode) in std::mem::take(&mut self.taken).into_iter().rev() {
+            table.unlock(self.locker, &object, mode, effects);
         }
         self.done = true;
     }
@@ -201,10 +198,10 @@ impl Sequence {
     /// What became of each operation, and what it took and still holds: an entry for each reference.
     #[must_use]
     pub fn finish(self) -> (Vec<OpOutcome>, Vec<(Object, Mode)>) {
-        let references = self.taken.into_iter();
-        let taken = references.flat_map(|(lock, count)| (0..count).map(move |_| lock.clone()));
         let changed = self.changed.into_iter().map(|(object, _, to)| (object, to));
-        (self.outcomes, taken.chain(changed).collect())
+        let mut taken = self.taken;
+        taken.extend(changed);
+        (self.outcomes, taken)
     }
 
     fn step(
@@ -254,7 +251,7 @@ impl Sequence {
                 if !table.unlock(locker, object, *mode, effects) {
                     return Err(Denied::NotHeld);
                 }
-                self.forget(object, *mode, 1);
+                self.forget(object, *mode);
                 OpOutcome::Released(1)
             }
             Op::UnlockObject(only) => {
@@ -301,7 +298,7 @@ impl Sequence {
     }
 
     fn took(&mut self, object: Object, mode: Mode) {
-        *self.taken.entry((object, mode)).or_default() += 1;
+        self.taken.push((object, mode));
     }
 
     /// One reference has changed its mode, or is going to.
@@ -309,7 +306,7 @@ impl Sequence {
         if self.all_or_nothing {
             *self.due.entry((object.clone(), from)).or_default() += 1;
             self.took(object, to);
-        } else if self.forget(&object, from, 1) > 0 {
+        } else if self.forget(&object, from) {
             self.took(object, to);
         } else {
             self.changed.push((object, from, to));
@@ -334,28 +331,49 @@ impl Sequence {
                 *self.due.entry((object, mode)).or_default() += left;
             } else {
                 table.unlock_many(self.locker, &object, mode, left, effects);
-                self.forget(&object, mode, left);
             }
+        }
+        if !later {
+            self.taken.retain(|(object, mode)| !which(object, *mode));
+            self.changed.retain(|(object, _, to)| !which(object, *to));
         }
         OpOutcome::Released(released)
     }
 
-    /// References are gone; how many of them it had taken itself.
-    fn forget(&mut self, object: &Object, mode: Mode, count: u64) -> u64 {
-        let mut forgotten = 0;
-        let lock = (object.clone(), mode);
-        if let Some(own) = self.taken.get_mut(&lock) {
-            forgotten = count.min(*own);
-            *own -= forgotten;
-            if *own == 0 {
-                self.taken.remove(&lock);
+    /// Releases what is due; of its own references the latest go first.
+    fn release_due(&mut self, table: &mut Table, effects: &mut Vec<Effect>) {
+        let mut due = std::mem::take(&mut self.due);
+        if due.is_empty() {
+            return;
+        }
+        for ((object, mode), count) in &due {
+            table.unlock_many(self.locker, object, *mode, *count, effects);
+        }
+        let mut kept: Vec<(Object, Mode)> = Vec::with_capacity(self.taken.len());
+        while let Some(own) = self.taken.pop() {
+            match due.get_mut(&own).filter(|left| **left > 0) {
+                Some(left) => *left -= 1,
+                None => kept.push(own),
             }
         }
-        if forgotten < count && !self.changed.is_empty() {
-            self.changed
-                .retain(|(changed, _, to)| changed != object || *to != mode);
+        kept.reverse();
+        self.taken = kept;
+    }
+
+    /// A reference is gone; whether it was one that it had taken itself.
+    fn forget(&mut self, object: &Object, mode: Mode) -> bool {
+        let mut taken = self.taken.iter();
+        match taken.rposition(|own| own.1 == mode && own.0 == *object) {
+            Some(at) => {
+                self.taken.remove(at);
+                true
+            }
+            None => {
+                self.changed
+                    .retain(|(changed, _, to)| changed != object || *to != mode);
+                false
+            }
         }
-        forgotten
     }
 
     fn fail(

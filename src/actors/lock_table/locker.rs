@@ -251,6 +251,21 @@ impl LockGuard {
         }
     }
 
+    /// Guards for locks that were just granted.
+    pub(super) fn several(locker: &Arc<Locker>, taken: Vec<(Object, Mode)>) -> Vec<Self> {
+        let guard = |table: &Table, (object, mode): (Object, Mode)| Self {
+            born: table.born(locker.id, &object, mode),
+            locker: Arc::clone(locker),
+            object,
+            mode,
+            held: true,
+        };
+        locker.shared().look(|state| {
+            let taken = taken.into_iter();
+            taken.map(|lock| guard(&state.table, lock)).collect()
+        })
+    }
+
     /// What is locked.
     #[must_use]
     pub fn object(&self) -> &Object {
@@ -344,7 +359,8 @@ impl LockGuard {
 
     fn unlock_in(&self, table: &mut Table, effects: &mut Vec<Effect>) -> bool {
         let (locker, object, mode) = (self.locker.id, &self.object, self.mode);
-        self.born == table.born(locker, object, mode) && table.unlock(locker, object, mode, effects)
+        let unlock = |born| table.unlock_born(locker, object, mode, born, effects);
+        self.born.is_some_and(unlock)
     }
 }
 
