@@ -54,7 +54,7 @@ impl Table {
             return false;
         };
         let lock = self.held(slot, at, mode);
-        if !lock.is_some_and(|lock| self.locks[lock].born == born) {
+        if lock.is_none_or(|lock| self.locks[lock].born != born) {
             return false;
         }
         self.give_up(at, slot, mode);
