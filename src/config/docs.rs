@@ -87,12 +87,17 @@ The last column but one says whether a setting may change while the keeper runs:
 const SHOWING: &str = "
 ## What is in force
 
-`keeper.config()` answers the settings that the keeper was opened with; each has a getter. What was changed since by a message is not in it. To see all
-of them, with where each came from, print it:
+`keeper.config()` answers the settings that the keeper was opened with; each has a getter. What was changed since by a message is not in it; `LockConfigQuery`
+answers how the lock table is set now. To see all of them, with where each came from, print it:
 
 ```rust
-let keeper = Keeper::open(folder)?;
-println!(\"{}\", keeper.config());
+use lockkeeper::{Keeper, OpenError};
+
+fn show(folder: &std::path::Path) -> Result<(), OpenError> {
+    let keeper = Keeper::open(folder)?;
+    println!(\"{}\", keeper.config());
+    Ok(())
+}
 ```
 
 ```toml
