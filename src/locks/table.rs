@@ -370,6 +370,13 @@ impl Table {
             .map_or(0, |at| at as u16 + 1)
     }
 
+    /// Whether a lock in one mode excludes all whom one in the other mode would exclude.
+    #[must_use]
+    pub fn covers(&self, object: &Object, mode: Mode, other: Mode) -> bool {
+        let rules = self.rules_at(self.rules_for(object));
+        rules.knows(mode) && rules.knows(other) && rules.is_no_stronger(other, mode)
+    }
+
     pub(super) fn rules_at(&self, rules: u16) -> &ConflictTable {
         // Every entry's number was given by `rules_for`.
         self.rules

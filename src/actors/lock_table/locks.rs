@@ -14,7 +14,8 @@ use super::locker::Locker;
 use super::shared::Shared;
 use crate::error::LockError;
 use crate::locks::{
-    DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Moment, VictimPolicy,
+    DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Mode, Moment, Object,
+    VictimPolicy,
 };
 use crate::messages::lock_table::{PastDeadlock, SetDetect, SetLimits, SetTimeouts};
 
@@ -207,6 +208,12 @@ impl Locks {
             state.table.refuse_all(effects);
         });
         self.handle.clock.stop();
+    }
+
+    /// Whether who holds the object in one mode needs no lock in the other.
+    pub(crate) fn covers(&self, object: &Object, mode: Mode, other: Mode) -> bool {
+        self.shared()
+            .look(|state| state.table.covers(object, mode, other))
     }
 
     pub(super) fn shared(&self) -> &Shared {

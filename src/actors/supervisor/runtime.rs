@@ -332,7 +332,12 @@ impl Runtime {
             options.locks.sort_by(|(one, mode), (other, other_mode)| {
                 one.cmp(other).then(other_mode.cmp(mode))
             });
-            options.locks.dedup();
+            // One that the stronger covers is not taken at all.
+            options
+                .locks
+                .dedup_by(|(object, weaker), (other, stronger)| {
+                    object == other && table.covers(object, *stronger, *weaker)
+                });
         }
         let locker = table
             .locker(LockerSpec {
