@@ -142,7 +142,7 @@ impl Handler<LockMany> for LockTable {
 
     fn handle(&mut self, many: LockMany, _: &mut Self::Context) -> Self::Result {
         let LockMany { locker, ops, site } = many;
-        let mut running = Running::new(locker, ops, site);
+        let mut running = Running::new(locker, ops, site, true);
         Later::new(std::future::poll_fn(move |context| {
             running.poll(context).map(|(result, taken)| {
                 let guards = LockGuard::several(running.locker(), taken);

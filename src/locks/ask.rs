@@ -44,15 +44,26 @@ impl Table {
         patience: Patience,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<WaitId>, Denied> {
+        let asked = self.request_among_others(now, request, patience, effects);
+        self.finish(effects);
+        asked
+    }
+
+    /// [`request`](Self::request) as one of several steps; the caller finishes the call after the last.
+    pub(super) fn request_among_others(
+        &mut self,
+        now: Moment,
+        request: Request<'_>,
+        patience: Patience,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<WaitId>, Denied> {
         self.tell_time(now);
         let checked = self.checked(&request)?;
-        let asked = match self.grant_at_once(&request, &checked, effects) {
+        match self.grant_at_once(&request, &checked, effects) {
             Ok(true) => Ok(None),
             Ok(false) => self.enqueue(&request, &checked, patience).map(Some),
             Err(denied) => Err(denied),
-        };
-        self.finish(effects);
-        asked
+        }
     }
 
     fn checked(&mut self, request: &Request<'_>) -> Result<Checked, Denied> {

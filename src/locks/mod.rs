@@ -24,6 +24,7 @@ mod graphviz;
 mod locker;
 mod mode;
 mod object;
+mod objects;
 mod order;
 mod queue;
 mod ranges;

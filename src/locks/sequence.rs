@@ -114,6 +114,7 @@ impl Sequence {
         // Out of the way while its steps change the sequence.
         let ops = std::mem::take(&mut self.ops);
         let progress = self.run_all(&ops, table, now, effects);
+        table.finish(effects);
         self.ops = ops;
         progress
     }
@@ -195,6 +196,17 @@ impl Sequence {
         self.done = true;
     }
 
+    /// Which locks they are that it took and still holds, in the order of [`finish`](Self::finish).
+    #[must_use]
+    pub fn births(&self, table: &Table) -> Vec<Option<u64>> {
+        let taken = self.taken.iter().map(|(object, mode)| (object, *mode));
+        let changed = self.changed.iter().map(|(object, _, to)| (object, *to));
+        let locks = taken.chain(changed);
+        locks
+            .map(|(object, mode)| table.born(self.locker, object, mode))
+            .collect()
+    }
+
     /// What became of each operation, and what it took and still holds: an entry for each reference.
     #[must_use]
     pub fn finish(self) -> (Vec<OpOutcome>, Vec<(Object, Mode)>) {
@@ -216,7 +228,7 @@ impl Sequence {
         Ok(Ok(match op {
             Op::Lock(object, mode, patience) => {
                 let request = self.request(object, *mode, None);
-                if let Some(wait) = table.request(now, request, *patience, effects)? {
+                if let Some(wait) = table.request_among_others(now, request, *patience, effects)? {
                     return Ok(Err(wait));
                 }
                 self.took(object.clone(), *mode);
@@ -225,7 +237,7 @@ impl Sequence {
             Op::Upgrade(object, from, to, patience) => {
                 self.check_held(table, object, *from)?;
                 let request = self.request(object, *to, (!later).then_some(*from));
-                if let Some(wait) = table.request(now, request, *patience, effects)? {
+                if let Some(wait) = table.request_among_others(now, request, *patience, effects)? {
                     return Ok(Err(wait));
                 }
                 self.exchanged(object.clone(), *from, *to);

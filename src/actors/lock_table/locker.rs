@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 
 use super::lock::Lock;
 use super::locks::Locks;
-use super::several::LocksRun;
+use super::several::{LocksRun, Taken};
 use super::shared::Shared;
 use crate::error::LockError;
 use crate::locks::{Age, Effect, LockerId, LockerSpec, Mode, Object, Table};
@@ -252,18 +252,15 @@ impl LockGuard {
     }
 
     /// Guards for locks that were just granted.
-    pub(super) fn several(locker: &Arc<Locker>, taken: Vec<(Object, Mode)>) -> Vec<Self> {
-        let guard = |table: &Table, (object, mode): (Object, Mode)| Self {
-            born: table.born(locker.id, &object, mode),
+    pub(super) fn several(locker: &Arc<Locker>, taken: Taken) -> Vec<Self> {
+        let guards = taken.into_iter().map(|(object, mode, born)| Self {
             locker: Arc::clone(locker),
             object,
             mode,
+            born,
             held: true,
-        };
-        locker.shared().look(|state| {
-            let taken = taken.into_iter();
-            taken.map(|lock| guard(&state.table, lock)).collect()
-        })
+        });
+        guards.collect()
     }
 
     /// What is locked.

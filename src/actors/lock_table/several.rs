@@ -58,8 +58,9 @@ impl LocksFailed {
     }
 }
 
-/// The locks that the operations took and that are held still: one entry for each reference.
-pub(super) type Taken = Vec<(Object, Mode)>;
+/// The locks that the operations took and that are held still: one entry for each reference, with which
+/// lock it is if guards want to know.
+pub(super) type Taken = Vec<(Object, Mode, Option<u64>)>;
 
 /// Several operations on their way; see [`Locker::run`].
 ///
@@ -72,7 +73,7 @@ pub struct LocksRun<'a> {
 impl<'a> LocksRun<'a> {
     pub(super) fn new(locker: &'a Locker, ops: LockOps, site: &'static Location<'static>) -> Self {
         Self {
-            inner: Running::new(locker, ops, site),
+            inner: Running::new(locker, ops, site, false),
         }
     }
 }
@@ -96,6 +97,8 @@ pub(super) struct Running<L: AsRef<Locker>> {
     locker: L,
     sequence: Option<Sequence>,
     waits: Option<(WaitId, Option<WaitSpan>)>,
+    /// Whether there will be guards.
+    guarded: bool,
 }
 
 impl AsRef<Locker> for Locker {
@@ -105,7 +108,12 @@ impl AsRef<Locker> for Locker {
 }
 
 impl<L: AsRef<Locker>> Running<L> {
-    pub(super) fn new(locker: L, ops: LockOps, site: &'static Location<'static>) -> Self {
+    pub(super) fn new(
+        locker: L,
+        ops: LockOps,
+        site: &'static Location<'static>,
+        guarded: bool,
+    ) -> Self {
         let shared = locker.as_ref().shared();
         let (ops, all_or_nothing) = ops.into_core(|wait| shared.patience(wait));
         let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
@@ -113,6 +121,7 @@ impl<L: AsRef<Locker>> Running<L> {
             locker,
             sequence: Some(sequence),
             waits: None,
+            guarded,
         }
     }
 
@@ -139,7 +148,7 @@ impl<L: AsRef<Locker>> Running<L> {
                     Some(outcome)
                 }
             };
-            let waits = shared.transition(|state, effects| {
+            let (waits, births) = shared.transition(|state, effects| {
                 // Read only now: what waits for the table itself is no part of a wait for a lock.
                 let now = shared.now();
                 match outcome {
@@ -156,7 +165,12 @@ impl<L: AsRef<Locker>> Running<L> {
                     }
                     None => {}
                 }
-                go_on(sequence, state, now, effects)
+                let waits = go_on(sequence, state, now, effects);
+                let births = match self.guarded && waits.is_none() {
+                    true => sequence.births(&state.table),
+                    false => Vec::new(),
+                };
+                (waits, births)
             });
             if waits.is_some() {
                 metrics::counter!("lockkeeper_lock_waits_total").increment(1);
@@ -170,7 +184,7 @@ impl<L: AsRef<Locker>> Running<L> {
             if self.waits.is_none()
                 && let Some(sequence) = self.sequence.take()
             {
-                return Poll::Ready(answer(sequence));
+                return Poll::Ready(answer(sequence, births));
             }
         }
     }
@@ -195,8 +209,13 @@ fn go_on(
     }
 }
 
-fn answer(sequence: Sequence) -> (Result<LocksDone, LocksFailed>, Taken) {
+fn answer(sequence: Sequence, births: Vec<Option<u64>>) -> (Result<LocksDone, LocksFailed>, Taken) {
     let (outcomes, taken) = sequence.finish();
+    let births = births.into_iter().chain(std::iter::repeat(None));
+    let taken = taken.into_iter().zip(births);
+    let taken = taken
+        .map(|((object, mode), born)| (object, mode, born))
+        .collect();
     let mut failed = None;
     let outcomes: Vec<LockOutcome> = outcomes
         .into_iter()

@@ -1,0 +1,172 @@
+//! The objects that somebody holds or waits for, by name, and which of them overlap.
+
+use std::hash::BuildHasher;
+use std::ops::Bound;
+
+use super::queue::ObjectEntry;
+use super::ranges::RangeIndex;
+use super::slab::ObjectSlot;
+use super::{ConflictTable, Denied, LimitKind, Mode, Object, Table};
+
+/// The most namespaces whose index of keys and ranges is kept when it is empty: building one anew looks
+/// at every object of the table.
+const MOST_EMPTY_INDEXES: usize = 1024;
+
+impl Table {
+    pub(super) fn hash(&self, object: &Object) -> u64 {
+        self.hasher.hash_one(object)
+    }
+
+    pub(super) fn find(&self, object: &Object, hash: u64) -> Option<ObjectSlot> {
+        self.names
+            .find(hash, |slot| self.objects[*slot].object == *object)
+            .copied()
+    }
+
+    /// The object, if anybody holds or waits for it.
+    pub(super) fn known(&self, object: &Object) -> Option<ObjectSlot> {
+        self.find(object, self.hash(object))
+    }
+
+    /// Which conflict table the namespace goes by.
+    pub(super) fn rules_for(&self, object: &Object) -> u16 {
+        let own = &self.config.own_conflicts;
+        own.iter()
+            .position(|(namespace, _)| namespace == object.namespace_text())
+            .map_or(0, |at| at as u16 + 1)
+    }
+
+    /// Whether a lock in one mode excludes all whom one in the other mode would exclude.
+    #[must_use]
+    pub fn covers(&self, object: &Object, mode: Mode, other: Mode) -> bool {
+        let rules = self.rules_at(self.rules_for(object));
+        rules.knows(mode) && rules.knows(other) && rules.is_no_stronger(other, mode)
+    }
+
+    pub(super) fn rules_at(&self, rules: u16) -> &ConflictTable {
+        // Every entry's number was given by `rules_for`.
+        self.rules
+            .get(usize::from(rules))
+            .unwrap_or(&self.config.conflicts)
+    }
+
+    pub(super) fn rules(&self, object: ObjectSlot) -> &ConflictTable {
+        self.rules_at(self.objects[object].rules)
+    }
+
+    /// The object's entry, made if need be.
+    pub(super) fn intern(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
+        if let Some(slot) = self.find(object, hash) {
+            return Ok(slot);
+        }
+        self.check(LimitKind::Objects)?;
+        let rules = self.rules_for(object);
+        let slot = self
+            .objects
+            .insert(ObjectEntry::new(object.clone(), hash, rules));
+        let objects = &self.objects;
+        self.names
+            .insert_unique(hash, slot, |slot| objects[*slot].hash);
+        if object.is_range() || !self.ranged.is_empty() {
+            self.link(object, slot);
+        }
+        Ok(slot)
+    }
+
+    /// Forgets an object that nobody holds or waits for.
+    pub(super) fn forget_unused(&mut self, slot: ObjectSlot) {
+        if !self.objects.get(slot).is_some_and(ObjectEntry::is_unused) {
+            return;
+        }
+        let Some(entry) = self.objects.remove(slot) else {
+            return;
+        };
+        if let Ok(name) = self.names.find_entry(entry.hash, |other| *other == slot) {
+            name.remove();
+        }
+        if !self.ranged.is_empty() {
+            self.unlink(&entry, slot);
+        }
+    }
+
+    /// Makes the object and those that overlap it known to each other.
+    fn link(&mut self, object: &Object, slot: ObjectSlot) {
+        let namespace = object.namespace_text();
+        if object.is_range() && !self.ranged.contains_key(namespace) {
+            let mut index = RangeIndex::default();
+            for (other, entry) in self.objects.iter() {
+                if other != slot && entry.object.namespace_text() == namespace {
+                    index.insert(entry.object.clone(), other);
+                }
+            }
+            self.ranged.insert(namespace.clone(), index);
+        }
+        let Some(index) = self.ranged.get_mut(namespace) else {
+            return;
+        };
+        let found = index.overlapping(object);
+        index.insert(object.clone(), slot);
+        if found.is_empty() {
+            return;
+        }
+        for &other in &found {
+            let overlaps = &mut self.objects[other].overlaps;
+            overlaps.get_or_insert_default().insert(slot);
+        }
+        self.objects[slot].overlaps = Some(Box::new(found.into_iter().collect()));
+    }
+
+    fn unlink(&mut self, entry: &ObjectEntry, slot: ObjectSlot) {
+        let namespace = entry.object.namespace_text();
+        let many = self.ranged.len() > MOST_EMPTY_INDEXES;
+        if let Some(index) = self.ranged.get_mut(namespace) {
+            index.remove(&entry.object);
+            if many && index.is_empty() {
+                self.ranged.remove(namespace);
+            }
+        }
+        for other in entry.overlaps.iter().flat_map(|overlaps| overlaps.iter()) {
+            let overlaps = &mut self.objects[*other].overlaps;
+            if let Some(others) = overlaps {
+                others.remove(&slot);
+                if others.is_empty() {
+                    *overlaps = None;
+                }
+            }
+        }
+    }
+
+    /// Whether no range has been locked, so that no two objects overlap.
+    pub(super) fn has_no_ranges(&self) -> bool {
+        self.ranged.is_empty()
+    }
+
+    /// What is locked or waited for and overlaps the object, which nobody has locked.
+    pub(super) fn overlapping(&self, object: &Object) -> Vec<ObjectSlot> {
+        let index = self.ranged.get(object.namespace_text());
+        index.map_or_else(Vec::new, |index| index.overlapping(object))
+    }
+
+    /// The object and all that overlap it.
+    pub(super) fn reach(&self, object: ObjectSlot) -> impl Iterator<Item = ObjectSlot> + use<'_> {
+        let overlaps = self.objects[object].overlaps.as_deref();
+        std::iter::once(object).chain(overlaps.into_iter().flatten().copied())
+    }
+
+    /// The next one of [`reach`](Self::reach), for walks that change the table on their way.
+    pub(super) fn reach_after(
+        &self,
+        object: ObjectSlot,
+        last: Option<ObjectSlot>,
+    ) -> Option<ObjectSlot> {
+        let Some(last) = last else {
+            return Some(object);
+        };
+        let overlaps = self.objects[object].overlaps.as_deref()?;
+        if last == object {
+            return overlaps.first().copied();
+        }
+        let after = (Bound::Excluded(last), Bound::Unbounded::<ObjectSlot>);
+        overlaps.range(after).next().copied()
+    }
+}
