@@ -45,13 +45,14 @@
 //! - **The map**: [`Growth`], [`SetMapSize`], [`MapBusy`].
 //! - **The environment**: [`Durability`], [`Sync`], [`CopyTo`], [`ClearDatabase`], [`DeleteDatabase`], [`ClearStaleReaders`];
 //!   after a fatal error [`PanicEvent`], [`OnFatal`], [`Recover`].
-//! - **Locks**: [`Object`] and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in place. [`LockConflict`]
-//!   says who is in the way.
+//! - **Locks**: [`Object`] (a key or a range) and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in
+//!   place, with [`Locker`]s and their children, and [`LockOps`] for several at once. [`LockConflict`] says who is in the way,
+//!   [`LockError`] what to do; [`SetDetect`], [`SetTimeouts`] and [`SetLimits`] change the table while it runs.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
 //! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
-//! client goes away, backup, durability and recovery; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
+//! client goes away, backup, durability and recovery; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
 //! rest.
 //!
 //! # Features

@@ -42,7 +42,17 @@ impl Shared {
             if self.gate.shut(Entry::Admitted) == Some(Shut::Closing) {
                 return Err(TxnError::ShuttingDown.into());
             }
-            let command = command(Question { ticket, reply });
+            let room = Arc::clone(&self.room).acquire_owned();
+            let room = match self.clock.until(deadline, room).await {
+                Some(Ok(room)) => room,
+                Some(Err(_)) => return Err(TxnError::ShuttingDown.into()),
+                None => return Err(self.out_of_time(Waiting::Queued, span).into()),
+            };
+            let command = command(Question {
+                ticket,
+                reply,
+                room,
+            });
             let sent = self.commands.send_async(command);
             match self.clock.until(deadline, sent).await {
                 Some(Ok(())) => {}

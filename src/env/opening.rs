@@ -19,7 +19,7 @@ use crate::env::claims::Claims;
 use crate::env::core::Core;
 use crate::env::gate::{Entry, Shut};
 use crate::env::poison::{Listener, Poison};
-use crate::env::shared::{Command, Shared};
+use crate::env::shared::{CONTROL_ROOM, Command, Shared};
 use crate::env::view::reader;
 use crate::env::writer::Writer;
 use crate::env::{EnvId, raw, recovery};
@@ -49,8 +49,8 @@ impl Core {
             poison.listen(listener);
         }
         let clock = Clock::start().map_err(OpenError::Thread)?;
-        // Transactions are bounded by their permits; the rest is room for the other commands.
-        let (commands, for_writer) = flume::bounded(config.queue() + CONTROL_ROOM);
+        // Transactions and commands are bounded by their permits; one more is for the news of a fatal error, one for the end.
+        let (commands, for_writer) = flume::bounded(config.queue() + CONTROL_ROOM + 2);
         let (views, for_readers) = flume::bounded(config.reader_queue());
         let readers = config.reader_threads();
         let stale_interval = config.stale_reader_interval();
@@ -99,9 +99,6 @@ impl Core {
         Ok(core)
     }
 }
-
-/// Commands that are no transactions: openings, changes of the map, flushes.
-const CONTROL_ROOM: usize = 256;
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     thread::Builder::new()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     pub poison: Poison,
     pub clock: Clock,
     pub commands: flume::Sender<Command>,
+    /// Places for commands that are no transactions, so that they take none from those.
+    pub room: Arc<Semaphore>,
     pub views: flume::Sender<Option<ViewTask>>,
     pub sizes: Mutex<Vec<SizeRequest>>,
     /// The body that the writer is running.
@@ -85,10 +87,16 @@ pub(crate) enum Command {
     Stop,
 }
 
+/// The most commands in flight that are no transactions: openings, changes of the map, flushes.
+pub(crate) const CONTROL_ROOM: usize = 256;
+
 /// A command's way back to whoever asked. If that one has given up, the command is not carried out.
 pub(crate) struct Question<T, E> {
     pub ticket: Arc<Ticket>,
     pub reply: oneshot::Sender<Result<T, E>>,
+    /// Its place among the commands, kept until it is answered.
+    #[expect(dead_code, reason = "held, not read")]
+    pub room: OwnedSemaphorePermit,
 }
 
 impl<T, E> Question<T, E> {
@@ -179,6 +187,7 @@ impl Shared {
             poison,
             clock,
             commands,
+            room: Arc::new(Semaphore::new(CONTROL_ROOM)),
             views,
             sizes: Mutex::default(),
             running: Mutex::default(),

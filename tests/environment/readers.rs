@@ -4,7 +4,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockkeeper::{ClearStaleReaders, RunTxn, Stage, Sync, TxnError};
+use lockkeeper::{ClearStaleReaders, EnvStatsQuery, RunTxn, Stage, Sync, TxnError};
 
 use super::peer::Peer;
 use super::{
@@ -176,7 +176,8 @@ fn i13_a_thousand_commands_at_once_are_all_answered() {
     let (keeper, blobs) = open(builder(folder.path()).queue(4));
     let held = hold_writer(&keeper);
     let syncs: Vec<_> = (0..1000).map(|_| Begun::new(keeper.send(Sync))).collect();
-    // They take no place from the transactions.
+    // They take no place from the transactions, wherever they have come to: the actor has seen them all.
+    wait(keeper.send(EnvStatsQuery)).unwrap();
     let update = Begun::new(keeper.update(store(blobs, 1, 10)));
     held.release().unwrap();
     for sync in syncs {
