@@ -44,7 +44,9 @@ impl Table {
         patience: Patience,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<WaitId>, Denied> {
-        let asked = self.request_among_others(now, request, patience, effects);
+        self.tell_time(now);
+        let checked = self.checked(&request)?;
+        let asked = self.ask(&request, &checked, patience, effects);
         self.finish(effects);
         asked
     }
@@ -59,10 +61,19 @@ impl Table {
     ) -> Result<Option<WaitId>, Denied> {
         self.tell_time(now);
         let checked = self.checked(&request)?;
-        match self.grant_at_once(&request, &checked, effects) {
-            Ok(true) => Ok(None),
-            Ok(false) => self.enqueue(&request, &checked, patience).map(Some),
-            Err(denied) => Err(denied),
+        self.ask(&request, &checked, patience, effects)
+    }
+
+    fn ask(
+        &mut self,
+        request: &Request<'_>,
+        checked: &Checked,
+        patience: Patience,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Option<WaitId>, Denied> {
+        match self.grant_at_once(request, checked, effects)? {
+            true => Ok(None),
+            false => self.enqueue(request, checked, patience).map(Some),
         }
     }
 
