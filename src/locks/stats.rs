@@ -268,12 +268,6 @@ impl Table {
         self.waits.len()
     }
 
-    /// How many cycles have been broken.
-    #[must_use]
-    pub fn deadlocks(&self) -> u64 {
-        self.stats.deadlocks
-    }
-
     /// Notes how many are in use after a change.
     pub(super) fn count(&mut self, which: LimitKind) {
         let used = self.in_use(which);

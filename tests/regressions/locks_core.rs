@@ -97,7 +97,7 @@ fn i07_who_waits_on_a_broken_cycle_is_told() {
     assert!(waits.is_some());
     // The younger family is the victim; what it has in the way is the child's lock, what waits is the parent.
     let parents = driver.ask(parent, &b, Mode::Write);
-    assert_eq!(driver.table.deadlocks(), 1);
+    assert_eq!(driver.table.stats().deadlocks, 1);
     let ended = driver.effects.iter().any(|effect| match effect {
         Effect::Granted(_) => true,
         Effect::Refused(wait, _) => Some(*wait) == parents || Some(*wait) == waits,

@@ -221,7 +221,7 @@ impl Shared {
         {
         }
         self.look(|state| state.table.next_deadline())
-            .map(|deadline| self.epoch.instant(deadline))
+            .and_then(|deadline| self.epoch.instant(deadline))
     }
 
     /// Notes until when the clock thread sleeps. False if it must not, because a deadline came earlier.
@@ -279,10 +279,9 @@ impl Epoch {
         Moment(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    fn instant(&self, at: Moment) -> Instant {
-        // Beyond the end of the system's clock: long enough.
-        let since = Duration::from_nanos(at.0);
-        self.exact.checked_add(since).unwrap_or(self.exact)
+    /// `None` beyond the end of the system's clock: nobody will see it.
+    fn instant(&self, at: Moment) -> Option<Instant> {
+        self.exact.checked_add(Duration::from_nanos(at.0))
     }
 }
 
