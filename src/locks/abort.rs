@@ -63,7 +63,7 @@ impl Table {
                 // A grant on the way can have dissolved a later knot.
                 let is_stale = self.stats.grants != granted_before;
                 let victim = self
-                    .victim_among(&members, policy)
+                    .victim_among(&members, policy, None)
                     .filter(|victim| !is_stale || self.is_on_cycle(victim.locker.slot));
                 if let Some(victim) = victim {
                     report
@@ -83,11 +83,12 @@ impl Table {
 
     /// Breaks the cycles that this call closed, if cycles are looked for when a request blocks.
     pub(super) fn settle(&mut self, effects: &mut Vec<Effect>) {
+        let asker = self.asker.take();
         if !self.config.detect_on_block {
             self.suspects.clear();
             return;
         }
-        let policy = self.policy_for(VictimPolicy::Default);
+        let policy = self.config.policy;
         while let Some(family) = self.suspects.pop() {
             if self.lockers.get(family).is_none() {
                 continue;
@@ -95,7 +96,7 @@ impl Table {
             self.stats.searches += 1;
             while self.is_on_cycle(family) {
                 let members = self.knot_of(family);
-                let victim = self.victim_among(&members, policy);
+                let victim = self.victim_among(&members, policy, asker);
                 let aborted =
                     victim.and_then(|victim| self.abort(victim, &members, policy, effects));
                 if aborted.is_none() {
@@ -107,12 +108,17 @@ impl Table {
 
     fn policy_for(&self, asked: VictimPolicy) -> VictimPolicy {
         match asked {
-            VictimPolicy::Default => self.config.policy.effective(),
+            VictimPolicy::Default => self.config.policy,
             asked => asked,
         }
     }
 
-    fn victim_among(&mut self, members: &[LockerSlot], policy: VictimPolicy) -> Option<Candidate> {
+    fn victim_among(
+        &mut self,
+        members: &[LockerSlot],
+        policy: VictimPolicy,
+        asker: Option<LockerSlot>,
+    ) -> Option<Candidate> {
         let candidates: Vec<Candidate> = members
             .iter()
             .map(|&slot| {
@@ -124,6 +130,7 @@ impl Table {
                     locks: entry.family.locks,
                     write_locks: entry.family.write_locks,
                     expired: policy == VictimPolicy::Expire && self.is_past_its_time(slot),
+                    asked: asker == Some(slot),
                 }
             })
             .collect();
@@ -156,7 +163,7 @@ impl Table {
         let family = victim.locker.slot;
         let cycle = self.shortest_cycle(family);
         let top = self.smallest_subtree(family, members)?;
-        let conflict = self.explain_deadlock(top, &cycle, policy, members.len())?;
+        let conflict = self.explain_deadlock(top, &cycle, policy, victim.asked, members.len())?;
         let conflict = Arc::new(conflict);
         self.stats.deadlocks += 1;
         if self.history.len() == HISTORY {

@@ -230,6 +230,7 @@ impl Table {
         }
         self.stats.waits += 1;
         self.suspects.push(family);
+        self.asker = Some(family);
         Ok(id)
     }
 }

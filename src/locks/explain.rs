@@ -83,6 +83,7 @@ impl Table {
         victim: LockerSlot,
         cycle: &[Edge],
         policy: VictimPolicy,
+        asked: bool,
         candidates: usize,
     ) -> Option<LockConflict> {
         let first = cycle.first()?;
@@ -110,6 +111,7 @@ impl Table {
         }
         conflict.choice = Some(Choice {
             policy,
+            asked,
             candidates,
             victim: self.lockers[victim].id,
         });

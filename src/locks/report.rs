@@ -89,6 +89,8 @@ pub struct CycleStep {
 pub struct Choice {
     /// The policy that decided among those of the lowest priority.
     pub policy: VictimPolicy,
+    /// Whether it was the victim's request that closed the cycle.
+    pub asked: bool,
     /// How many families were on cycles with each other.
     pub candidates: usize,
     /// The locker that was aborted, with its children.
@@ -98,6 +100,7 @@ pub struct Choice {
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.policy {
+            VictimPolicy::Default if self.asked => "the one whose request closed the cycle,",
             VictimPolicy::Default | VictimPolicy::Youngest => "the youngest",
             VictimPolicy::Oldest => "the oldest",
             VictimPolicy::Expire => "one that was past its time, or else the youngest,",

@@ -82,6 +82,8 @@ pub struct Table {
     pub(super) random: u64,
     /// Families that got a new edge in this call and may have closed a cycle.
     pub(super) suspects: Vec<LockerSlot>,
+    /// The family whose request began to wait in this call.
+    pub(super) asker: Option<LockerSlot>,
     /// Objects whose queue has to be looked at again in this call.
     pub(super) recheck: Vec<ObjectSlot>,
     /// What is to be told besides, at the end of the call.
@@ -119,6 +121,7 @@ impl Table {
             passes: 0,
             random: config.seed,
             suspects: Vec::new(),
+            asker: None,
             recheck: Vec::new(),
             events: Vec::new(),
             order: config.order_warnings.then(OrderWatch::default),

@@ -18,6 +18,8 @@ pub struct Candidate {
     /// Whether the family is past its time: its transaction's, that of one of its waits, or that of a
     /// lock it holds.
     pub expired: bool,
+    /// Whether it is the one whose request closed the cycle just now.
+    pub asked: bool,
 }
 
 /// How the victim is chosen among those on a cycle that have the lowest priority.
@@ -27,8 +29,13 @@ pub struct Candidate {
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum VictimPolicy {
-    /// In a request to look for deadlocks: the policy of the table. As the policy of the table: the
-    /// youngest. This is the default.
+    /// In a request to look for deadlocks: the policy of the table. As the policy of the table: the one
+    /// whose request closes the cycle, unless it is the oldest on it; then, and for a cycle that is found
+    /// later, the youngest. This is the default.
+    ///
+    /// Who asks is awake and has done its work for nothing in any case: nobody else has to be woken to
+    /// give way. The oldest of all is never the victim, so that with equal priorities every transaction
+    /// ends at last, since each that is run again keeps its age.
     #[default]
     Default,
     /// One that is past its time, if there is one; otherwise the youngest.
@@ -81,15 +88,6 @@ impl VictimPolicy {
         }
     }
 
-    /// What the table goes by when this is its policy: what stands behind [`VictimPolicy::Default`].
-    #[must_use]
-    pub const fn effective(self) -> Self {
-        match self {
-            VictimPolicy::Default => VictimPolicy::Youngest,
-            other => other,
-        }
-    }
-
     /// Chooses; `None` only if there is nobody to choose from. `random` is a number in whose place any
     /// other is as likely; only [`VictimPolicy::Random`] looks at it.
     #[must_use]
@@ -99,7 +97,7 @@ impl VictimPolicy {
         let seniority = |one: &&Candidate| (one.age, one.locker);
         let best_by =
             |key: fn(&Candidate) -> u64| among().max_by_key(|one| (key(one), seniority(one)));
-        match self.effective() {
+        match self {
             VictimPolicy::Oldest => among().min_by_key(seniority),
             VictimPolicy::Random => {
                 let mut sorted: Vec<&Candidate> = among().collect();
@@ -112,7 +110,13 @@ impl VictimPolicy {
             VictimPolicy::MinLocks => best_by(|one| u64::MAX - one.locks as u64),
             VictimPolicy::MaxWrite => best_by(|one| one.write_locks as u64),
             VictimPolicy::MinWrite => best_by(|one| u64::MAX - one.write_locks as u64),
-            VictimPolicy::Youngest | VictimPolicy::Default => among().max_by_key(seniority),
+            VictimPolicy::Youngest => among().max_by_key(seniority),
+            VictimPolicy::Default => {
+                let oldest = candidates.iter().min_by_key(seniority);
+                among()
+                    .find(|one| one.asked && Some(*one) != oldest)
+                    .or_else(|| among().max_by_key(seniority))
+            }
         }
         .copied()
     }
@@ -138,6 +142,7 @@ mod tests {
             locks: 5,
             write_locks: 3,
             expired: false,
+            asked: false,
         }
     }
 
@@ -162,9 +167,21 @@ mod tests {
             (VictimPolicy::MinWrite, 5),
             (VictimPolicy::Expire, 6),
             (VictimPolicy::Youngest, 7),
-            (VictimPolicy::Default, 7),
         ] {
             assert_eq!(chosen(policy, &all, 0), Some(expected), "{policy}");
+        }
+    }
+
+    #[test]
+    fn by_default_it_is_who_asked_unless_that_is_the_oldest() {
+        for (asked, expected) in [(None, 5), (Some(1), 5), (Some(2), 2), (Some(5), 5)] {
+            let all: Vec<Candidate> = (1..=5)
+                .map(|n| Candidate {
+                    asked: Some(n) == asked,
+                    ..candidate(n, n)
+                })
+                .collect();
+            assert_eq!(chosen(VictimPolicy::Default, &all, 0), Some(expected));
         }
     }
 
@@ -184,7 +201,11 @@ mod tests {
             priority: 50,
             ..candidate(3, 3)
         };
-        let all = [candidate(1, 1), low, candidate(9, 9)];
+        let asked = Candidate {
+            asked: true,
+            ..candidate(9, 9)
+        };
+        let all = [candidate(1, 1), low, asked];
         for policy in VictimPolicy::ALL {
             assert_eq!(chosen(policy, &all, 7), Some(3), "{policy}");
         }

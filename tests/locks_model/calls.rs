@@ -233,6 +233,7 @@ impl Model {
             (wait.deadline, wait.whose) = (deadline, whose);
             self.arrivals += 1;
             self.waiting.push(wait);
+            self.asker = Some(self.root(locker));
             return Answer::Waits;
         }
         if !again
@@ -352,10 +353,10 @@ impl Model {
     pub fn detect(&mut self, policy: VictimPolicy) -> Answer {
         let waiting = self.waiting.len();
         let policy = match policy {
-            VictimPolicy::Default => self.policy(),
+            VictimPolicy::Default => self.config.policy,
             other => other,
         };
-        let victims = self.break_cycles(policy);
+        let victims = self.break_cycles(policy, None);
         self.settle();
         Answer::Detected { waiting, victims }
     }

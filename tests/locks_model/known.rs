@@ -267,6 +267,27 @@ fn the_lowest_priority_dies_before_the_youngest() {
 }
 
 #[test]
+fn by_default_who_closes_a_cycle_is_its_victim_unless_it_is_the_oldest() {
+    for (last, victim) in [(0, 2), (1, 1), (2, 2)] {
+        let mut model = roots(
+            3,
+            Config {
+                policy: VictimPolicy::Default,
+                ..CONFIG
+            },
+        );
+        for slot in 0..3 {
+            asks(&mut model, slot, slot, Write);
+        }
+        for slot in [last + 1, last + 2, last].map(|slot| slot % 3) {
+            asks(&mut model, slot, (slot + 1) % 3, Write);
+        }
+        let doomed = Event::Doomed(victim + 1, Kind::Deadlock);
+        assert!(effects(&mut model).contains(&doomed), "{last}");
+    }
+}
+
+#[test]
 fn each_policy_has_its_own_victim() {
     // A ring of four; 1 and 2 hold more locks, 3 more write locks, none of them the oldest or youngest.
     for (policy, victim) in [

@@ -19,6 +19,8 @@ pub struct Model {
     pub held: Vec<Held>,
     pub waiting: Vec<Wait>,
     pub events: Vec<Event>,
+    /// Whose request began to wait in this call.
+    pub asker: Option<Slot>,
     /// The latest moment that a call has told.
     pub now: Time,
     pub arrivals: u64,
@@ -42,6 +44,7 @@ impl Model {
             held: Vec::new(),
             waiting: Vec::new(),
             events: Vec::new(),
+            asker: None,
             now: 0,
             arrivals: 0,
             warned: [false; 3],
@@ -241,8 +244,9 @@ impl Model {
     /// What is left to do after each call.
     pub fn settle(&mut self) {
         self.promote();
+        let asker = self.asker.take();
         if self.config.on_block {
-            self.break_cycles(self.policy());
+            self.break_cycles(self.config.policy, asker);
         }
         self.warn(Which::Locks);
         self.warn(Which::Objects);

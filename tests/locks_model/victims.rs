@@ -101,7 +101,7 @@ impl Model {
     }
 
     /// The families that the policy may choose: one, or any of the lowest priority when it is random.
-    pub fn choices(&self, knot: u16, policy: VictimPolicy) -> Vec<Slot> {
+    pub fn choices(&self, knot: u16, policy: VictimPolicy, asker: Option<Slot>) -> Vec<Slot> {
         let families: Vec<Slot> = (0..SLOTS as Slot)
             .filter(|slot| knot & 1 << slot != 0)
             .collect();
@@ -113,6 +113,15 @@ impl Model {
             .collect();
         if policy == VictimPolicy::Random {
             return left;
+        }
+        if policy == VictimPolicy::Default
+            && let Some(asker) = asker.filter(|asker| left.contains(asker))
+        {
+            let age = |slot: &Slot| (self.locker(*slot).age, self.locker(*slot).number);
+            let has_older = |family: Slot| knot & 1 << family != 0 && age(&family) < age(&asker);
+            if (0..SLOTS as Slot).any(has_older) {
+                return vec![asker];
+            }
         }
         // What is to be greatest, then the youngest.
         let merit = |slot: Slot| -> i64 {
@@ -168,7 +177,7 @@ impl Model {
     }
 
     /// Kills until there is no cycle; answers how often.
-    pub fn break_cycles(&mut self, policy: VictimPolicy) -> usize {
+    pub fn break_cycles(&mut self, policy: VictimPolicy, asker: Option<Slot>) -> usize {
         let mut victims = 0;
         loop {
             let knots = self.knots();
@@ -178,7 +187,7 @@ impl Model {
             let tops: Vec<Slot> = knots
                 .iter()
                 .flat_map(|knot| {
-                    let choices = self.choices(*knot, policy);
+                    let choices = self.choices(*knot, policy, asker);
                     choices
                         .into_iter()
                         .map(|family| self.victim(family, *knot))
@@ -196,14 +205,6 @@ impl Model {
             self.doom(hinted.unwrap_or(tops[0]), Kind::Deadlock);
             victims += 1;
             self.promote();
-        }
-    }
-
-    /// The table's policy.
-    pub fn policy(&self) -> VictimPolicy {
-        match self.config.policy {
-            VictimPolicy::Default => VictimPolicy::Youngest,
-            other => other,
         }
     }
 }
