@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::graph::Blocker;
+use super::graph::{Blocker, Edge};
 use super::slab::{LockerSlot, WaitSlot};
 use super::{
     Candidate, DeadlockRecord, DetectReport, Effect, LockConflict, Moment, Reason, Table,
@@ -66,9 +66,10 @@ impl Table {
                     .victim_among(&members, policy, None)
                     .filter(|victim| !is_stale || self.is_on_cycle(victim.locker.slot));
                 if let Some(victim) = victim {
+                    let cycle = self.shortest_cycle(victim.locker.slot);
                     report
                         .victims
-                        .extend(self.abort(victim, &members, policy, effects));
+                        .extend(self.abort(victim, &members, &cycle, policy, effects));
                 }
                 work.extend(members);
             }
@@ -95,10 +96,15 @@ impl Table {
             }
             self.stats.searches += 1;
             while self.is_on_cycle(family) {
-                let members = self.knot_of(family);
+                let (members, cycle) = self.knot_of(family);
                 let victim = self.victim_among(&members, policy, asker);
-                let aborted =
-                    victim.and_then(|victim| self.abort(victim, &members, policy, effects));
+                let aborted = victim.and_then(|victim| {
+                    let cycle = match victim.locker.slot == family {
+                        true => cycle,
+                        false => self.shortest_cycle(victim.locker.slot),
+                    };
+                    self.abort(victim, &members, &cycle, policy, effects)
+                });
                 if aborted.is_none() {
                     break;
                 }
@@ -157,13 +163,12 @@ impl Table {
         &mut self,
         victim: Candidate,
         members: &[LockerSlot],
+        cycle: &[Edge],
         policy: VictimPolicy,
         effects: &mut Vec<Effect>,
     ) -> Option<Arc<LockConflict>> {
-        let family = victim.locker.slot;
-        let cycle = self.shortest_cycle(family);
-        let top = self.smallest_subtree(family, members)?;
-        let conflict = self.explain_deadlock(top, &cycle, policy, victim.asked, members.len())?;
+        let top = self.smallest_subtree(victim.locker.slot, members)?;
+        let conflict = self.explain_deadlock(top, cycle, policy, victim.asked, members.len())?;
         let conflict = Arc::new(conflict);
         self.stats.deadlocks += 1;
         if self.history.len() == HISTORY {

@@ -89,6 +89,7 @@ impl Table {
         let first = cycle.first()?;
         let mut conflict = self.explain_wait(ConflictKind::Deadlock, first.wait);
         conflict.timeout = None;
+        conflict.cycle.reserve_exact(cycle.len());
         let root = &self.lockers[self.lockers[victim].root];
         let own = (root.age, root.id);
         for edge in cycle {

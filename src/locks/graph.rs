@@ -29,6 +29,9 @@ pub(super) enum Blocker {
     Wait(WaitSlot),
 }
 
+/// What a search makes room for at first: most see no more families.
+const FEW: usize = 16;
+
 impl Table {
     /// Whether the family is on a cycle. Looks forward and backward in turns, and ends as soon as
     /// either direction is exhausted: the usual request has one holder before it that waits for
@@ -39,13 +42,11 @@ impl Table {
         }
         let pass = self.new_pass();
         self.see_forward(family, pass);
-        self.lockers[family].family.seen_backward = pass;
-        let mut behind = Vec::new();
-        self.visit_backward(family, pass, &mut behind);
-        if behind.is_empty() {
+        let mut behind = self.right_behind(family, pass);
+        if behind.len() == 1 {
             return false;
         }
-        let mut visited_behind = 0;
+        let mut visited_behind = 1;
         let mut path = vec![family];
         loop {
             let Some(&here) = path.last() else {
@@ -81,30 +82,31 @@ impl Table {
         }
     }
 
-    /// All who are on a cycle with the family, itself included.
-    pub(super) fn knot_of(&mut self, family: LockerSlot) -> Vec<LockerSlot> {
+    /// All who are on a cycle with the family, itself included; and a shortest cycle through it.
+    pub(super) fn knot_of(&mut self, family: LockerSlot) -> (Vec<LockerSlot>, Vec<Edge>) {
         let pass = self.new_pass();
-        self.see_forward(family, pass);
-        self.lockers[family].family.seen_backward = pass;
-        let mut ahead = vec![family];
-        let mut done = 0;
-        while let Some(&here) = ahead.get(done) {
-            while let Some(next) = self.next_forward(here, pass) {
-                ahead.push(next);
-            }
-            done += 1;
-        }
-        self.all_behind(family, pass)
+        let mut members = self.right_behind(family, pass);
+        let cycle = self.wave(family, pass, true);
+        members.retain(|member| self.lockers[*member].family.seen_forward == pass);
+        self.all_behind(&mut members, 1, pass);
+        (members, cycle)
     }
 
-    /// The family, and those behind it who have been seen forward in this pass. Nobody else can lead from
-    /// one of them to another.
-    fn all_behind(&mut self, family: LockerSlot, pass: u64) -> Vec<LockerSlot> {
-        let mut members = vec![family];
-        let mut done = 0;
+    /// The family, and those who wait for it.
+    fn right_behind(&mut self, family: LockerSlot, pass: u64) -> Vec<LockerSlot> {
+        self.lockers[family].family.seen_backward = pass;
+        let mut found = Vec::with_capacity(FEW);
+        found.push(family);
+        self.visit_backward(family, pass, &mut found);
+        found
+    }
+
+    /// Adds those behind the members from `done` on who have been seen forward in this pass. Nobody else
+    /// can lead from one of them to another.
+    fn all_behind(&mut self, members: &mut Vec<LockerSlot>, mut done: usize, pass: u64) {
         while let Some(&here) = members.get(done) {
             let known = members.len();
-            self.visit_backward(here, pass, &mut members);
+            self.visit_backward(here, pass, members);
             let mut kept = known;
             for at in known..members.len() {
                 if self.lockers[members[at]].family.seen_forward == pass {
@@ -115,7 +117,6 @@ impl Table {
             members.truncate(kept);
             done += 1;
         }
-        members
     }
 
     /// The strongly connected parts, of two families or more, that can be reached from `roots`: one
@@ -145,7 +146,8 @@ impl Table {
                 continue;
             }
             self.lockers[root].family.seen_backward = pass;
-            let members = self.all_behind(root, pass);
+            let mut members = vec![root];
+            self.all_behind(&mut members, 0, pass);
             if members.len() > 1 {
                 knots.push(members);
             }
@@ -156,27 +158,39 @@ impl Table {
     /// A shortest cycle through a family that is on one: each edge leads to the family of the next.
     pub(super) fn shortest_cycle(&mut self, family: LockerSlot) -> Vec<Edge> {
         let pass = self.new_pass();
+        self.right_behind(family, pass);
+        self.wave(family, pass, false)
+    }
+
+    /// Looks forward in all directions at once until it comes to somebody right behind the family, so that
+    /// the cycle is a shortest; goes on to see everyone ahead if that is wanted.
+    fn wave(&mut self, family: LockerSlot, pass: u64, everyone: bool) -> Vec<Edge> {
         self.see_forward(family, pass);
         // Each with the place, in this list, of who led to it.
-        let mut found: Vec<(LockerSlot, Option<usize>)> = vec![(family, None)];
+        let mut found: Vec<(LockerSlot, Option<usize>)> = Vec::with_capacity(FEW);
+        found.push((family, None));
+        let mut cycle = Vec::new();
         let mut at = 0;
-        while let Some(&(here, _)) = found.get(at) {
-            if let Some(last) = self.edge(here, family) {
-                let mut edges = vec![last];
-                let (mut to, mut place) = (here, found.get(at).and_then(|step| step.1));
+        while let Some(&(here, before)) = found.get(at) {
+            let is_behind = at > 0 && self.lockers[here].family.seen_backward == pass;
+            if is_behind && cycle.is_empty() {
+                cycle.extend(self.edge(here, family));
+                let (mut to, mut place) = (here, before);
                 while let Some((from, before)) = place.and_then(|place| found.get(place)).copied() {
-                    edges.extend(self.edge(from, to));
+                    cycle.extend(self.edge(from, to));
                     (to, place) = (from, before);
                 }
-                edges.reverse();
-                return edges;
+                cycle.reverse();
+                if !everyone {
+                    break;
+                }
             }
             while let Some(next) = self.next_forward(here, pass) {
                 found.push((next, Some(at)));
             }
             at += 1;
         }
-        Vec::new()
+        cycle
     }
 
     /// The edge from one family to another, if there is one.
@@ -255,21 +269,15 @@ impl Table {
     /// Where this pass has been for requests like this one.
     fn visited(&mut self, object: ObjectSlot, mode: Mode, pass: u64) -> Option<&mut Visited> {
         let queue = self.objects[object].queue.as_mut()?;
-        let visited = queue.visited.get_mut(mode.index())?;
-        if visited.forward_pass != pass {
-            *visited = Visited {
-                forward_pass: pass,
-                backward_pass: visited.backward_pass,
-                from: visited.from,
-                ..Visited::default()
-            };
-        }
-        Some(visited)
+        Some(queue.visited.get_mut(mode.index())?.in_pass(pass))
     }
 
     /// Among those who hold what the request waits for.
     fn next_holder(&mut self, wait: WaitSlot, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
         let (waited_for, mode) = (self.waits[wait].object, self.waits[wait].mode);
+        if self.objects[waited_for].overlaps.is_none() {
+            return self.next_holder_of(waited_for, mode, family, pass);
+        }
         let mut visited = *self.visited(waited_for, mode, pass)?;
         if visited.holders_done {
             return None;
@@ -297,6 +305,35 @@ impl Table {
         visited.object = Some(object);
         *self.visited(waited_for, mode, pass)? = visited;
         found
+    }
+
+    /// The same for an object that no other overlaps.
+    fn next_holder_of(
+        &mut self,
+        object: ObjectSlot,
+        mode: Mode,
+        family: LockerSlot,
+        pass: u64,
+    ) -> Option<LockerSlot> {
+        let rules = *self.rules(object);
+        let entry = &mut self.objects[object];
+        let queue = entry.queue.as_mut()?;
+        let visited = queue.visited.get_mut(mode.index())?.in_pass(pass);
+        if visited.holders_done {
+            return None;
+        }
+        while let Some((key, _)) = entry.holders.after(visited.holder) {
+            visited.holder = Some(key);
+            if key.family != family
+                && rules.conflicts(key.mode, mode)
+                && self.lockers[key.family].family.seen_forward != pass
+                && self.lockers[key.locker].dead.is_none()
+            {
+                return Some(key.family);
+            }
+        }
+        visited.holders_done = true;
+        None
     }
 
     /// Among those who wait for the same object and came before.

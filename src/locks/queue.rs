@@ -239,3 +239,18 @@ pub(super) struct Visited {
     /// Waiters from this one on have been looked at.
     pub from: Option<Rank>,
 }
+
+impl Visited {
+    /// As it is in this pass: a search forward that is new has been nowhere.
+    pub(super) fn in_pass(&mut self, pass: u64) -> &mut Self {
+        if self.forward_pass != pass {
+            *self = Self {
+                forward_pass: pass,
+                backward_pass: self.backward_pass,
+                from: self.from,
+                ..Self::default()
+            };
+        }
+        self
+    }
+}

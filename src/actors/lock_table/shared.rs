@@ -155,9 +155,17 @@ impl Shared {
             }
             let (now, patience) = (self.now(), self.patience(wait));
             let waits = state.table.request(now, request, patience, effects)?;
-            if let Some(id) = waits {
-                state.waiters.insert(id, Waiter::task());
+            let Some(id) = waits else {
+                return Ok(None);
+            };
+            let is_own = |effect: &Effect| matches!(effect, Effect::Refused(own, _) if *own == id);
+            if let Some(at) = effects.iter().position(is_own)
+                && let Effect::Refused(_, reason) = effects.remove(at)
+            {
+                // The victim of the cycle that it closed: nobody has to be woken to be told.
+                return Err(LockError::from(reason));
             }
+            state.waiters.insert(id, Waiter::task());
             Ok(waits)
         });
         if let Ok(Some(_)) = asked {
