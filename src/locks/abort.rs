@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::graph::{Blocker, Edge};
+use super::queue::Holders;
 use super::slab::{LockerSlot, WaitSlot};
 use super::{
-    Candidate, DeadlockRecord, DetectReport, Effect, LockConflict, Moment, Reason, Table,
+    Candidate, DeadlockRecord, DetectReport, Effect, LockConflict, LockerId, Moment, Reason, Table,
     VictimPolicy,
 };
 
@@ -41,17 +42,14 @@ impl Table {
     ) -> DetectReport {
         self.tell_time(now);
         let policy = self.policy_for(policy);
-        let mut work: Vec<LockerSlot> = Vec::new();
-        for (_, wait) in self.waits.iter() {
-            work.push(self.lockers[wait.locker].root);
-        }
+        let waiting = self.waits.iter().map(|(_, wait)| wait.locker);
+        let mut work: Vec<LockerId> = waiting.map(|locker| self.root_id(locker)).collect();
         let mut report = DetectReport {
             waiting: work.len(),
             ..DetectReport::default()
         };
         loop {
-            work.retain(|family| self.lockers.get(*family).is_some());
-            work.sort_unstable_by_key(|family| self.lockers[*family].id);
+            work.sort_unstable();
             work.dedup();
             let knots = self.knots(&work);
             if knots.is_empty() {
@@ -65,16 +63,20 @@ impl Table {
                 let victim = self
                     .victim_among(&members, policy, None)
                     .filter(|victim| !is_stale || self.is_on_cycle(victim.locker.slot));
+                let mut is_over = false;
                 if let Some(victim) = victim {
+                    is_over = self.is_plain_ring(&members);
                     let cycle = self.shortest_cycle(victim.locker.slot);
-                    report
-                        .victims
-                        .extend(self.abort(victim, &members, &cycle, policy, effects));
+                    let aborted = self.abort(victim, &members, &cycle, policy, effects);
+                    report.victims.extend(aborted);
                 }
-                work.extend(members);
+                if !is_over {
+                    work.extend(members.into_iter().map(|family| self.lockers[family].id));
+                }
             }
             // Grants on the way may have changed the order of queues.
-            work.append(&mut self.suspects);
+            let suspects = std::mem::take(&mut self.suspects);
+            work.extend(suspects.into_iter().map(|family| self.lockers[family].id));
         }
         self.finish(effects);
         self.stats.detections += 1;
@@ -109,6 +111,14 @@ impl Table {
                     break;
                 }
             }
+        }
+    }
+
+    fn root_id(&self, locker: LockerSlot) -> LockerId {
+        let entry = &self.lockers[locker];
+        match entry.root == locker {
+            true => entry.id,
+            false => self.lockers[entry.root].id,
         }
     }
 
@@ -216,6 +226,26 @@ impl Table {
             .into_iter()
             .chain([top])
             .reduce(|one, other| self.common_ancestor(one, other))
+    }
+
+    /// Whether none of a knot waits for more than one lock of another, so that it is one ring, which any of
+    /// them breaks.
+    fn is_plain_ring(&self, members: &[LockerSlot]) -> bool {
+        members.iter().all(|member| {
+            let entry = &self.lockers[*member];
+            let [wait] = entry.family.waits.as_slice() else {
+                return false;
+            };
+            let object = &self.objects[self.waits[*wait].object];
+            let only_waiter = object
+                .queue
+                .as_ref()
+                .is_some_and(|queue| queue.order.len() == 1);
+            only_waiter
+                && object.overlaps.is_none()
+                && matches!(object.holders, Holders::One(..))
+                && entry.children.is_empty()
+        })
     }
 
     fn common_ancestor(&self, one: LockerSlot, other: LockerSlot) -> LockerSlot {

@@ -11,7 +11,7 @@ use std::ops::Bound;
 
 use super::queue::{HolderKey, Rank, Visited};
 use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
-use super::{Mode, Table};
+use super::{LockerId, Mode, Table};
 
 /// Why one family cannot go on before another.
 #[derive(Debug, Clone, Copy)]
@@ -121,10 +121,10 @@ impl Table {
 
     /// The strongly connected parts, of two families or more, that can be reached from `roots`: one
     /// walk forward for the order in which families are finished, one backward in the opposite order.
-    pub(super) fn knots(&mut self, roots: &[LockerSlot]) -> Vec<Vec<LockerSlot>> {
+    pub(super) fn knots(&mut self, roots: &[LockerId]) -> Vec<Vec<LockerSlot>> {
         let pass = self.new_pass();
         let mut finished = Vec::new();
-        for &root in roots {
+        for root in roots.iter().map(|root| root.slot) {
             if self.lockers[root].family.seen_forward == pass {
                 continue;
             }
@@ -141,15 +141,17 @@ impl Table {
             }
         }
         let mut knots = Vec::new();
+        let mut members = Vec::with_capacity(FEW);
         while let Some(root) = finished.pop() {
             if self.lockers[root].family.seen_backward == pass {
                 continue;
             }
             self.lockers[root].family.seen_backward = pass;
-            let mut members = vec![root];
+            members.clear();
+            members.push(root);
             self.all_behind(&mut members, 0, pass);
             if members.len() > 1 {
-                knots.push(members);
+                knots.push(members.clone());
             }
         }
         knots
@@ -269,7 +271,7 @@ impl Table {
     /// Where this pass has been for requests like this one.
     fn visited(&mut self, object: ObjectSlot, mode: Mode, pass: u64) -> Option<&mut Visited> {
         let queue = self.objects[object].queue.as_mut()?;
-        Some(queue.visited.get_mut(mode.index())?.in_pass(pass))
+        Some(queue.visited(mode).in_pass(pass))
     }
 
     /// Among those who hold what the request waits for.
@@ -318,7 +320,7 @@ impl Table {
         let rules = *self.rules(object);
         let entry = &mut self.objects[object];
         let queue = entry.queue.as_mut()?;
-        let visited = queue.visited.get_mut(mode.index())?.in_pass(pass);
+        let visited = queue.visited(mode).in_pass(pass);
         if visited.holders_done {
             return None;
         }
@@ -522,7 +524,7 @@ impl Table {
         let Some(queue) = &mut self.objects[object].queue else {
             return;
         };
-        let visited = &mut queue.visited[mode.index()];
+        let visited = queue.visited(mode);
         if visited.backward_pass != pass {
             visited.backward_pass = pass;
             visited.from = None;
@@ -531,8 +533,8 @@ impl Table {
         if visited.from.is_some_and(|end| start >= end) {
             return;
         }
-        for queued in queue.order.range((Bound::Included(start), end)) {
-            let (_, queued) = queued;
+        visited.from = Some(start);
+        for (_, queued) in queue.order.range((Bound::Included(start), end)) {
             if queued.family != family && rules.conflicts(mode, queued.mode) {
                 let other = &mut self.lockers[queued.family].family;
                 if other.seen_backward != pass {
@@ -541,6 +543,5 @@ impl Table {
                 }
             }
         }
-        visited.from = Some(start);
     }
 }

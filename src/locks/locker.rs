@@ -5,6 +5,8 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::slab::{LockSlot, LockerSlot, WaitSlot};
 use super::{LockConflict, Moment, Text};
 
@@ -183,7 +185,7 @@ pub(super) struct TxnDeadline {
 #[derive(Debug, Default)]
 pub(super) struct Family {
     /// Its waiting requests, earliest first.
-    pub waits: Vec<WaitSlot>,
+    pub waits: SmallVec<[WaitSlot; 2]>,
     pub locks: usize,
     pub write_locks: usize,
     /// The searches that came by last, forward and backward.

@@ -1,7 +1,9 @@
 //! One object: who holds it, and who waits for it in which order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
+
+use smallvec::SmallVec;
 
 use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
 use super::{Mode, Object};
@@ -189,11 +191,12 @@ pub(super) struct Queued {
 /// Those who wait for an object.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub order: BTreeMap<Rank, Queued>,
+    pub order: Order,
     /// How many wait, by group and mode: tells in constant time whether a newcomer has to wait.
     pub counts: [[u32; Mode::COUNT]; 2],
-    /// How far searches of the waits-for graph have been in the queue, by the mode they asked for.
-    pub visited: [Visited; Mode::COUNT],
+    /// How far searches of the waits-for graph have been in the queue, by the mode they asked for. Mostly
+    /// there is one.
+    visited: SmallVec<[(Mode, Visited); 1]>,
 }
 
 impl Queue {
@@ -203,9 +206,19 @@ impl Queue {
     }
 
     pub(super) fn remove(&mut self, rank: Rank) -> Option<Queued> {
-        let queued = self.order.remove(&rank)?;
+        let queued = self.order.remove(rank)?;
         self.counts[rank.group as usize][queued.mode.index()] -= 1;
         Some(queued)
+    }
+
+    /// Where searches for requests in `mode` have been.
+    pub(super) fn visited(&mut self, mode: Mode) -> &mut Visited {
+        let known = self.visited.iter().position(|(of, _)| *of == mode);
+        let at = known.unwrap_or_else(|| {
+            self.visited.push((mode, Visited::default()));
+            self.visited.len() - 1
+        });
+        &mut self.visited[at].1
     }
 
     /// How many in `mode` come before a request that arrives now in `group`.
@@ -215,6 +228,75 @@ impl Queue {
             Group::Holder => holders,
             Group::Newcomer => holders + newcomers,
         }
+    }
+}
+
+/// Waiting requests by rank. A single one, the usual case, needs no allocation.
+#[derive(Debug, Default)]
+pub(super) enum Order {
+    #[default]
+    Nobody,
+    One(Rank, Queued),
+    Many(BTreeMap<Rank, Queued>),
+}
+
+impl Order {
+    fn insert(&mut self, rank: Rank, queued: Queued) {
+        match self {
+            Order::Nobody => *self = Order::One(rank, queued),
+            Order::One(first, waiting) => {
+                *self = Order::Many(BTreeMap::from([(*first, *waiting), (rank, queued)]));
+            }
+            Order::Many(map) => {
+                map.insert(rank, queued);
+            }
+        }
+    }
+
+    fn remove(&mut self, rank: Rank) -> Option<Queued> {
+        match self {
+            Order::One(only, queued) if *only == rank => {
+                let queued = *queued;
+                *self = Order::Nobody;
+                Some(queued)
+            }
+            Order::Many(map) => {
+                let queued = map.remove(&rank);
+                if map.is_empty() {
+                    *self = Order::Nobody;
+                }
+                queued
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn range(
+        &self,
+        ranks: impl RangeBounds<Rank>,
+    ) -> impl Iterator<Item = (&Rank, &Queued)> {
+        let (one, many) = match self {
+            Order::Nobody => (None, None),
+            Order::One(rank, queued) => (ranks.contains(rank).then_some((rank, queued)), None),
+            Order::Many(map) => (None, Some(map.range(ranks))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Queued> {
+        self.range(..).map(|(_, queued)| queued)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Order::Nobody => 0,
+            Order::One(..) => 1,
+            Order::Many(map) => map.len(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Order::Nobody)
     }
 }
 
