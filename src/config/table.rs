@@ -66,7 +66,7 @@ macro_rules! with_settings {
             detect_on_block: bool [copy, Switch, Change::Always] = true, "true", ();
             /// How often all deadlocks are looked for.
             detect_interval: std::time::Duration [copy, Time, Change::Always] = secs(1), "1s", zero_or("off", millis(1), HOUR);
-            /// Who is aborted to break a deadlock, among those of the lowest priority on it; `default` is the youngest.
+            /// Who is aborted to break a deadlock, among those of the lowest priority on it; `default` is who closed it, unless it is the oldest on it, or else the youngest.
             detect_policy: $crate::VictimPolicy [copy, Word<VictimPolicy>, Change::Always] = VictimPolicy::Default, "\"default\"", ();
             /// The longest wait for one lock, of a request that does not say otherwise.
             lock_timeout: std::time::Duration [copy, Time, Change::Always] = secs(5), "5s", zero_or("none", micros(1), MONTH);

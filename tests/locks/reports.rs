@@ -148,12 +148,16 @@ async fn a_deadlock_shows_the_whole_cycle_with_names_modes_objects_and_lines() {
                 assert!(text.contains(&site.to_string()), "{site} is not in {text}");
             }
         }
-        assert!(text.contains("the youngest"), "why that victim: {text}");
+        assert!(
+            text.contains("whose request closed the cycle"),
+            "why that victim: {text}"
+        );
         let json: serde_json::Value = serde_json::from_str(&conflict.to_json()).unwrap();
         assert_eq!(json["kind"], "deadlock");
         assert_eq!(json["cycle"].as_array().unwrap().len(), 3);
         assert_eq!(json["cycle"][0]["object"], "forks[left]");
-        assert_eq!(json["choice"]["policy"], "youngest");
+        assert_eq!(json["choice"]["policy"], "default");
+        assert_eq!(json["choice"]["asked"], true);
         let mut cycle = arrows(&conflict.to_graphviz());
         cycle.sort();
         let mut expected = [

@@ -11,7 +11,7 @@ pub struct LockConfig {
     pub detect_on_block: bool,
     /// How often deadlocks are looked for besides; zero is never. Default 1 s.
     pub detect_interval: Duration,
-    /// Who is the victim of a deadlock. Default [`VictimPolicy::Default`], the youngest.
+    /// Who is the victim of a deadlock. Default [`VictimPolicy::Default`].
     pub detect_policy: VictimPolicy,
     /// What [`VictimPolicy::Random`] draws its numbers from. Default 0.
     pub seed: u64,
