@@ -88,8 +88,8 @@ pub use env::{
     BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, OpenError, ShutdownError,
-    Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, OpenError, SetKind,
+    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};
