@@ -22,6 +22,8 @@ mod shared;
 mod sites;
 mod stats;
 mod stopping;
+mod stub;
+pub(crate) use stub::*;
 mod table;
 mod transaction;
 mod view;
@@ -35,7 +37,7 @@ pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;
 pub(crate) use job::{
-    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting,
+    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting, panic_message,
 };
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;

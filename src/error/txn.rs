@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
-use crate::locks::Text;
 
 /// How a transaction ended that did not commit.
 ///
@@ -128,7 +127,7 @@ pub enum TxnError<E = Infallible> {
     )]
     ReadChanged {
         /// The name of the database.
-        database: Text,
+        database: Arc<str>,
     },
     /// A record that the transaction has written was changed by another one since its snapshot: the first to commit wins.
     /// Nothing was written. It is run again by itself; a caller sees this only from a transaction it drives by hand.
@@ -137,8 +136,11 @@ pub enum TxnError<E = Infallible> {
     )]
     WriteConflict {
         /// The name of the database.
-        database: Text,
+        database: Arc<str>,
     },
+    #[error("too old")]
+    /// Stub.
+    SnapshotTooOld,
     /// The handle was used after its transaction had been committed or aborted. Remedy: keep no handle beyond its transaction.
     #[error("the transaction has ended")]
     TransactionEnded,
@@ -295,7 +297,9 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
-            Self::ReadChanged { .. } | Self::WriteConflict { .. } => ErrorClass::Conflict,
+            Self::ReadChanged { .. } | Self::SnapshotTooOld | Self::WriteConflict { .. } => {
+                ErrorClass::Conflict
+            }
             Self::TooLarge
             | Self::TransactionEnded
             | Self::ChildOpen
@@ -380,6 +384,7 @@ impl<E> TxnError<E> {
             ReadersFull { max },
             ReadChanged { database },
             WriteConflict { database },
+            SnapshotTooOld,
             TransactionEnded,
             ChildOpen,
             InsideTransaction { outer_site },
@@ -442,11 +447,12 @@ impl TxnError {
             }
             &Self::ReadersFull { max } => Self::ReadersFull { max },
             Self::ReadChanged { database } => Self::ReadChanged {
-                database: database.clone(),
+                database: Arc::clone(database),
             },
             Self::WriteConflict { database } => Self::WriteConflict {
-                database: database.clone(),
+                database: Arc::clone(database),
             },
+            Self::SnapshotTooOld => Self::SnapshotTooOld,
             Self::TransactionEnded => Self::TransactionEnded,
             Self::ChildOpen => Self::ChildOpen,
             &Self::InsideTransaction { outer_site } => Self::InsideTransaction { outer_site },
