@@ -138,9 +138,6 @@ pub enum TxnError<E = Infallible> {
         /// The name of the database.
         database: Arc<str>,
     },
-    #[error("too old")]
-    /// Stub.
-    SnapshotTooOld,
     /// The handle was used after its transaction had been committed or aborted. Remedy: keep no handle beyond its transaction.
     #[error("the transaction has ended")]
     TransactionEnded,
@@ -297,7 +294,7 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
-            Self::ReadChanged { .. } | Self::SnapshotTooOld | Self::WriteConflict { .. } => {
+            Self::ReadChanged { .. } | Self::WriteConflict { .. } => {
                 ErrorClass::Conflict
             }
             Self::TooLarge
@@ -384,7 +381,6 @@ impl<E> TxnError<E> {
             ReadersFull { max },
             ReadChanged { database },
             WriteConflict { database },
-            SnapshotTooOld,
             TransactionEnded,
             ChildOpen,
             InsideTransaction { outer_site },
@@ -452,7 +448,6 @@ impl TxnError {
             Self::WriteConflict { database } => Self::WriteConflict {
                 database: Arc::clone(database),
             },
-            Self::SnapshotTooOld => Self::SnapshotTooOld,
             Self::TransactionEnded => Self::TransactionEnded,
             Self::ChildOpen => Self::ChildOpen,
             &Self::InsideTransaction { outer_site } => Self::InsideTransaction { outer_site },
