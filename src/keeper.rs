@@ -5,6 +5,7 @@ mod builder;
 mod databases;
 mod host;
 mod request;
+mod snapshots;
 
 use std::convert::Infallible;
 use std::fmt;

@@ -113,6 +113,10 @@ pub use messages::lock_table::{
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 
+/// A snapshot held over awaits, for those who drive one by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub use env::Snapshot;
+
 /// The pure core of the lock table, for the tests that drive it by hand. Not part of the public face:
 /// it may change in any version.
 #[doc(hidden)]

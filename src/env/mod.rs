@@ -19,6 +19,7 @@ mod recovery;
 mod registry;
 mod shared;
 mod sites;
+mod snapshot;
 mod stats;
 mod stopping;
 mod transaction;
@@ -38,6 +39,7 @@ pub(crate) use job::{
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub(crate) use registry::{OpenSpec, Registry};
+pub use snapshot::Snapshot;
 pub use stats::{DatabaseStats, EnvStats};
 pub use transaction::{ReadTxn, Readable, WriteTxn};
 pub(crate) use writer::random_seed;

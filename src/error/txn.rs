@@ -120,6 +120,21 @@ pub enum TxnError<E = Infallible> {
         /// How many there are.
         max: u32,
     },
+    /// As many snapshots were held over awaits as there may be, and none ended in time. Nothing was begun; send it again later,
+    /// or raise `snapshots`.
+    #[error("{max} snapshots are held, which is the limit (`snapshots`), and none ended in time")]
+    NoSnapshot {
+        /// The setting `snapshots`.
+        max: usize,
+    },
+    /// The snapshot was held over an await and had to end, since the map or a database had to change. Remedy: begin again with
+    /// a new snapshot.
+    #[error("the snapshot had to end, since the map or a database had to change")]
+    SnapshotTooOld,
+    /// Snapshots cannot be held over awaits under `no_lock`: updates would write over what they show. Remedy: views, or
+    /// an environment with locks.
+    #[error("no snapshot can be held over awaits under `no_lock`")]
+    SnapshotUnderNoLock,
     /// Locks were declared, and there is no lock table (an environment that was started alone).
     #[error("locks were declared, but this environment was started without a lock table")]
     NoLockTable,
@@ -171,7 +186,7 @@ impl std::fmt::Display for Stage {
 pub enum ErrorClass {
     /// The application's own.
     Abort,
-    /// Deadlock, lock timeout, transaction timeout, not granted at once.
+    /// Deadlock, lock timeout, transaction timeout, not granted at once; a snapshot that had to end.
     Conflict,
     /// A lock was held longer than `max_hold`.
     HeldTooLong,
@@ -179,7 +194,7 @@ pub enum ErrorClass {
     LimitReached,
     /// Tried as often as it may be.
     RetriesExhausted,
-    /// A limit was reached: transactions in flight, reader slots.
+    /// A limit was reached: transactions in flight, reader slots, snapshots held over awaits.
     Overloaded,
     /// Out of time; not committed.
     OutOfTime,
@@ -219,7 +234,10 @@ impl<E> TxnError<E> {
                 _ => ErrorClass::Conflict,
             },
             Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,
-            Self::Overloaded { .. } | Self::ReadersFull { .. } => ErrorClass::Overloaded,
+            Self::SnapshotTooOld => ErrorClass::Conflict,
+            Self::Overloaded { .. } | Self::ReadersFull { .. } | Self::NoSnapshot { .. } => {
+                ErrorClass::Overloaded
+            }
             Self::DeadlineExceeded { .. } => ErrorClass::OutOfTime,
             Self::MaybeCommitted { .. } => ErrorClass::MaybeCommitted,
             Self::WriterStalled { .. } => ErrorClass::WriterStalled,
@@ -231,6 +249,7 @@ impl<E> TxnError<E> {
             Self::TooLarge
             | Self::NestedTransaction { .. }
             | Self::NoLockTable
+            | Self::SnapshotUnderNoLock
             | Self::Forked
             | Self::Database(
                 DbError::KeySize { .. }
@@ -250,6 +269,7 @@ impl<E> TxnError<E> {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict(error) => error.is_retryable(),
+            Self::SnapshotTooOld => true,
             _ => matches!(
                 self.class(),
                 ErrorClass::RetriesExhausted
@@ -305,6 +325,9 @@ impl<E> TxnError<E> {
             BodyPanicked { message, site },
             NestedTransaction { outer, outer_site },
             ReadersFull { max },
+            NoSnapshot { max },
+            SnapshotTooOld,
+            SnapshotUnderNoLock,
             NoLockTable,
             Forked,
             Database(error),
@@ -362,6 +385,9 @@ impl TxnError {
                 Self::NestedTransaction { outer, outer_site }
             }
             &Self::ReadersFull { max } => Self::ReadersFull { max },
+            &Self::NoSnapshot { max } => Self::NoSnapshot { max },
+            Self::SnapshotTooOld => Self::SnapshotTooOld,
+            Self::SnapshotUnderNoLock => Self::SnapshotUnderNoLock,
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
             Self::Database(error) => Self::Database(error.duplicate()),
@@ -407,6 +433,10 @@ mod tests {
         assert!(error.is_retryable());
         let error: TxnError = TxnError::MaybeCommitted { cause: None };
         assert!(!error.is_retryable());
+        let error: TxnError = TxnError::SnapshotTooOld;
+        assert!(error.is_retryable() && error.class() == ErrorClass::Conflict);
+        let error: TxnError = TxnError::SnapshotUnderNoLock;
+        assert!(!error.is_retryable() && error.class() == ErrorClass::Usage);
         let error: TxnError<u8> = TxnError::Abort(3);
         assert_eq!(error.class(), ErrorClass::Abort);
         assert_eq!(error.into_abort().unwrap(), 3);
