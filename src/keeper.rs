@@ -5,6 +5,7 @@ mod builder;
 mod databases;
 mod host;
 mod request;
+mod snapshots;
 mod transaction;
 
 use std::convert::Infallible;

@@ -117,6 +117,10 @@ pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
 
+/// A snapshot held over awaits, for those who drive one by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub use env::Snapshot;
+
 /// The pure core of the lock table, for the tests that drive it by hand. Not part of the public face:
 /// it may change in any version.
 #[doc(hidden)]

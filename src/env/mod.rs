@@ -20,6 +20,7 @@ mod recovery;
 mod registry;
 mod shared;
 mod sites;
+mod snapshot;
 mod stats;
 mod stopping;
 mod stub;
@@ -43,6 +44,7 @@ pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
+pub use snapshot::Snapshot;
 pub use stats::{DatabaseStats, EnvStats};
 #[allow(unused_imports, reason = "for the runtime of interactive transactions")]
 pub(crate) use table::RawTable;

@@ -159,6 +159,21 @@ pub enum TxnError<E = Infallible> {
         /// The limit: entries of a read set, bytes of a write set.
         limit: usize,
     },
+    /// As many snapshots were held over awaits as there may be, and none ended in time. Nothing was begun; send it again later,
+    /// or raise `snapshots`.
+    #[error("{max} snapshots are held, which is the limit (`snapshots`), and none ended in time")]
+    NoSnapshot {
+        /// The setting `snapshots`.
+        max: usize,
+    },
+    /// The snapshot was held over an await and had to end, since the map or a database had to change. Remedy: begin again with
+    /// a new snapshot.
+    #[error("the snapshot had to end, since the map or a database had to change")]
+    SnapshotTooOld,
+    /// Snapshots cannot be held over awaits under `no_lock`: updates would write over what they show. Remedy: views, or
+    /// an environment with locks.
+    #[error("no snapshot can be held over awaits under `no_lock`")]
+    SnapshotUnderNoLock,
     /// Locks were declared, and there is no lock table (an environment that was started alone).
     #[error("locks were declared, but this environment was started without a lock table")]
     NoLockTable,
@@ -237,7 +252,7 @@ impl std::fmt::Display for Stage {
 pub enum ErrorClass {
     /// The application's own.
     Abort,
-    /// Deadlock, lock timeout, transaction timeout, not granted at once.
+    /// Deadlock, lock timeout, transaction timeout, not granted at once; a snapshot that had to end.
     Conflict,
     /// A lock was held longer than `max_hold`.
     HeldTooLong,
@@ -245,7 +260,7 @@ pub enum ErrorClass {
     LimitReached,
     /// Tried as often as it may be.
     RetriesExhausted,
-    /// A limit was reached: transactions in flight, reader slots.
+    /// A limit was reached: transactions in flight, reader slots, snapshots held over awaits.
     Overloaded,
     /// Out of time; not committed.
     OutOfTime,
@@ -285,7 +300,10 @@ impl<E> TxnError<E> {
                 _ => ErrorClass::Conflict,
             },
             Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,
-            Self::Overloaded { .. } | Self::ReadersFull { .. } => ErrorClass::Overloaded,
+            Self::SnapshotTooOld => ErrorClass::Conflict,
+            Self::Overloaded { .. } | Self::ReadersFull { .. } | Self::NoSnapshot { .. } => {
+                ErrorClass::Overloaded
+            }
             Self::DeadlineExceeded { .. } => ErrorClass::OutOfTime,
             Self::MaybeCommitted { .. } => ErrorClass::MaybeCommitted,
             Self::WriterStalled { .. } => ErrorClass::WriterStalled,
@@ -294,9 +312,7 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
-            Self::ReadChanged { .. } | Self::WriteConflict { .. } => {
-                ErrorClass::Conflict
-            }
+            Self::ReadChanged { .. } | Self::WriteConflict { .. } => ErrorClass::Conflict,
             Self::TooLarge
             | Self::TransactionEnded
             | Self::ChildOpen
@@ -304,6 +320,7 @@ impl<E> TxnError<E> {
             | Self::TooMuch { .. }
             | Self::NestedTransaction { .. }
             | Self::NoLockTable
+            | Self::SnapshotUnderNoLock
             | Self::Forked
             | Self::Database(
                 DbError::KeySize { .. }
@@ -385,6 +402,9 @@ impl<E> TxnError<E> {
             ChildOpen,
             InsideTransaction { outer_site },
             TooMuch { which, limit },
+            NoSnapshot { max },
+            SnapshotTooOld,
+            SnapshotUnderNoLock,
             NoLockTable,
             Forked,
             Database(error),
@@ -452,6 +472,9 @@ impl TxnError {
             Self::ChildOpen => Self::ChildOpen,
             &Self::InsideTransaction { outer_site } => Self::InsideTransaction { outer_site },
             &Self::TooMuch { which, limit } => Self::TooMuch { which, limit },
+            &Self::NoSnapshot { max } => Self::NoSnapshot { max },
+            Self::SnapshotTooOld => Self::SnapshotTooOld,
+            Self::SnapshotUnderNoLock => Self::SnapshotUnderNoLock,
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
             Self::Database(error) => Self::Database(error.duplicate()),
@@ -497,6 +520,10 @@ mod tests {
         assert!(error.is_retryable());
         let error: TxnError = TxnError::MaybeCommitted { cause: None };
         assert!(!error.is_retryable());
+        let error: TxnError = TxnError::SnapshotTooOld;
+        assert!(error.is_retryable() && error.class() == ErrorClass::Conflict);
+        let error: TxnError = TxnError::SnapshotUnderNoLock;
+        assert!(!error.is_retryable() && error.class() == ErrorClass::Usage);
         let error: TxnError<u8> = TxnError::Abort(3);
         assert_eq!(error.class(), ErrorClass::Abort);
         assert_eq!(error.into_abort().unwrap(), 3);
