@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use tracing::Instrument;
+
 use super::attempts::Attempts;
 use super::runtime::{Admitted, Runtime, conflict, for_one_transaction};
 use crate::env::panic_message;
@@ -141,7 +143,9 @@ impl Runtime {
         let panicked = |message| Err(TxnError::BodyPanicked { message, site });
         let future = catch_unwind(AssertUnwindSafe(|| body(attempt.0.txn())));
         let future = match future {
-            Ok(future) => Inside::new(self.env.shared.id, site, future),
+            Ok(future) => {
+                Inside::new(self.env.shared.id, site, future).instrument(attempt.0.trace().clone())
+            }
             Err(panic) => return panicked(panic_message(&*panic)),
         };
         match self.env.shared.clock.until(deadline, future).await {
@@ -150,8 +154,11 @@ impl Runtime {
                 committed.map(|()| value).map_err(TxnError::widen)
             }
             Some(Ok(Err(TxnError::Abort(no)))) => {
-                // A no that came of what never was so at one moment is not the application's last word.
-                attempt.0.could_have_been().await.map_err(TxnError::widen)?;
+                // A no that came of what never was so at one moment is not the application's last word. One that was
+                // said in spite of a conflict is.
+                if attempt.0.death().is_none() {
+                    attempt.0.could_have_been().await.map_err(TxnError::widen)?;
+                }
                 Err(TxnError::Abort(no))
             }
             Some(Ok(Err(error))) => Err(error),

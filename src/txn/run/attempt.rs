@@ -83,6 +83,10 @@ impl Attempt {
         self.start.site
     }
 
+    pub(crate) fn trace(&self) -> &tracing::Span {
+        &self.start.trace
+    }
+
     pub(crate) fn deadline(&self) -> Instant {
         self.start.deadline
     }
