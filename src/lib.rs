@@ -90,7 +90,7 @@ pub use env::{
 };
 pub use error::{
     DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
-    SetKind, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
@@ -116,6 +116,7 @@ pub use messages::lock_table::{
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
+pub use txn::sets::WhichSet;
 
 /// A snapshot held over awaits, for those who drive one by hand. Not part of the public face: it may change in any version.
 #[doc(hidden)]

@@ -23,8 +23,6 @@ mod sites;
 mod snapshot;
 mod stats;
 mod stopping;
-mod stub;
-pub(crate) use stub::*;
 mod table;
 mod transaction;
 mod view;

@@ -16,7 +16,7 @@ use crate::env::{Core, FirstInBatch, Holding, RawTable, ReadTxn, Snapshot};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object};
 use crate::messages::lock_table::Wait;
-use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch, WhichSet};
+use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch};
 
 /// What an attempt begins with.
 pub(crate) struct Start {
@@ -302,12 +302,8 @@ pub(super) fn table_ref(table: &RawTable) -> TableRef {
 }
 
 pub(super) fn too_much(error: TooMuch) -> TxnError {
-    use crate::error::SetKind;
     TxnError::TooMuch {
-        which: match error.which {
-            WhichSet::ReadSet => SetKind::ReadSet,
-            WhichSet::WriteSet => SetKind::WriteSet,
-        },
+        which: error.which,
         limit: error.limit,
     }
 }
