@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::config::Durability;
 use crate::env::gate::Entry;
+use crate::env::outside::Kind;
 use crate::env::transaction::{ReadTxn, WriteTxn};
 use crate::error::{Name, Site, Stage, TxnError};
 
@@ -115,6 +116,7 @@ pub(crate) struct Ask {
     pub locks: Option<Held>,
     /// How often it ran before it came here.
     pub attempts_before: u32,
+    pub kind: Kind,
     pub trace: tracing::Span,
     /// Its place among the transactions in flight, kept as long as it is queued or runs.
     pub permit: Option<Arc<OwnedSemaphorePermit>>,
@@ -131,6 +133,7 @@ impl Ask {
             ticket: Arc::new(Ticket::new()),
             locks: None,
             attempts_before: 0,
+            kind: Kind::Plain,
             trace: tracing::Span::none(),
             permit: None,
         }
