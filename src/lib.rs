@@ -38,6 +38,9 @@
 //!   [`ShutdownError`].
 //! - **Transactions**: [`Keeper::update`] and [`Keeper::view`], or [`RunTxn`] as a message with a name, locks, a deadline, a
 //!   retry budget and a durability; [`WriteTxn`] and [`ReadTxn`] are what a body gets; [`TxnRunner`] is for tests.
+//! - **Transactions that span awaits**: [`Keeper::transaction`], [`RunTxn::interactive`], [`Keeper::begin`]; [`Txn`] is what the
+//!   closure gets, [`Records`] what it reads and writes, [`Isolation`] how much of others it sees, [`OpError`] why an operation
+//!   failed.
 //! - **Databases**: [`Keeper::database`] gives a [`Db`], a typed handle with heed's methods that may be copied into every body.
 //! - **Errors**: [`TxnError`], with [`TxnError::class`] and [`TxnError::is_retryable`]; [`DbError`], [`DatabaseError`],
 //!   [`EnvError`].
@@ -52,7 +55,7 @@
 //! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
-//! client goes away, backup, durability and recovery; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
+//! client goes away, backup, durability and recovery; `docs/isolation.md` interactive transactions; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
 //! rest.
 //!
 //! # Features
