@@ -445,7 +445,7 @@ impl Writer {
 
 /// Whether those that run after it in the same transaction see what no record lock announced.
 fn wrote_outside(item: &Item) -> bool {
-    item.ask.kind == Kind::Plain && item.wrote
+    !item.ask.kind.is_announced() && item.wrote
 }
 
 /// Moves those that go first before all plain ones; apart from that the order stays.

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::env::Db;
 use crate::env::asking::{Blame, Sending, Wait};
@@ -122,6 +122,7 @@ impl Core {
     pub(crate) fn view_now<T, E, F>(
         &self,
         site: Site,
+        entry: Entry,
         mut body: F,
     ) -> Result<Result<T, TxnError<E>>, (Tried, F)>
     where
@@ -129,7 +130,7 @@ impl Core {
     {
         let shared = &*self.shared;
         let mut result = None;
-        let tried = try_view(shared, site, &None, Entry::New, |txn| {
+        let tried = try_view(shared, site, &None, entry, |txn| {
             result = Some(super::job::guarded(site, || body(txn)));
         });
         match (tried, result) {
@@ -138,12 +139,13 @@ impl Core {
         }
     }
 
-    /// A view that could not run at the first try: waits without a thread while the map changes.
+    /// A view that could not run at the first try: waits without a thread while the map changes. One that belongs to a
+    /// transaction with a `permit` was let in before.
     pub(crate) async fn view_slowly<T, E, F>(
         &self,
         mut tried: Tried,
-        site: Site,
-        name: Name,
+        (site, name): (Site, Name),
+        permit: Option<Arc<OwnedSemaphorePermit>>,
         span: Duration,
         mut body: F,
     ) -> Result<T, TxnError<E>>
@@ -155,6 +157,10 @@ impl Core {
         let shared = &*self.shared;
         let deadline = crate::clock::far(Instant::now(), span);
         let mut tries = Tries::new(shared);
+        let entry = match permit {
+            Some(_) => Entry::Admitted,
+            None => Entry::New,
+        };
         loop {
             match tried {
                 Tried::Ran => {}
@@ -165,7 +171,8 @@ impl Core {
                     }
                 }
                 Tried::NoSlot => {
-                    let ask = Ask::new(name, site, deadline, span);
+                    let mut ask = Ask::new(name, site, deadline, span);
+                    ask.permit = permit;
                     let body: ViewBody<T, E> = Box::new(body);
                     let answer = self.ship_view(ask, body).await;
                     return answer.map_err(TxnError::widen)?.result;
@@ -179,7 +186,7 @@ impl Core {
                 Tried::Refused(error) => return Err(error.widen()),
             }
             let mut result = None;
-            tried = try_view(shared, site, &name, Entry::New, |txn| {
+            tried = try_view(shared, site, &name, entry, |txn| {
                 result = Some(super::job::guarded(site, || body(txn)));
             });
             if let Some(result) = result {

@@ -24,12 +24,25 @@ pub(crate) enum Kind {
     Interactive {
         /// It runs before the plain bodies of its batch (I8).
         first: bool,
+        /// It holds write locks on what it writes. One that takes no locks is an outside write to those that do.
+        announced: bool,
     },
 }
 
 impl Kind {
     pub(crate) fn is_first(self) -> bool {
-        self == Self::Interactive { first: true }
+        matches!(self, Self::Interactive { first: true, .. })
+    }
+
+    /// Whether record locks have announced what it writes.
+    pub(crate) fn is_announced(self) -> bool {
+        matches!(
+            self,
+            Self::Interactive {
+                announced: true,
+                ..
+            }
+        )
     }
 }
 
@@ -169,8 +182,8 @@ impl Writer {
 
     /// A commit has returned: what it means to those who read. The order counts, see [`Shared::is_undisturbed`].
     pub(super) fn account(&mut self, items: &[Item], signed: Option<u64>) {
-        let plain = |item: &Item| item.ask.kind == Kind::Plain && item.has_kept_writes();
-        if items.iter().any(plain) {
+        let outside = |item: &Item| !item.ask.kind.is_announced() && item.has_kept_writes();
+        if items.iter().any(outside) {
             self.shared.outside.grow();
         }
         if let Some(id) = signed {

@@ -9,6 +9,7 @@ use super::attempts::Attempts;
 use super::runtime::Runtime;
 use crate::clock::block_on;
 use crate::env::ReadTxn;
+use crate::env::gate::Entry;
 use crate::error::{Site, TxnError};
 use crate::messages::supervisor::TxnOptions;
 
@@ -24,11 +25,13 @@ impl Runtime {
         if !self.handlers.is_empty() {
             return self.handled_view(site, body).await;
         }
-        match self.env.view_now(site, body) {
+        match self.env.view_now(site, Entry::New, body) {
             Ok(result) => result,
             Err((tried, body)) => {
                 let span = self.env.shared.config.deadline();
-                self.env.view_slowly(tried, site, None, span, body).await
+                self.env
+                    .view_slowly(tried, (site, None), None, span, body)
+                    .await
             }
         }
     }
@@ -48,11 +51,11 @@ impl Runtime {
         if !self.handlers.is_empty() {
             return block_on(self.handled_view(site, body));
         }
-        match self.env.view_now(site, body) {
+        match self.env.view_now(site, Entry::New, body) {
             Ok(result) => result,
             Err((tried, body)) => {
                 let span = self.env.shared.config.deadline();
-                block_on(self.env.view_slowly(tried, site, None, span, body))
+                block_on(self.env.view_slowly(tried, (site, None), None, span, body))
             }
         }
     }
@@ -73,10 +76,13 @@ impl Runtime {
             attempts.number += 1;
             let once = Arc::clone(&body);
             let left = deadline.saturating_duration_since(Instant::now());
-            let result = match self.env.view_now(site, move |txn| (once.lock())(txn)) {
+            let result = match self
+                .env
+                .view_now(site, Entry::New, move |txn| (once.lock())(txn))
+            {
                 Ok(result) => result,
                 Err((tried, body)) => {
-                    let view = self.env.view_slowly(tried, site, None, left, body);
+                    let view = self.env.view_slowly(tried, (site, None), None, left, body);
                     view.await
                 }
             };

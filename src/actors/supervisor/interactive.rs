@@ -13,7 +13,7 @@ use crate::env::panic_message;
 use crate::error::{Stage, TxnError};
 use crate::locks::LockerSpec;
 use crate::messages::supervisor::TxnOptions;
-use crate::txn::run::{Attempt, Inside, Isolation, Start, Txn};
+use crate::txn::run::{Attempt, Inside, Isolation, Lent, Start, Txn};
 
 impl Runtime {
     /// Runs an interactive transaction to its end.
@@ -129,10 +129,12 @@ impl Runtime {
             span,
             durability: options.durability.map(for_one_transaction),
             number: attempts.number,
-            permit: Arc::clone(&admitted.permit),
             locker,
-            snapshot,
-            first,
+            lent: Lent {
+                permit: Some(Arc::clone(&admitted.permit)),
+                snapshot,
+                first,
+            },
             trace: admitted.trace.clone(),
         };
         Ok(Running(Attempt::new(start, self.seed)))

@@ -12,6 +12,7 @@ use super::ops::Txn;
 use super::state::{NodeId, State};
 use crate::actors::lock_table::Locker;
 use crate::config::Durability;
+use crate::env::gate::Entry;
 use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Snapshot};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object};
@@ -30,12 +31,18 @@ pub(crate) struct Start {
     pub durability: Option<Durability>,
     /// Which attempt it is: 1 for the first.
     pub number: u32,
-    pub permit: Arc<OwnedSemaphorePermit>,
     pub locker: Option<Locker>,
+    pub lent: Lent,
+    pub trace: tracing::Span,
+}
+
+/// What others may wait for: given back at the end, also while handles of the transaction are kept.
+#[derive(Default)]
+pub(crate) struct Lent {
+    pub permit: Option<Arc<OwnedSemaphorePermit>>,
     pub snapshot: Option<Snapshot>,
     /// It has lost so many re-checks that it goes before plain updates.
     pub first: Option<GoesFirst>,
-    pub trace: tracing::Span,
 }
 
 /// See the module.
@@ -43,6 +50,7 @@ pub(crate) struct Attempt {
     pub(super) start: Start,
     pub(super) root: Option<Arc<Locker>>,
     state: Mutex<State>,
+    pub(super) lent: Mutex<Lent>,
     /// The writer has it, with its locks, which go when the writer is done (I4).
     handed_over: AtomicBool,
 }
@@ -62,10 +70,12 @@ impl Attempt {
             write_bytes: usize::try_from(config.max_write_set()).unwrap_or(usize::MAX),
         };
         let root = start.locker.take().map(Arc::new);
+        let lent = std::mem::take(&mut start.lent);
         Arc::new(Self {
             start,
             root,
             state: Mutex::new(State::new(Sets::new(limits, seed))),
+            lent: Mutex::new(lent),
             handed_over: AtomicBool::new(false),
         })
     }
@@ -108,6 +118,15 @@ impl Attempt {
         if let Some(root) = &self.root {
             root.end();
         }
+        let lent = std::mem::take(&mut *self.lent.lock());
+        drop(lent);
+    }
+
+    /// Nobody else can have written what it has locked: none of its locks was taken away.
+    pub(super) fn has_its_locks(&self) -> bool {
+        self.root
+            .as_ref()
+            .is_none_or(|root| root.is_usable().is_ok())
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -124,7 +143,9 @@ impl Attempt {
             use crate::env::Readable;
             Ok::<_, TxnError>((txn.snapshot_id(), read(txn)?))
         };
-        if let Some(snapshot) = &self.start.snapshot {
+        if self.start.isolation == Isolation::Snapshot {
+            let snapshot = self.lent.lock().snapshot.clone();
+            let snapshot = snapshot.ok_or(TxnError::TransactionEnded)?;
             let asked = snapshot.ask(read);
             return match self.clock().until(self.start.deadline, asked).await {
                 Some(answer) => answer?,
@@ -150,11 +171,12 @@ impl Attempt {
             deadline,
             ..
         } = &self.start;
-        match env.view_now(site, &read) {
+        match env.view_now(site, Entry::Admitted, &read) {
             Ok(result) => result,
             Err((tried, _)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
-                let slowly = env.view_slowly(tried, site, name.clone(), left, read);
+                let permit = self.lent.lock().permit.clone();
+                let slowly = env.view_slowly(tried, (site, name.clone()), permit, left, read);
                 slowly.await
             }
         }
@@ -217,6 +239,11 @@ impl Node {
                 Ok(())
             }
             Some(Err(LockError::ShuttingDown)) => Err(TxnError::ShuttingDown),
+            // It ended while this waited, in another task.
+            Some(Err(LockError::Ended)) => {
+                self.check()?;
+                Err(TxnError::TransactionEnded)
+            }
             Some(Err(error)) => {
                 let is_dead = locker.is_usable().is_err();
                 let error = TxnError::Conflict(error);

@@ -1,6 +1,7 @@
 //! The end of a transaction: what it read is compared, if anybody may have changed it, and what it wrote is applied.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
@@ -8,7 +9,7 @@ use super::attempt::{Attempt, Riding};
 use super::isolation::Isolation;
 use super::state::{NodeId, Sources};
 use crate::env::{Ask, Kind, RawTable, ReadTxn, Readable, UpdateBody, WriteTxn};
-use crate::error::TxnError;
+use crate::error::{Stage, TxnError};
 use crate::txn::sets::{Check, Limits, Sets, Write};
 
 /// Something else that is to be done in the same LMDB transaction, after the writes.
@@ -73,8 +74,10 @@ impl Attempt {
         }
         let mark = self.start.env.shared.outside();
         let (once, env) = (Arc::clone(prepared), Arc::clone(&self.start.env));
+        let locked = self.has_its_locks();
         let compare = move |txn: &ReadTxn<'_>| {
-            let quiet = !once.is_always_compared()
+            let quiet = locked
+                && !once.is_always_compared()
                 && once.outside == Some(mark)
                 && env.shared.is_undisturbed(mark, txn.snapshot_id() as u64);
             match quiet {
@@ -93,14 +96,23 @@ impl Attempt {
         mut with: Option<WithCommit>,
     ) -> Result<(), TxnError> {
         let start = &self.start;
+        // Too late to be sent: once the writer has it, nobody could say any more that it was not applied.
+        if Instant::now() >= start.deadline {
+            self.release();
+            return Err(self.out_of_time(Stage::Ran));
+        }
         let mut ask = Ask::new(start.name.clone(), start.site, start.deadline, start.span);
         ask.durability = start.durability;
-        ask.permit = Some(Arc::clone(&start.permit));
         ask.attempts_before = start.number - 1;
+        {
+            let lent = self.lent.lock();
+            ask.permit.clone_from(&lent.permit);
+            ask.kind = Kind::Interactive {
+                first: lent.first.is_some(),
+                announced: self.root.is_some(),
+            };
+        }
         ask.locks = Some(Box::new(Riding::on(self)));
-        ask.kind = Kind::Interactive {
-            first: start.first.is_some(),
-        };
         ask.trace = start.trace.clone();
         let body: UpdateBody<(), std::convert::Infallible> = Box::new(move |txn| {
             let quiet = outside.is_some() && txn.outside() == outside;

@@ -2,9 +2,9 @@
 
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use super::attempt::Node;
+use super::attempt::{Attempt, Node};
 use super::error::OpError;
 use super::ops::Txn;
 use super::state::NodeId;
@@ -16,6 +16,13 @@ use crate::txn::sets::Mark;
 pub struct Savepoint {
     mark: Mark,
     node: NodeId,
+    of: Weak<Attempt>,
+}
+
+impl Savepoint {
+    fn is_of(&self, node: &Node) -> bool {
+        self.node == node.id && std::ptr::eq(self.of.as_ptr(), &*node.attempt)
+    }
 }
 
 impl Txn {
@@ -30,7 +37,8 @@ impl Txn {
         state.usable(self.node.id)?;
         let mark = state.sets.savepoint();
         let node = self.node.id;
-        Ok(Savepoint { mark, node })
+        let of = Arc::downgrade(&self.node.attempt);
+        Ok(Savepoint { mark, node, of })
     }
 
     /// Takes back everything that was written since the savepoint, which stays set. What was read since has been seen: its
@@ -42,10 +50,13 @@ impl Txn {
     pub fn rollback_to(&self, savepoint: &Savepoint) -> Result<(), OpError> {
         let mut state = self.node.attempt.state();
         state.usable(self.node.id)?;
-        let is_own = savepoint.node == self.node.id;
+        let is_own = savepoint.is_of(&self.node);
         let rolled_back = is_own && state.sets.rollback_to(savepoint.mark).is_ok();
         match rolled_back {
-            true => Ok(()),
+            true => {
+                state.changed();
+                Ok(())
+            }
             false => Err(TxnError::TransactionEnded.into()),
         }
     }
@@ -58,7 +69,7 @@ impl Txn {
     pub fn release(&self, savepoint: Savepoint) -> Result<(), OpError> {
         let mut state = self.node.attempt.state();
         state.usable(self.node.id)?;
-        let is_own = savepoint.node == self.node.id;
+        let is_own = savepoint.is_of(&self.node);
         match is_own && state.sets.release(savepoint.mark).is_ok() {
             true => Ok(()),
             false => Err(TxnError::TransactionEnded.into()),
@@ -151,6 +162,7 @@ impl Drop for Child {
         };
         if let Some(mark) = closed.began.take() {
             let _ = state.sets.rollback_to(mark);
+            state.changed();
             let _ = state.sets.release(mark);
         }
         let kept = match &node.locker {

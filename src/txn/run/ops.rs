@@ -463,6 +463,7 @@ impl Node {
     ) -> Result<(), TxnError> {
         let mut state = self.attempt.state();
         state.usable(self.id)?;
+        state.changed();
         let written = match value {
             Some(value) => state.sets.put(table_ref(table), key, value),
             None => state.sets.delete(table_ref(table), key),

@@ -94,6 +94,10 @@ pub struct Scan<KC, DC> {
     ready: VecDeque<Entry>,
     fetching: Option<Pin<Box<dyn Future<Output = Result<Fetching, TxnError>> + Send>>>,
     at: Option<Box<Position>>,
+    /// Where `ready` comes from.
+    portion: Option<Box<Portion>>,
+    /// The key of the record of this portion that was answered last.
+    last: Option<Vec<u8>>,
     site: Site,
     codecs: PhantomData<fn() -> (KC, DC)>,
 }
@@ -120,7 +124,17 @@ struct Position {
 /// A portion, and the position behind it unless it was the last.
 struct Fetching {
     entries: Vec<Entry>,
+    portion: Option<Box<Portion>>,
     next: Option<Box<Position>>,
+}
+
+/// What a portion was made of, in case the transaction writes while some of it is at hand.
+struct Portion {
+    span: Span,
+    /// What is committed; `None` if the transaction had written nothing and that is what is at hand.
+    base: Option<Vec<Entry>>,
+    /// The changes of the writes that are in it.
+    changes: u64,
 }
 
 impl<KC, DC> Scan<KC, DC> {
@@ -139,6 +153,8 @@ impl<KC, DC> Scan<KC, DC> {
             ready: VecDeque::new(),
             fetching: None,
             at: None,
+            portion: None,
+            last: None,
             site,
             codecs: PhantomData,
         }
@@ -168,10 +184,10 @@ impl<KC, DC> Scan<KC, DC> {
         context: &mut Context<'_>,
     ) -> Poll<Result<Option<(Fetched<KC>, Fetched<DC>)>, OpError>> {
         Poll::Ready(match ready!(self.poll_portion(context)) {
-            Ok(true) => Ok(self
-                .ready
-                .pop_front()
-                .map(|(key, value)| (Fetched::new(key), Fetched::new(value)))),
+            Ok(true) => Ok(self.ready.pop_front().map(|(key, value)| {
+                self.pass(&key);
+                (Fetched::new(key), Fetched::new(value))
+            })),
             Ok(false) => Ok(None),
             Err(error) => Err(error.into()),
         })
@@ -186,25 +202,74 @@ impl<KC, DC> Scan<KC, DC> {
     /// Passes over the records that are at hand; answers how many they were, or `None` at the end.
     pub(super) async fn skip_portion(&mut self) -> Result<Option<u64>, OpError> {
         match std::future::poll_fn(|context| self.poll_portion(context)).await? {
-            true => Ok(Some(self.ready.drain(..).count() as u64)),
+            true => {
+                if let Some((key, _)) = self.ready.pop_back() {
+                    self.pass(&key);
+                }
+                let count = self.ready.len() as u64 + 1;
+                self.ready.clear();
+                Ok(Some(count))
+            }
             false => Ok(None),
         }
     }
 
     /// True when there is a record at hand, false at the end.
     fn poll_portion(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, TxnError>> {
+        let was_whole = self.fetching.is_none();
         let polled = self.poll_usable_portion(context);
-        if let Poll::Ready(Err(_)) = &polled {
+        // While a child is open it only waits.
+        let waits = matches!(polled, Poll::Ready(Err(TxnError::ChildOpen)));
+        if let Poll::Ready(Err(_)) = &polled
+            && !(waits && was_whole)
+        {
             (self.plan, self.at, self.fetching) = (None, None, None);
+            self.portion = None;
             self.ready.clear();
         }
         polled
+    }
+
+    /// The record with this key is answered.
+    fn pass(&mut self, key: &[u8]) {
+        let last = self.last.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(key);
+    }
+
+    /// Brings what is at hand up to date with what the transaction has written since.
+    fn refresh(&mut self) {
+        let Some(portion) = &mut self.portion else {
+            return;
+        };
+        let state = self.node.attempt.state();
+        if state.changes() == portion.changes {
+            return;
+        }
+        portion.changes = state.changes();
+        let mut base = match portion.base.take() {
+            Some(base) => base,
+            None => self.ready.drain(..).collect(),
+        };
+        let mut span = portion.span.clone();
+        if let Some(last) = &self.last {
+            let order = span.table.order;
+            base.retain(|(key, _)| match span.reverse {
+                true => order(key, last).is_lt(),
+                false => order(key, last).is_gt(),
+            });
+            *span.near() = Bound::Excluded(last.as_slice().into());
+        }
+        portion.base = Some(base.clone());
+        let seen = state.sets.overlay(span, base, true);
+        self.ready = seen.entries.into_iter().map(entry).collect();
     }
 
     fn poll_usable_portion(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, TxnError>> {
         // A transaction that is dead has nothing to show any more, also not what was read before.
         if self.fetching.is_none() {
             self.node.check()?;
+            self.refresh();
         }
         loop {
             if !self.ready.is_empty() {
@@ -215,6 +280,7 @@ impl<KC, DC> Scan<KC, DC> {
                 self.fetching = None;
                 let fetched = fetched?;
                 self.ready.extend(fetched.entries);
+                (self.portion, self.last) = (fetched.portion, None);
                 self.at = fetched.next;
                 continue;
             }
@@ -234,6 +300,7 @@ impl<KC, DC> Scan<KC, DC> {
             } else if let Some(at) = self.at.take() {
                 self.fetching = Some(Box::pin(at.fetch()));
             } else {
+                self.portion = None;
                 return Poll::Ready(Ok(false));
             }
         }
@@ -249,6 +316,7 @@ impl Position {
                 // No key can be in the range.
                 return Ok(Fetching {
                     entries: Vec::new(),
+                    portion: None,
                     next: None,
                 });
             };
@@ -278,19 +346,34 @@ impl Position {
                 state.sets.end_range(range);
             }
         }
-        let seen = state.sets.overlay(self.span.clone(), base, is_last);
-        let entries = seen.entries.into_iter().map(|entry| match entry {
-            Visible::Base(key, value) => (key, value),
-            Visible::Own(key, value) => (key.into(), value.into()),
+        let mut portion = Box::new(Portion {
+            span: self.span.clone(),
+            base: (!state.sets.is_read_only()).then(|| base.clone()),
+            changes: state.changes(),
         });
+        let reached = base.last().map(|(key, _)| key.clone());
+        let seen = state.sets.overlay(self.span.clone(), base, is_last);
+        let entries = seen.entries.into_iter().map(entry);
         let (entries, rest) = (entries.collect(), seen.rest);
         drop(state);
+        let portion = match (is_last, reached) {
+            (true, _) => Some(portion),
+            (false, Some(key)) => {
+                *portion.span.far() = Bound::Included(key);
+                Some(portion)
+            }
+            (false, None) => None,
+        };
         let next = rest.map(|rest| {
             self.span = rest;
             self.portion = (self.portion * 2).min(LARGEST_PORTION);
             self
         });
-        Ok(Fetching { entries, next })
+        Ok(Fetching {
+            entries,
+            portion,
+            next,
+        })
     }
 
     /// The next records that are committed, and whether they are the last.
@@ -367,6 +450,7 @@ impl Txn {
         }
         let mut state = node.attempt.state();
         state.usable(node.id)?;
+        state.changed();
         let cleared = state.sets.clear(table_ref(&table), keys.from, keys.to);
         Ok(cleared.map_err(too_much)?)
     }
@@ -387,6 +471,13 @@ impl<KC, DC> fmt::Debug for Scan<KC, DC> {
         f.debug_struct("Scan")
             .field("reverse", &self.reverse)
             .finish_non_exhaustive()
+    }
+}
+
+fn entry(seen: Visible<'_, Box<[u8]>, Box<[u8]>>) -> Entry {
+    match seen {
+        Visible::Base(key, value) => (key, value),
+        Visible::Own(key, value) => (key.into(), value.into()),
     }
 }
 

@@ -46,6 +46,8 @@ pub(super) struct State {
     /// Locks on what was read are gone: no outside write is needed for it to have changed.
     pub must_compare: bool,
     tables: SmallVec<[RawTable; 2]>,
+    /// Grows with each change of the writes, so that scans can tell what they have at hand from what is so now.
+    changes: u64,
 }
 
 /// Locks that are remembered: more than most transactions take, and few enough to be gone through.
@@ -62,6 +64,7 @@ impl State {
             sources: Sources::None,
             must_compare: false,
             tables: SmallVec::new(),
+            changes: 0,
         };
         state.open_node(None);
         state
@@ -135,6 +138,15 @@ impl State {
                 parent.remember(held);
             }
         }
+    }
+
+    /// The writes are not what they were.
+    pub(super) fn changed(&mut self) {
+        self.changes += 1;
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Nothing may be used any more.

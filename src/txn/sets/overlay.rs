@@ -23,13 +23,24 @@ impl Span {
     /// What is left when the scan has gone as far as `key`.
     #[must_use]
     fn after(mut self, key: Box<[u8]>) -> Self {
-        let near = if self.reverse {
-            &mut self.to
-        } else {
-            &mut self.from
-        };
-        *near = Bound::Excluded(key);
+        *self.near() = Bound::Excluded(key);
         self
+    }
+
+    /// Where the scan begins.
+    pub(crate) fn near(&mut self) -> &mut Bound<Box<[u8]>> {
+        match self.reverse {
+            true => &mut self.to,
+            false => &mut self.from,
+        }
+    }
+
+    /// Where the scan ends.
+    pub(crate) fn far(&mut self) -> &mut Bound<Box<[u8]>> {
+        match self.reverse {
+            true => &mut self.from,
+            false => &mut self.to,
+        }
     }
 }
 
