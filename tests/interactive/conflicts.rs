@@ -94,10 +94,9 @@ fn i08_the_locks_of_a_victim_are_gone_before_it_stands_back_and_it_keeps_its_age
         );
         elder.commit().await.unwrap();
         assert_eq!(younger.await.unwrap().unwrap(), 2);
-        let ages = ages.lock().unwrap();
+        let ages = ages.lock().unwrap().clone();
         assert_eq!(ages.len(), 2);
         assert_eq!(ages[0], ages[1]);
-        drop(ages);
         assert_eq!(world.committed().await, [(1, 2), (2, 2), (3, 3)]);
     });
 }

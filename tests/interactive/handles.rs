@@ -186,7 +186,10 @@ fn a_handle_that_is_kept_keeps_nothing_else() {
                 txn.put(numbers, &1, &1).await?;
                 match fails {
                     // Kept for ever.
-                    false => Ok(std::mem::forget(txn.clone())),
+                    false => {
+                        std::mem::forget(txn.clone());
+                        Ok(())
+                    }
                     true => {
                         std::mem::forget(txn.clone());
                         Err(TxnError::ShuttingDown)

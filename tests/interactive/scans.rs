@@ -151,6 +151,10 @@ impl Comparator for Down {
 }
 
 #[test]
+#[expect(
+    clippy::reversed_empty_ranges,
+    reason = "the order is the other way round"
+)]
 fn a_database_with_an_order_of_its_own_is_scanned_in_that_order_and_locked_as_a_whole() {
     on_each_level(|door, how, world| async move {
         let opened = world
