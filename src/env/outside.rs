@@ -1,4 +1,5 @@
-//! Outside writes: those that no record lock announced, by a plain update or by another process (DESIGN §6).
+//! Outside writes: those that no record lock announced, by a plain update, by an optimistic transaction or by another process
+//! (DESIGN §6).
 //!
 //! An interactive transaction that nobody wrote around need not compare again what it read. Whether somebody did is told by a
 //! number that grows with outside writes, the mark, and not by LMDB's transaction ids: LMDB skips an empty commit, so another
@@ -24,12 +25,25 @@ pub(crate) enum Kind {
     Interactive {
         /// It runs before the plain bodies of its batch (I8).
         first: bool,
+        /// Record locks have announced what it writes. Not so where none were taken: then it is as an update to all who trust
+        /// in theirs.
+        announced: bool,
     },
 }
 
 impl Kind {
     pub(crate) fn is_first(self) -> bool {
-        self == Self::Interactive { first: true }
+        matches!(self, Self::Interactive { first: true, .. })
+    }
+
+    pub(crate) fn is_announced(self) -> bool {
+        matches!(
+            self,
+            Self::Interactive {
+                announced: true,
+                ..
+            }
+        )
     }
 }
 
@@ -103,7 +117,7 @@ impl Writer {
 
     /// What a body is told, that runs next.
     pub(super) fn mark(&self) -> Option<u64> {
-        (!self.plain_wrote).then(|| self.shared.outside())
+        (!self.outside_wrote).then(|| self.shared.outside())
     }
 
     /// Opens the keeper's own database before the first commit that needs it.
@@ -169,8 +183,8 @@ impl Writer {
 
     /// A commit has returned: what it means to those who read. The order counts, see [`Shared::is_undisturbed`].
     pub(super) fn account(&mut self, items: &[Item], signed: Option<u64>) {
-        let plain = |item: &Item| item.ask.kind == Kind::Plain && item.has_kept_writes();
-        if items.iter().any(plain) {
+        let outside = |item: &Item| !item.ask.kind.is_announced() && item.has_kept_writes();
+        if items.iter().any(outside) {
             self.shared.outside.grow();
         }
         if let Some(id) = signed {

@@ -40,8 +40,8 @@ pub(crate) struct Writer {
     pub(super) meta_sync: bool,
     /// The last commit that is accounted for: see [`Writer::look_outside`].
     pub(super) accounted: u64,
-    /// A plain body that ran before in the transaction has written.
-    pub(super) plain_wrote: bool,
+    /// A body that ran before in the transaction has written what no record lock announced.
+    pub(super) outside_wrote: bool,
     /// The keeper's record could not be written in this batch.
     pub(super) recordless: bool,
     /// When the last body began.
@@ -81,7 +81,7 @@ impl Writer {
             unsynced_since: None,
             meta_sync,
             accounted: UNKNOWN,
-            plain_wrote: false,
+            outside_wrote: false,
             recordless: false,
             body_began: None,
             stopping: false,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lockkeeper::{Isolation, Keeper, RunTxn, TxnError};
+use lockkeeper::{Isolation, Keeper, TxnError};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
@@ -129,17 +129,15 @@ impl Stage {
 }
 
 impl Shop {
-    /// Empties everything, and stores what a case begins with.
-    async fn set(&self, before: &'static [(&'static str, u64)]) {
-        let stock = self.stock;
-        let set = RunTxn::update(move |txn| {
-            stock.clear(txn)?;
-            for (key, value) in before {
-                stock.put(txn, key, value)?;
-            }
-            Ok(())
-        });
-        self.keeper.run(set).await.unwrap();
+    /// Empties everything, and stores what a case begins with. Not by a plain update: after an outside write everybody would
+    /// compare what was read, and the locks would not be put to the test.
+    async fn set(&self, before: &[(&str, u64)]) {
+        let txn = self.begin(Isolation::Serializable).await;
+        txn.clear_range(self.stock, &..).await.unwrap();
+        for (key, value) in before {
+            txn.put(self.stock, key, value).await.unwrap();
+        }
+        txn.commit().await.unwrap();
     }
 
     pub async fn all(&self) -> BTreeMap<String, u64> {
@@ -156,10 +154,11 @@ impl Shop {
     }
 
     /// Runs the transactions of a case; those whose turn it is go on in this order, and all of them at the end.
+    /// `levels` are those of the transactions; the last is that of all further ones.
     pub async fn play(
         &self,
         case: &'static Case,
-        isolation: Isolation,
+        levels: &[Isolation],
         order: &[usize],
     ) -> Outcome {
         self.set(case.before).await;
@@ -176,7 +175,9 @@ impl Shop {
         let tasks: Vec<_> = stages
             .iter()
             .zip(case.scripts)
-            .map(|(stage, script)| {
+            .enumerate()
+            .map(|(which, (stage, script))| {
+                let isolation = levels[which.min(levels.len() - 1)];
                 let (stage, keeper, stock) = (Arc::clone(stage), self.keeper.clone(), self.stock);
                 tokio::spawn(async move { stage.play(&keeper, stock, isolation, script).await })
             })

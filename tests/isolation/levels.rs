@@ -19,13 +19,23 @@ fn mix(seed: u64) -> u64 {
 }
 
 impl Case {
-    fn forced(&self) -> Vec<usize> {
+    pub fn forced(&self) -> Vec<usize> {
         let digits = self.schedule.chars().filter_map(|c| c.to_digit(10));
         digits.map(|digit| digit as usize).collect()
     }
 
+    /// The forced order of the steps with the first two transactions changed over.
+    pub fn turned(&self) -> Vec<usize> {
+        let turn = |which: usize| match which {
+            0 => 1,
+            1 => 0,
+            other => other,
+        };
+        self.forced().into_iter().map(turn).collect()
+    }
+
     /// All steps in a random order; to begin and to commit are steps too.
-    fn random(&self, seed: u64) -> Vec<usize> {
+    pub fn random(&self, seed: u64) -> Vec<usize> {
         let scripts = self.scripts.iter().enumerate();
         let steps = scripts.flat_map(|(which, script)| vec![which; script.len() + 2]);
         let mut order: Vec<_> = steps.collect();
@@ -51,7 +61,7 @@ fn check(isolation: Isolation, anomaly: Anomaly) {
         for case in cases {
             shown += 1;
             let forced = case.forced();
-            let outcome = shop.play(case, isolation, &forced).await;
+            let outcome = shop.play(case, &[isolation], &forced).await;
             let is_allowed = expected(isolation, anomaly) == Cell::Happens;
             assert_eq!(
                 (case.happened)(&outcome),
@@ -65,7 +75,7 @@ fn check(isolation: Isolation, anomaly: Anomaly) {
             }
             for seed in 0..ORDERS {
                 let order = case.random(seed);
-                let outcome = shop.play(case, isolation, &order).await;
+                let outcome = shop.play(case, &[isolation], &order).await;
                 assert!(
                     !(case.happened)(&outcome),
                     "{isolation} {anomaly:?} ({}) in the order {order:?}: {:?} {:?}",

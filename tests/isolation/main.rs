@@ -8,6 +8,7 @@ mod driver;
 mod guide;
 mod levels;
 mod matrix;
+mod mixed;
 mod outside;
 mod peers;
 mod recheck;

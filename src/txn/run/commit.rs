@@ -100,6 +100,7 @@ impl Attempt {
         ask.locks = Some(Box::new(Riding::on(self)));
         ask.kind = Kind::Interactive {
             first: start.first.is_some(),
+            announced: self.root.is_some(),
         };
         ask.trace = start.trace.clone();
         let body: UpdateBody<(), std::convert::Infallible> = Box::new(move |txn| {
