@@ -56,9 +56,14 @@ impl Table {
 
     /// The object's entry, made if need be.
     pub(super) fn intern(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
-        if let Some(slot) = self.find(object, hash) {
-            return Ok(slot);
+        match self.find(object, hash) {
+            Some(slot) => Ok(slot),
+            None => self.intern_new(object, hash),
         }
+    }
+
+    /// An entry for an object that has none.
+    pub(super) fn intern_new(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
         self.check(LimitKind::Objects)?;
         let rules = self.rules_for(object);
         let slot = self

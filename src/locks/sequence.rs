@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::panic::Location;
 
 use super::{
-    Denied, Effect, LockerId, Mode, Moment, Object, Patience, Reason, Request, Table, WaitId,
+    Denied, Effect, LockId, LockerId, Mode, Moment, Object, Patience, Reason, Request, Table,
+    WaitId,
 };
 
 /// One operation.
@@ -63,6 +64,17 @@ pub enum Progress {
     Done,
 }
 
+/// A reference that a sequence took and still holds.
+#[derive(Debug)]
+pub struct Taken {
+    /// What is locked.
+    pub object: Object,
+    /// How.
+    pub mode: Mode,
+    /// Which lock it is, as far as that is known.
+    pub lock: Option<LockId>,
+}
+
 type References = BTreeMap<(Object, Mode), u64>;
 
 /// A sequence of operations on its way.
@@ -70,12 +82,16 @@ type References = BTreeMap<(Object, Mode), u64>;
 pub struct Sequence {
     locker: LockerId,
     site: &'static Location<'static>,
-    ops: Vec<Op>,
+    /// How many there are in all.
+    operations: usize,
+    /// Those that have not been begun.
+    ops: std::vec::IntoIter<Op>,
+    /// The one that waits.
+    waits: Option<Op>,
     all_or_nothing: bool,
-    next: usize,
     outcomes: Vec<OpOutcome>,
     /// What it took and still holds: one entry for each reference.
-    taken: Vec<(Object, Mode)>,
+    taken: Vec<Taken>,
     /// What is to be released at the end, in references.
     due: References,
     /// Locks that were there before and have another mode now: from which, to which.
@@ -99,35 +115,27 @@ impl Sequence {
             site,
             outcomes: Vec::with_capacity(ops.len()),
             all_or_nothing,
-            next: 0,
+            waits: None,
             taken: Vec::with_capacity(ops.len()),
             due: References::new(),
             changed: Vec::new(),
             revives: false,
             done: false,
-            ops,
+            operations: ops.len(),
+            ops: ops.into_iter(),
         }
     }
 
     /// Goes on until it has to wait, or to its end.
     pub fn run(&mut self, table: &mut Table, now: Moment, effects: &mut Vec<Effect>) -> Progress {
-        // Out of the way while its steps change the sequence.
-        let ops = std::mem::take(&mut self.ops);
-        let progress = self.run_all(&ops, table, now, effects);
+        let progress = self.run_all(table, now, effects);
         table.finish(effects);
-        self.ops = ops;
         progress
     }
 
-    fn run_all(
-        &mut self,
-        ops: &[Op],
-        table: &mut Table,
-        now: Moment,
-        effects: &mut Vec<Effect>,
-    ) -> Progress {
+    fn run_all(&mut self, table: &mut Table, now: Moment, effects: &mut Vec<Effect>) -> Progress {
         while !self.done {
-            let Some(op) = ops.get(self.next) else {
+            let Some(op) = self.ops.next() else {
                 self.release_due(table, effects);
                 if self.revives {
                     table.revive(self.locker);
@@ -136,12 +144,9 @@ impl Sequence {
                 break;
             };
             match self.step(op, table, now, effects) {
-                Ok(Ok(outcome)) => {
-                    self.outcomes.push(outcome);
-                    self.next += 1;
-                }
+                Ok(Ok(outcome)) => self.outcomes.push(outcome),
                 Ok(Err(wait)) => return Progress::Waits(wait),
-                Err(denied) => self.fail(Failure::Denied(denied), ops.len(), table, effects),
+                Err(denied) => self.fail(Failure::Denied(denied), table, effects),
             }
         }
         Progress::Done
@@ -150,13 +155,13 @@ impl Sequence {
     /// Whether nothing is left to be done but the releases.
     #[must_use]
     pub fn is_at_its_end(&self) -> bool {
-        self.done || self.next >= self.ops.len()
+        self.done || (self.waits.is_none() && self.ops.as_slice().is_empty())
     }
 
     /// What the request that it waits for wants.
     #[must_use]
     pub fn wanted(&self) -> Option<(&Object, Mode)> {
-        match self.ops.get(self.next)? {
+        match self.waits.as_ref()? {
             Op::Lock(object, mode, _) | Op::Upgrade(object, _, mode, _) => Some((object, *mode)),
             _ => None,
         }
@@ -164,24 +169,17 @@ impl Sequence {
 
     /// The request that it waited for has been granted; [`run`](Self::run) goes on.
     pub fn granted(&mut self) {
-        match self.ops.get(self.next) {
-            Some(Op::Lock(object, mode, _)) => {
-                let (object, mode) = (object.clone(), *mode);
-                self.took(object, mode);
-            }
-            Some(Op::Upgrade(object, from, to, _)) => {
-                let (object, from, to) = (object.clone(), *from, *to);
-                self.exchanged(object, from, to);
-            }
+        match self.waits.take() {
+            Some(Op::Lock(object, mode, _)) => self.took(object, mode, None),
+            Some(Op::Upgrade(object, from, to, _)) => self.exchanged(object, from, to, None),
             _ => {}
         }
         self.outcomes.push(OpOutcome::Granted);
-        self.next += 1;
     }
 
     /// The request that it waited for has been refused: the sequence has failed.
     pub fn refused(&mut self, reason: Reason, table: &mut Table, effects: &mut Vec<Effect>) {
-        self.fail(Failure::Refused(reason), self.ops.len(), table, effects);
+        self.fail(Failure::Refused(reason), table, effects);
     }
 
     /// Undoes what it took, because nobody waits for it any more.
@@ -190,35 +188,44 @@ impl Sequence {
             // If others bar the way back it keeps its new mode.
             table.take_back(self.locker, &object, to, Some(from), effects);
         }
-        for (object, mode) in std::mem::take(&mut self.taken).into_iter().rev() {
-            table.unlock(self.locker, &object, mode, effects);
+        for taken in std::mem::take(&mut self.taken).into_iter().rev() {
+            table.unlock(self.locker, &taken.object, taken.mode, effects);
         }
         self.done = true;
     }
 
-    /// Which locks they are that it took and still holds, in the order of [`finish`](Self::finish).
-    #[must_use]
-    pub fn births(&self, table: &Table) -> Vec<Option<u64>> {
-        let taken = self.taken.iter().map(|(object, mode)| (object, *mode));
-        let changed = self.changed.iter().map(|(object, _, to)| (object, *to));
-        let locks = taken.chain(changed);
-        locks
-            .map(|(object, mode)| table.born(self.locker, object, mode))
-            .collect()
+    /// Finds out which locks they are that it took and still holds, for [`finish`](Self::finish). To be called
+    /// when it is done.
+    pub fn find_locks(&mut self, table: &Table) {
+        self.keep_changed();
+        for Taken { object, mode, lock } in &mut self.taken {
+            // Its locker may have let one go and taken another like it while the sequence waited.
+            if lock.is_none_or(|lock| !table.is_held(lock)) {
+                *lock = table.lock_id(self.locker, object, *mode);
+            }
+        }
     }
 
     /// What became of each operation, and what it took and still holds: an entry for each reference.
     #[must_use]
-    pub fn finish(self) -> (Vec<OpOutcome>, Vec<(Object, Mode)>) {
-        let changed = self.changed.into_iter().map(|(object, _, to)| (object, to));
-        let mut taken = self.taken;
-        taken.extend(changed);
-        (self.outcomes, taken)
+    pub fn finish(mut self) -> (Vec<OpOutcome>, Vec<Taken>) {
+        self.keep_changed();
+        (self.outcomes, self.taken)
+    }
+
+    /// Counts what has changed its mode as taken.
+    fn keep_changed(&mut self) {
+        let changed = self.changed.drain(..).map(|(object, _, mode)| Taken {
+            object,
+            mode,
+            lock: None,
+        });
+        self.taken.extend(changed);
     }
 
     fn step(
         &mut self,
-        op: &Op,
+        op: Op,
         table: &mut Table,
         now: Moment,
         effects: &mut Vec<Effect>,
@@ -227,47 +234,53 @@ impl Sequence {
         let later = self.all_or_nothing;
         Ok(Ok(match op {
             Op::Lock(object, mode, patience) => {
-                let request = self.request(object, *mode, None);
-                if let Some(wait) = table.request_among_others(now, request, *patience, effects)? {
-                    return Ok(Err(wait));
+                let request = self.request(&object, mode, None);
+                match table.request_among_others(now, request, patience, effects)? {
+                    Ok(lock) => self.took(object, mode, Some(lock)),
+                    Err(wait) => {
+                        self.waits = Some(Op::Lock(object, mode, patience));
+                        return Ok(Err(wait));
+                    }
                 }
-                self.took(object.clone(), *mode);
                 OpOutcome::Granted
             }
             Op::Upgrade(object, from, to, patience) => {
-                self.check_held(table, object, *from)?;
-                let request = self.request(object, *to, (!later).then_some(*from));
-                if let Some(wait) = table.request_among_others(now, request, *patience, effects)? {
-                    return Ok(Err(wait));
+                self.check_held(table, &object, from)?;
+                let request = self.request(&object, to, (!later).then_some(from));
+                match table.request_among_others(now, request, patience, effects)? {
+                    Ok(lock) => self.exchanged(object, from, to, Some(lock)),
+                    Err(wait) => {
+                        self.waits = Some(Op::Upgrade(object, from, to, patience));
+                        return Ok(Err(wait));
+                    }
                 }
-                self.exchanged(object.clone(), *from, *to);
                 OpOutcome::Granted
             }
             Op::Downgrade(object, from, to) => {
-                self.check_held(table, object, *from)?;
+                self.check_held(table, &object, from)?;
                 if later {
-                    table.add_weaker(locker, object, *from, *to, true)?;
+                    table.add_weaker(locker, &object, from, to, true)?;
                     table.promote(effects);
                 } else {
-                    table.downgrade(locker, object, *from, *to, effects)?;
+                    table.downgrade(locker, &object, from, to, effects)?;
                 }
-                self.exchanged(object.clone(), *from, *to);
+                self.exchanged(object, from, to, None);
                 OpOutcome::Granted
             }
             Op::Unlock(object, mode) if later => {
-                self.check_held(table, object, *mode)?;
-                *self.due.entry((object.clone(), *mode)).or_default() += 1;
+                self.check_held(table, &object, mode)?;
+                *self.due.entry((object, mode)).or_default() += 1;
                 OpOutcome::Released(1)
             }
             Op::Unlock(object, mode) => {
-                if !table.unlock(locker, object, *mode, effects) {
+                if !table.unlock(locker, &object, mode, effects) {
                     return Err(Denied::NotHeld);
                 }
-                self.forget(object, *mode);
+                self.forget(&object, mode);
                 OpOutcome::Released(1)
             }
             Op::UnlockObject(only) => {
-                self.release(table, later, effects, |object, _| object == only)
+                self.release(table, later, effects, |object, _| *object == only)
             }
             Op::ReleaseReads => self.release(table, later, effects, |_, mode| {
                 matches!(mode, Mode::IntentRead | Mode::Read)
@@ -309,17 +322,17 @@ impl Sequence {
         }
     }
 
-    fn took(&mut self, object: Object, mode: Mode) {
-        self.taken.push((object, mode));
+    fn took(&mut self, object: Object, mode: Mode, lock: Option<LockId>) {
+        self.taken.push(Taken { object, mode, lock });
     }
 
     /// One reference has changed its mode, or is going to.
-    fn exchanged(&mut self, object: Object, from: Mode, to: Mode) {
+    fn exchanged(&mut self, object: Object, from: Mode, to: Mode, lock: Option<LockId>) {
         if self.all_or_nothing {
             *self.due.entry((object.clone(), from)).or_default() += 1;
-            self.took(object, to);
+            self.took(object, to, lock);
         } else if self.forget(&object, from) {
-            self.took(object, to);
+            self.took(object, to, lock);
         } else {
             self.changed.push((object, from, to));
         }
@@ -346,7 +359,7 @@ impl Sequence {
             }
         }
         if !later {
-            self.taken.retain(|(object, mode)| !which(object, *mode));
+            self.taken.retain(|own| !which(&own.object, own.mode));
             self.changed.retain(|(object, _, to)| !which(object, *to));
         }
         OpOutcome::Released(released)
@@ -361,11 +374,16 @@ impl Sequence {
         for ((object, mode), count) in &due {
             table.unlock_many(self.locker, object, *mode, *count, effects);
         }
-        let mut kept: Vec<(Object, Mode)> = Vec::with_capacity(self.taken.len());
-        while let Some(own) = self.taken.pop() {
+        let mut kept: Vec<Taken> = Vec::with_capacity(self.taken.len());
+        while let Some(Taken { object, mode, lock }) = self.taken.pop() {
+            let own = (object, mode);
             match due.get_mut(&own).filter(|left| **left > 0) {
                 Some(left) => *left -= 1,
-                None => kept.push(own),
+                None => kept.push(Taken {
+                    object: own.0,
+                    mode,
+                    lock,
+                }),
             }
         }
         kept.reverse();
@@ -375,7 +393,7 @@ impl Sequence {
     /// A reference is gone; whether it was one that it had taken itself.
     fn forget(&mut self, object: &Object, mode: Mode) -> bool {
         let mut taken = self.taken.iter();
-        match taken.rposition(|own| own.1 == mode && own.0 == *object) {
+        match taken.rposition(|own| own.mode == mode && own.object == *object) {
             Some(at) => {
                 self.taken.remove(at);
                 true
@@ -388,20 +406,14 @@ impl Sequence {
         }
     }
 
-    fn fail(
-        &mut self,
-        failure: Failure,
-        operations: usize,
-        table: &mut Table,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn fail(&mut self, failure: Failure, table: &mut Table, effects: &mut Vec<Effect>) {
         if self.all_or_nothing {
             self.abandon(table, effects);
             self.due.clear();
             self.outcomes.fill(OpOutcome::Undone);
         }
         self.outcomes.push(OpOutcome::Failed(failure));
-        self.outcomes.resize(operations, OpOutcome::NotReached);
+        self.outcomes.resize(self.operations, OpOutcome::NotReached);
         self.done = true;
     }
 }

@@ -9,9 +9,7 @@ use super::locker::Locker;
 use super::shared::{State, Waiter};
 use super::waiting::WaitSpan;
 use crate::error::LockError;
-use crate::locks::{
-    Effect, Failure, Mode, Moment, Object, OpOutcome, Progress, Reason, Sequence, WaitId,
-};
+use crate::locks::{Effect, Failure, Moment, OpOutcome, Progress, Reason, Sequence, Taken, WaitId};
 use crate::messages::lock_table::{LockOps, LockOutcome};
 
 /// What became of several operations, in their order.
@@ -58,10 +56,6 @@ impl LocksFailed {
     }
 }
 
-/// The locks that the operations took and that are held still: one entry for each reference, with which
-/// lock it is if guards want to know.
-pub(super) type Taken = Vec<(Object, Mode, Option<u64>)>;
-
 /// Several operations on their way; see [`Locker::run`].
 ///
 /// They begin at the first poll. Dropping the future undoes what they took.
@@ -97,7 +91,7 @@ pub(super) struct Running<L: AsRef<Locker>> {
     locker: L,
     sequence: Option<Sequence>,
     waits: Option<(WaitId, Option<WaitSpan>)>,
-    /// Whether there will be guards.
+    /// Whether there will be guards, which want to know which locks they are for.
     guarded: bool,
 }
 
@@ -128,7 +122,7 @@ impl<L: AsRef<Locker>> Running<L> {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<(Result<LocksDone, LocksFailed>, Taken)> {
+    ) -> Poll<(Result<LocksDone, LocksFailed>, Vec<Taken>)> {
         let shared = self.locker.as_ref().shared();
         loop {
             let Some(sequence) = &mut self.sequence else {
@@ -148,7 +142,7 @@ impl<L: AsRef<Locker>> Running<L> {
                     Some(outcome)
                 }
             };
-            let (waits, births) = shared.transition(|state, effects| {
+            let waits = shared.transition(|state, effects| {
                 // Read only now: what waits for the table itself is no part of a wait for a lock.
                 let now = shared.now();
                 match outcome {
@@ -166,11 +160,10 @@ impl<L: AsRef<Locker>> Running<L> {
                     None => {}
                 }
                 let waits = go_on(sequence, state, now, effects);
-                let births = match self.guarded && waits.is_none() {
-                    true => sequence.births(&state.table),
-                    false => Vec::new(),
-                };
-                (waits, births)
+                if self.guarded && waits.is_none() {
+                    sequence.find_locks(&state.table);
+                }
+                waits
             });
             if waits.is_some() {
                 metrics::counter!("lockkeeper_lock_waits_total").increment(1);
@@ -184,7 +177,7 @@ impl<L: AsRef<Locker>> Running<L> {
             if self.waits.is_none()
                 && let Some(sequence) = self.sequence.take()
             {
-                return Poll::Ready(answer(sequence, births));
+                return Poll::Ready(answer(sequence));
             }
         }
     }
@@ -209,13 +202,8 @@ fn go_on(
     }
 }
 
-fn answer(sequence: Sequence, births: Vec<Option<u64>>) -> (Result<LocksDone, LocksFailed>, Taken) {
+fn answer(sequence: Sequence) -> (Result<LocksDone, LocksFailed>, Vec<Taken>) {
     let (outcomes, taken) = sequence.finish();
-    let births = births.into_iter().chain(std::iter::repeat(None));
-    let taken = taken.into_iter().zip(births);
-    let taken = taken
-        .map(|((object, mode), born)| (object, mode, born))
-        .collect();
     let mut failed = None;
     let outcomes: Vec<LockOutcome> = outcomes
         .into_iter()
