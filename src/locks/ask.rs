@@ -1,7 +1,7 @@
 //! Asking for a lock.
 
 use super::queue::{Queued, Rank};
-use super::slab::{LockSlot, LockerSlot, ObjectSlot};
+use super::slab::{LockerSlot, ObjectSlot};
 use super::table::WaitEntry;
 use super::{Attempt, Denied, Effect, LimitKind, LockId, Moment, Patience, Request, Table, WaitId};
 
@@ -62,8 +62,7 @@ impl Table {
     ) -> Result<Result<LockId, WaitId>, Denied> {
         self.tell_time(now);
         let checked = self.checked(&request)?;
-        let asked = self.ask(&request, &checked, patience, effects)?;
-        Ok(asked.map(|lock| self.id_of(lock)))
+        self.ask(&request, &checked, patience, effects)
     }
 
     fn ask(
@@ -72,7 +71,7 @@ impl Table {
         checked: &Checked,
         patience: Patience,
         effects: &mut Vec<Effect>,
-    ) -> Result<Result<LockSlot, WaitId>, Denied> {
+    ) -> Result<Result<LockId, WaitId>, Denied> {
         match self.grant_at_once(request, checked, effects)? {
             Some(lock) => Ok(Ok(lock)),
             None => self.enqueue(request, checked, patience).map(Err),
@@ -117,7 +116,7 @@ impl Table {
         request: &Request<'_>,
         checked: &Checked,
         effects: &mut Vec<Effect>,
-    ) -> Result<Option<LockSlot>, Denied> {
+    ) -> Result<Option<LockId>, Denied> {
         let locker = checked.locker;
         if let Some(object) = checked.object {
             if self.held(locker, object, request.mode).is_none() {
@@ -150,7 +149,7 @@ impl Table {
         Ok(Some(lock))
     }
 
-    fn take(&mut self, object: ObjectSlot, locker: LockerSlot, request: &Request<'_>) -> LockSlot {
+    fn take(&mut self, object: ObjectSlot, locker: LockerSlot, request: &Request<'_>) -> LockId {
         let lock = self.grant(object, locker, request.mode, request.site);
         if let Some(from) = request.from {
             self.give_up(object, locker, from);

@@ -194,7 +194,7 @@ impl Table {
             self.check(LimitKind::Locks)?;
         }
         self.stats.downgrades += 1;
-        let weaker = self.grant_since(object, locker, to, site, since);
+        let weaker = self.grant_since(object, locker, to, site, since).slot;
         if is_new && overdue {
             self.locks[weaker].overdue = true;
             self.holds.remove(&(since, weaker));
@@ -406,7 +406,7 @@ impl Table {
         let (object, mode, count) = (entry.object, entry.mode, entry.count);
         let (site, since, overdue) = (entry.site, entry.since, entry.overdue);
         // The heir has it before the other loses it, so that the family holds the object all the time.
-        let inherited = self.grant_since(object, heir, mode, site, since);
+        let inherited = self.grant_since(object, heir, mode, site, since).slot;
         self.drop_lock(lock);
         let entry = &mut self.locks[inherited];
         entry.count += count - 1;

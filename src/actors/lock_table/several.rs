@@ -109,7 +109,7 @@ impl<L: AsRef<Locker>> Running<L> {
         guarded: bool,
     ) -> Self {
         let shared = locker.as_ref().shared();
-        let (ops, all_or_nothing) = ops.into_core(|wait| shared.patience(wait));
+        let (ops, all_or_nothing) = ops.into_core(|at| shared.moment(at));
         let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
         Self {
             locker,
