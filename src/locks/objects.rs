@@ -80,16 +80,16 @@ impl Table {
 
     /// Forgets an object that nobody holds or waits for.
     pub(super) fn forget_unused(&mut self, slot: ObjectSlot) {
-        if !self.objects.get(slot).is_some_and(ObjectEntry::is_unused) {
-            return;
-        }
-        let Some(entry) = self.objects.remove(slot) else {
+        let entry = self.objects.get(slot);
+        let Some(entry) = entry.filter(|entry| entry.is_unused()) else {
             return;
         };
         if let Ok(name) = self.names.find_entry(entry.hash, |other| *other == slot) {
             name.remove();
         }
-        if !self.ranged.is_empty() {
+        if self.ranged.is_empty() {
+            self.objects.discard(slot);
+        } else if let Some(entry) = self.objects.remove(slot) {
             self.unlink(&entry, slot);
         }
     }
