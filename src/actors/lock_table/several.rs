@@ -3,14 +3,15 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::locker::Locker;
+use super::locker::{LockGuard, Locker};
 use super::shared::{State, Waiter};
 use super::waiting::WaitSpan;
 use crate::error::LockError;
 use crate::locks::{Effect, Failure, Moment, OpOutcome, Progress, Reason, Sequence, Taken, WaitId};
-use crate::messages::lock_table::{LockOps, LockOutcome};
+use crate::messages::lock_table::{LockMany, LockOps, LockOutcome, LocksHeld, LocksRefused};
 
 /// What became of several operations, in their order.
 #[derive(Debug, Clone)]
@@ -86,8 +87,43 @@ impl fmt::Debug for LocksRun<'_> {
     }
 }
 
+/// What a message asked for, on its way: what is taken gets guards.
+pub struct GuardedRun {
+    inner: Running<Arc<Locker>>,
+}
+
+impl GuardedRun {
+    pub(super) fn new(many: LockMany) -> Self {
+        let LockMany { locker, ops, site } = many;
+        Self {
+            inner: Running::new(locker, ops, site, true),
+        }
+    }
+}
+
+impl Future for GuardedRun {
+    type Output = Result<LocksHeld, LocksRefused>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.inner.poll(context);
+        answer.map(|(result, taken)| {
+            let guards = LockGuard::several(&self.inner.locker, taken);
+            match result {
+                Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
+                Err(failed) => Err(LocksRefused::new(failed, guards)),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for GuardedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedRun").finish_non_exhaustive()
+    }
+}
+
 /// The same for whoever owns the locker, or only borrows it.
-pub(super) struct Running<L: AsRef<Locker>> {
+struct Running<L: AsRef<Locker>> {
     locker: L,
     sequence: Option<Sequence>,
     waits: Option<(WaitId, Option<WaitSpan>)>,
@@ -102,12 +138,7 @@ impl AsRef<Locker> for Locker {
 }
 
 impl<L: AsRef<Locker>> Running<L> {
-    pub(super) fn new(
-        locker: L,
-        ops: LockOps,
-        site: &'static Location<'static>,
-        guarded: bool,
-    ) -> Self {
+    fn new(locker: L, ops: LockOps, site: &'static Location<'static>, guarded: bool) -> Self {
         let shared = locker.as_ref().shared();
         let (ops, all_or_nothing) = ops.into_core(|at| shared.moment(at));
         let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
@@ -119,7 +150,7 @@ impl<L: AsRef<Locker>> Running<L> {
         }
     }
 
-    pub(super) fn poll(
+    fn poll(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<(Result<LocksDone, LocksFailed>, Vec<Taken>)> {
@@ -180,10 +211,6 @@ impl<L: AsRef<Locker>> Running<L> {
                 return Poll::Ready(answer(sequence));
             }
         }
-    }
-
-    pub(super) fn locker(&self) -> &L {
-        &self.locker
     }
 }
 
