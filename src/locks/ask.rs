@@ -78,13 +78,28 @@ impl Table {
         }
     }
 
+    #[inline]
     fn checked(&mut self, request: &Request<'_>) -> Result<Checked, Denied> {
+        let hash = self.hash(request.object);
+        let object = self.find(request.object, hash);
+        let locker = self.check_request(request, object)?;
+        Ok(Checked {
+            locker,
+            hash,
+            object,
+        })
+    }
+
+    /// The locker, if it may ask for this.
+    fn check_request(
+        &mut self,
+        request: &Request<'_>,
+        object: Option<ObjectSlot>,
+    ) -> Result<LockerSlot, Denied> {
         let locker = self.usable(request.locker)?;
         if let Some(conflict) = self.lockers[locker].overdue.take() {
             return Err(Denied::HeldTooLong(conflict));
         }
-        let hash = self.hash(request.object);
-        let object = self.find(request.object, hash);
         let rules = match object {
             Some(object) => self.rules(object),
             None => self.rules_at(self.rules_for(request.object)),
@@ -103,11 +118,7 @@ impl Table {
             self.events
                 .extend(asked.into_iter().map(Effect::OrderContradicted));
         }
-        Ok(Checked {
-            locker,
-            hash,
-            object,
-        })
+        Ok(locker)
     }
 
     /// The lock, if it is granted; `None` if it has to wait, and then nothing has changed.

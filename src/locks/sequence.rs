@@ -272,14 +272,14 @@ impl Sequence {
     ) -> Result<Option<WaitId>, Denied> {
         let locker = self.locker;
         let later = self.all_or_nothing;
-        let outcome = match op {
+        match op {
             Op::Lock(object, mode, patience) => {
                 let request = self.request(object, *mode, None);
                 match table.request_among_others(now, request, *patience, effects)? {
                     Ok(lock) => self.took(Some(lock)),
                     Err(wait) => return Ok(Some(wait)),
                 }
-                OpOutcome::Granted
+                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Upgrade(object, from, to, patience) => {
                 self.check_held(table, object, *from)?;
@@ -288,7 +288,7 @@ impl Sequence {
                     Ok(lock) => self.exchanged(ops, object, *from, Some(lock)),
                     Err(wait) => return Ok(Some(wait)),
                 }
-                OpOutcome::Granted
+                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Downgrade(object, from, to) => {
                 self.check_held(table, object, *from)?;
@@ -299,36 +299,34 @@ impl Sequence {
                     table.downgrade(locker, object, *from, *to, effects)?;
                 }
                 self.exchanged(ops, object, *from, None);
-                OpOutcome::Granted
+                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Unlock(object, mode) if later => {
                 self.check_held(table, object, *mode)?;
                 *self.due.entry((object.clone(), *mode)).or_default() += 1;
-                OpOutcome::Released(1)
+                self.outcomes.push(OpOutcome::Released(1));
             }
             Op::Unlock(object, mode) => {
                 if !table.unlock(locker, object, *mode, effects) {
                     return Err(Denied::NotHeld);
                 }
                 self.forget(ops, object, *mode);
-                OpOutcome::Released(1)
+                self.outcomes.push(OpOutcome::Released(1));
             }
             Op::UnlockObject(only) => {
-                self.release(ops, table, later, effects, |object, _| object == only)
+                self.release(ops, table, later, effects, |object, _| object == only);
             }
             Op::ReleaseReads => self.release(ops, table, later, effects, |_, mode| {
                 matches!(mode, Mode::IntentRead | Mode::Read)
             }),
             Op::ReleaseAll => {
                 self.revives = true;
-                let released = self.release(ops, table, later, effects, |_, _| true);
+                self.release(ops, table, later, effects, |_, _| true);
                 if !later {
                     table.revive(locker);
                 }
-                released
             }
-        };
-        self.outcomes.push(outcome);
+        }
         Ok(None)
     }
 
@@ -388,7 +386,7 @@ impl Sequence {
         later: bool,
         effects: &mut Vec<Effect>,
         which: impl Fn(&Object, Mode) -> bool,
-    ) -> OpOutcome {
+    ) {
         let mut released = 0;
         for (object, mode, count) in table.held_by(self.locker) {
             if !which(&object, mode) {
@@ -410,7 +408,7 @@ impl Sequence {
             self.taken.retain(stays);
             self.changed.retain(stays);
         }
-        OpOutcome::Released(released)
+        self.outcomes.push(OpOutcome::Released(released));
     }
 
     /// Releases what is due; of its own references the latest go first.
