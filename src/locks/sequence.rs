@@ -238,9 +238,10 @@ impl Sequence {
         }
     }
 
-    /// What became of each operation, and what it took and still holds: an entry for each reference.
+    /// What became of each operation, and what is made of what it took and still holds: an entry for each
+    /// reference.
     #[must_use]
-    pub fn finish(self) -> (Vec<OpOutcome>, Vec<Taken>) {
+    pub fn finish<T>(self, mut make: impl FnMut(Taken) -> T) -> (Vec<OpOutcome>, Vec<T>) {
         let changed: Vec<Taken> = (self.changed.iter())
             .filter_map(|changed| {
                 let (object, mode) = changed.what(&self.ops)?;
@@ -250,15 +251,16 @@ impl Sequence {
             .collect();
         let mut taken = self.taken.into_iter().peekable();
         let ops = self.ops.into_iter().enumerate();
-        let mut taken: Vec<Taken> = ops
+        // In the place of the operations, where there is room for it.
+        let mut made: Vec<T> = ops
             .filter_map(|(at, op)| {
                 let TakenBy { lock, .. } = taken.next_if(|taken| taken.op == at)?;
                 let (object, mode) = op.into_target()?;
-                Some(Taken { object, mode, lock })
+                Some(make(Taken { object, mode, lock }))
             })
             .collect();
-        taken.extend(changed);
-        (self.outcomes, taken)
+        made.extend(changed.into_iter().map(make));
+        (self.outcomes, made)
     }
 
     /// Does one operation. `None` if it is done, or else what it waits for.

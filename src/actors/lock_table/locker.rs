@@ -251,16 +251,15 @@ impl LockGuard {
         }
     }
 
-    /// Guards for locks that were just granted.
-    pub(super) fn several(locker: &Arc<Locker>, taken: Vec<Taken>) -> Vec<Self> {
-        let guards = taken.into_iter().map(|Taken { object, mode, lock }| Self {
+    /// The guard of one of several locks that were just granted.
+    pub(super) fn of_taken(locker: &Arc<Locker>, taken: Taken) -> Self {
+        Self {
             locker: Arc::clone(locker),
-            object,
-            mode,
-            lock,
+            object: taken.object,
+            mode: taken.mode,
+            lock: taken.lock,
             held: true,
-        });
-        guards.collect()
+        }
     }
 
     /// What is locked.

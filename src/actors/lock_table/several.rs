@@ -77,7 +77,8 @@ impl Future for LocksRun<'_> {
     type Output = Result<LocksDone, LocksFailed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.poll(context).map(|(result, _)| result)
+        let answer = self.inner.poll(context, |_, _| ());
+        answer.map(|(result, _)| result)
     }
 }
 
@@ -105,13 +106,10 @@ impl Future for GuardedRun {
     type Output = Result<LocksHeld, LocksRefused>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = self.inner.poll(context);
-        answer.map(|(result, taken)| {
-            let guards = LockGuard::several(&self.inner.locker, taken);
-            match result {
-                Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
-                Err(failed) => Err(LocksRefused::new(failed, guards)),
-            }
+        let answer = self.inner.poll(context, LockGuard::of_taken);
+        answer.map(|(result, guards)| match result {
+            Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
+            Err(failed) => Err(LocksRefused::new(failed, guards)),
         })
     }
 }
@@ -150,10 +148,12 @@ impl<L: AsRef<Locker>> Running<L> {
         }
     }
 
-    fn poll(
+    /// The answer, and what `keep` makes of each reference that was taken and is still held.
+    fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<(Result<LocksDone, LocksFailed>, Vec<Taken>)> {
+        keep: impl Fn(&L, Taken) -> T,
+    ) -> Poll<(Result<LocksDone, LocksFailed>, Vec<T>)> {
         let shared = self.locker.as_ref().shared();
         loop {
             let Some(sequence) = &mut self.sequence else {
@@ -208,7 +208,7 @@ impl<L: AsRef<Locker>> Running<L> {
             if self.waits.is_none()
                 && let Some(sequence) = self.sequence.take()
             {
-                return Poll::Ready(answer(sequence));
+                return Poll::Ready(answer(sequence, |taken| keep(&self.locker, taken)));
             }
         }
     }
@@ -229,8 +229,11 @@ fn go_on(
     }
 }
 
-fn answer(sequence: Sequence) -> (Result<LocksDone, LocksFailed>, Vec<Taken>) {
-    let (outcomes, taken) = sequence.finish();
+fn answer<T>(
+    sequence: Sequence,
+    keep: impl Fn(Taken) -> T,
+) -> (Result<LocksDone, LocksFailed>, Vec<T>) {
+    let (outcomes, kept) = sequence.finish(keep);
     let mut failed = None;
     let outcomes: Vec<LockOutcome> = outcomes
         .into_iter()
@@ -258,7 +261,7 @@ fn answer(sequence: Sequence) -> (Result<LocksDone, LocksFailed>, Vec<Taken>) {
             outcomes,
         }),
     };
-    (result, taken)
+    (result, kept)
 }
 
 impl<L: AsRef<Locker>> Drop for Running<L> {
