@@ -145,6 +145,8 @@ mod pages {
     struct Choosing;
     #[doc = include_str!("../docs/guide.md")]
     struct Guide;
+    #[doc = include_str!("../docs/isolation.md")]
+    struct IsolationPage;
     #[doc = include_str!("../docs/locks.md")]
     struct LocksPage;
     #[doc = include_str!("../docs/migrating.md")]

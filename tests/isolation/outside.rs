@@ -1,12 +1,22 @@
 //! Plain updates are outside writes, whatever they lock, and whether or not they share a batch with the commit.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use lockkeeper::{Isolation, Keeper, RunTxn, TxnError, abort};
 use tokio::sync::Semaphore;
 
-use super::{PATIENCE, Sent, Shop, is_lost, until};
+use super::{PATIENCE, Sent, Shop, Stock, is_lost, until};
+
+/// Who writes without having announced it.
+#[derive(Clone, Copy, Debug)]
+enum Writer {
+    /// A plain update, with a declared lock on another record.
+    Update,
+    Optimistic,
+}
 
 /// Keeps the writer until it is let go.
 struct Held {
@@ -37,34 +47,42 @@ impl Held {
 }
 
 impl Shop {
-    /// A plain update of `key`, with a declared lock on another record, and the commit of a transaction that has read `key`:
-    /// both in one batch, in this order or in the other. Whether the transaction is lost.
-    async fn in_one_batch(&self, isolation: Isolation, update_first: bool) -> bool {
+    /// A write of `x` by `writer`, and the commit of a transaction that has read `x`: both in one batch, in this order or in
+    /// the other. Whether the transaction is lost.
+    async fn in_one_batch(&self, isolation: Isolation, writer: Writer, writer_first: bool) -> bool {
         let stock = self.stock;
-        self.write("x", 1).await;
-        self.write("z", 0).await;
         // The last commit before is the keeper's own: only what happens in the batch itself can tell.
         let settle = self.begin(isolation).await;
-        settle.put(stock, "other", &1).await.unwrap();
+        settle.put(stock, "x", &1).await.unwrap();
+        settle.put(stock, "z", &0).await.unwrap();
         settle.commit().await.unwrap();
 
         let txn = self.begin(isolation).await;
         assert_eq!(txn.get_for_update_as(stock, "x").await.unwrap(), Some(1));
         txn.put(stock, "z", &1).await.unwrap();
-        let declared = self.keeper.object(stock, "declared").unwrap();
-        let update = RunTxn::update(move |txn| Ok(stock.put(txn, "x", &2)?)).write_lock(declared);
+        let write: Pin<Box<dyn Future<Output = Result<(), TxnError>>>> = match writer {
+            Writer::Update => {
+                let declared = self.keeper.object(stock, "declared").unwrap();
+                let update = RunTxn::update(move |txn| Ok(stock.put(txn, "x", &2)?));
+                let keeper = self.keeper.clone();
+                Box::pin(async move { keeper.run(update.write_lock(declared)).await })
+            }
+            Writer::Optimistic => {
+                let other = self.begin(Isolation::Optimistic).await;
+                other.put(stock, "x", &2).await.unwrap();
+                Box::pin(other.commit())
+            }
+        };
         let before = self.keeper.stats().await.environment;
 
         let held = Held::writer(&self.keeper);
-        let keeper = self.keeper.clone();
-        let update = async move { keeper.run(update).await };
         let (updated, committed);
-        if update_first {
-            updated = Sent::new(update);
+        if writer_first {
+            updated = Sent::new(write);
             committed = Sent::new(txn.commit());
         } else {
             committed = Sent::new(txn.commit());
-            updated = Sent::new(update);
+            updated = Sent::new(write);
         }
         held.release();
         updated.answer().await.unwrap();
@@ -83,8 +101,49 @@ impl Shop {
 async fn a_plain_update_earlier_in_the_batch_is_seen_in_spite_of_its_declared_locks() {
     let shop = Shop::open();
     for isolation in Isolation::ALL {
-        assert!(shop.in_one_batch(isolation, true).await, "{isolation}");
-        assert!(!shop.in_one_batch(isolation, false).await, "{isolation}");
+        let lost = shop.in_one_batch(isolation, Writer::Update, true).await;
+        assert!(lost, "{isolation}");
+        let lost = shop.in_one_batch(isolation, Writer::Update, false).await;
+        assert!(!lost, "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn an_optimistic_transaction_earlier_in_the_batch_is_seen_too() {
+    let shop = Shop::open();
+    for isolation in Isolation::ALL {
+        let lost = shop.in_one_batch(isolation, Writer::Optimistic, true).await;
+        assert!(lost, "{isolation}");
+        let lost = shop
+            .in_one_batch(isolation, Writer::Optimistic, false)
+            .await;
+        assert!(!lost, "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_was_cleared_in_between_is_a_conflict() {
+    let shop = Shop::open();
+    let stock = shop.stock;
+    for isolation in Isolation::ALL {
+        let other: Stock = shop.keeper.records("other").await.unwrap();
+        let settle = shop.begin(isolation).await;
+        settle.put(other, "x", &1).await.unwrap();
+        settle.commit().await.unwrap();
+        let txn = shop.begin(isolation).await;
+        assert_eq!(txn.get_for_update_as(other, "x").await.unwrap(), Some(1));
+        let clear = lockkeeper::ClearDatabase("other".into());
+        shop.keeper
+            .environment()
+            .send(clear)
+            .await
+            .unwrap()
+            .unwrap();
+        let _ = txn.put(stock, "z", &1).await;
+        let outcome = txn.commit().await;
+        let ousted = matches!(outcome, Err(TxnError::SnapshotTooOld));
+        assert!(is_lost(&outcome) || ousted, "{isolation}: {outcome:?}");
+        assert_eq!(shop.value("z").await, None, "{isolation}");
     }
 }
 
