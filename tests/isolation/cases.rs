@@ -44,6 +44,17 @@ pub const CASES: &[Case] = &[
         },
     },
     Case {
+        anomaly: Anomaly::FuzzyRead,
+        name: "a value that a scan has met",
+        before: &[("k1", 0), ("k2", 0)],
+        scripts: &[&[Scan, Get("k1")], &[Put("k1", |_| Some(1))]],
+        schedule: "00 111 00",
+        happened: |outcome| {
+            let reads = outcome.seen(0).all("k1");
+            reads[0] != reads[1]
+        },
+    },
+    Case {
         anomaly: Anomaly::LostUpdate,
         name: "two add 1",
         before: &[("x", 0)],

@@ -93,14 +93,11 @@ fn is_lost<T, E>(outcome: &Result<T, TxnError<E>>) -> bool {
 }
 
 /// Lets others run until this is so, or the test fails.
-#[track_caller]
-fn until(what: &str, condition: impl Fn() -> bool) -> impl Future<Output = ()> {
-    async move {
-        let end = Instant::now() + PATIENCE;
-        while !condition() {
-            assert!(Instant::now() < end, "in vain: {what}");
-            tokio::time::sleep(Duration::from_micros(200)).await;
-        }
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        tokio::time::sleep(Duration::from_micros(200)).await;
     }
 }
 

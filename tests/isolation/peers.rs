@@ -166,7 +166,7 @@ async fn an_empty_commit_of_ours_does_not_hide_the_other_process_that_takes_its_
         let after = shop.keeper.stats().await.environment.last_txn_id;
         assert_eq!(after, ours);
         // … so that the other process takes the same one.
-        assert_eq!(peer.write("x", round), u64::try_from(ours).unwrap() + 1);
+        assert_eq!(peer.write("x", round), ours + 1);
         txn.put(stock, "z", &1).await.unwrap();
         assert!(is_lost(&txn.commit().await), "{isolation}");
         assert_eq!(shop.value("z").await, Some(0), "{isolation}");

@@ -34,16 +34,16 @@ pub enum Step {
 /// What one attempt of a transaction has been shown.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    reads: Vec<(&'static str, u64)>,
+    reads: Vec<(String, u64)>,
     pub scans: Vec<Vec<String>>,
     pub counts: Vec<u64>,
 }
 
 impl Seen {
-    /// All that was read of a key.
+    /// All that was read of a key, also by scans.
     pub fn all(&self, key: &str) -> Vec<u64> {
         let of_key = self.reads.iter().filter(|(read, _)| *read == key);
-        of_key.map(|&(_, value)| value).collect()
+        of_key.map(|(_, value)| *value).collect()
     }
 
     /// The last that was read of a key.
@@ -61,11 +61,11 @@ impl Seen {
         match step {
             Step::Get(key) => {
                 let value = txn.get_as(stock, key).await?.unwrap_or(ABSENT);
-                self.reads.push((key, value));
+                self.reads.push((key.to_owned(), value));
             }
             Step::GetForUpdate(key) => {
                 let value = txn.get_for_update_as(stock, key).await?.unwrap_or(ABSENT);
-                self.reads.push((key, value));
+                self.reads.push((key.to_owned(), value));
             }
             Step::Put(key, compute) => {
                 if let Some(value) = compute(self) {
@@ -78,8 +78,10 @@ impl Seen {
             Step::Scan => {
                 let mut scan = txn.scan(stock, &SCANNED);
                 let mut keys = Vec::new();
-                while let Some((key, _)) = scan.next().await? {
-                    keys.push(key.decode()?.to_owned());
+                while let Some((key, value)) = scan.next().await? {
+                    let key = key.decode()?;
+                    self.reads.push((key.to_owned(), value.decode()?));
+                    keys.push(key.to_owned());
                 }
                 self.scans.push(keys);
             }
