@@ -124,8 +124,8 @@ impl First {
     /// When those that are held back have to go on, if there are any.
     pub(super) fn due(&self) -> Option<Instant> {
         let held = self.held.lock();
-        let &(since, _) = held.front()?;
-        Some(self.end(&held).unwrap_or(since))
+        held.front()?;
+        Some(self.end(&held).unwrap_or_else(Instant::now))
     }
 
     /// Until when plain updates are held back, if they are.
@@ -158,3 +158,6 @@ impl First {
         self.tell.store(tell, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

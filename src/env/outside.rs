@@ -182,3 +182,6 @@ impl Writer {
 
 /// Before the first commit that is known to be ours, and when nobody knows what was committed.
 pub(super) const UNKNOWN: u64 = u64::MAX;
+
+#[cfg(test)]
+pub(super) mod tests;
