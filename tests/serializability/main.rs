@@ -1,0 +1,9 @@
+//! Random transactions, many at once and with everything in between that can go wrong, and a checker that looks whether
+//! some order of them explains what they read.
+
+mod brute;
+mod checker;
+mod history;
+mod known;
+mod properties;
+mod random;
