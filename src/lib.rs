@@ -85,11 +85,12 @@ pub use config::{
     Settings, Source, WhenFull, settings_table,
 };
 pub use env::{
-    BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, WriteTxn,
+    BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, Records,
+    WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, OpenError, ShutdownError,
-    Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
+    SetKind, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};

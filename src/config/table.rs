@@ -48,6 +48,10 @@ macro_rules! with_settings {
             retry_backoff: $crate::Backoff [copy, Randomised, Change::Never] = backoff(1, 100), "{base = \"1ms\", max = \"100ms\", factor = 2}", ();
             /// Whether a transaction is run again after a lock timeout or a transaction timeout.
             retry_timeouts: bool [copy, Switch, Change::Never] = true, "true", ();
+            /// Most keys and ranges that an interactive transaction can have read.
+            max_read_set: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
+            /// Most bytes that an interactive transaction can be about to write, keys and a little for each entry included.
+            max_write_set: u64 [copy, Size, Change::Never] = 64 * 1024 * KIB, "64MiB", bounds(KIB, 1024 * 1024 * KIB);
             /// How often in a row a map size set by another process is adopted before the transaction that met it is given up.
             adopt_retries: u32 [copy, Count<u32>, Change::Never] = 2, "2", zero_or("not at all", 1, 1000);
             /// How long to stand back before a map size set by another process is adopted.

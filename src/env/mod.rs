@@ -15,12 +15,14 @@ mod map;
 mod opening;
 mod poison;
 mod raw;
+mod records;
 mod recovery;
 mod registry;
 mod shared;
 mod sites;
 mod stats;
 mod stopping;
+mod table;
 mod transaction;
 mod view;
 mod writer;
@@ -37,8 +39,11 @@ pub(crate) use job::{
 };
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
+pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
 pub use stats::{DatabaseStats, EnvStats};
+#[allow(unused_imports, reason = "for the runtime of interactive transactions")]
+pub(crate) use table::RawTable;
 pub use transaction::{ReadTxn, Readable, WriteTxn};
 pub(crate) use writer::random_seed;
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
+use crate::locks::Text;
 
 /// How a transaction ended that did not commit.
 ///
@@ -120,6 +121,45 @@ pub enum TxnError<E = Infallible> {
         /// How many there are.
         max: u32,
     },
+    /// What the transaction had read was changed by an outside write, one that no lock announced, before it could commit.
+    /// Nothing was written. It is run again by itself; a caller sees this only from a transaction it drives by hand.
+    #[error(
+        "a record in \"{database}\" that the transaction had read was changed by an outside write"
+    )]
+    ReadChanged {
+        /// The name of the database.
+        database: Text,
+    },
+    /// A record that the transaction has written was changed by another one since its snapshot: the first to commit wins.
+    /// Nothing was written. It is run again by itself; a caller sees this only from a transaction it drives by hand.
+    #[error(
+        "a record in \"{database}\" was changed by another transaction since the snapshot was taken"
+    )]
+    WriteConflict {
+        /// The name of the database.
+        database: Text,
+    },
+    /// The handle was used after its transaction had been committed or aborted. Remedy: keep no handle beyond its transaction.
+    #[error("the transaction has ended")]
+    TransactionEnded,
+    /// A transaction was used while a child of it is open. Remedy: use the child, or wait for it to end.
+    #[error("a child of the transaction is open: use that one until it has ended")]
+    ChildOpen,
+    /// Begun inside the closure of an interactive transaction, whose locks it might wait for without end. Remedy: use that
+    /// transaction, or a child of it.
+    #[error("begun inside the transaction from {outer_site}: use that one, or a child of it")]
+    InsideTransaction {
+        /// Where the transaction was asked for whose closure runs.
+        outer_site: Site,
+    },
+    /// The transaction has read or written more than it may. Remedy: split it, or raise the setting.
+    #[error("the transaction's {which} would exceed {limit} ({})", which.setting())]
+    TooMuch {
+        /// What there is too much of.
+        which: SetKind,
+        /// The limit: entries of a read set, bytes of a write set.
+        limit: usize,
+    },
     /// Locks were declared, and there is no lock table (an environment that was started alone).
     #[error("locks were declared, but this environment was started without a lock table")]
     NoLockTable,
@@ -132,6 +172,33 @@ pub enum TxnError<E = Infallible> {
     /// Reading or writing the file failed; nothing was written.
     #[error(transparent)]
     Storage(StorageError),
+}
+
+/// What an interactive transaction keeps until it commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SetKind {
+    /// What it has read, to be compared at its commit.
+    ReadSet,
+    /// What it is going to write.
+    WriteSet,
+}
+
+impl SetKind {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::ReadSet => "`max_read_set` raises it",
+            Self::WriteSet => "`max_write_set` raises it",
+        }
+    }
+}
+
+impl std::fmt::Display for SetKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ReadSet => "read set",
+            Self::WriteSet => "write set",
+        })
+    }
 }
 
 /// What a transaction was doing when its deadline passed.
@@ -228,7 +295,12 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
+            Self::ReadChanged { .. } | Self::WriteConflict { .. } => ErrorClass::Conflict,
             Self::TooLarge
+            | Self::TransactionEnded
+            | Self::ChildOpen
+            | Self::InsideTransaction { .. }
+            | Self::TooMuch { .. }
             | Self::NestedTransaction { .. }
             | Self::NoLockTable
             | Self::Forked
@@ -252,7 +324,8 @@ impl<E> TxnError<E> {
             Self::Conflict(error) => error.is_retryable(),
             _ => matches!(
                 self.class(),
-                ErrorClass::RetriesExhausted
+                ErrorClass::Conflict
+                    | ErrorClass::RetriesExhausted
                     | ErrorClass::Overloaded
                     | ErrorClass::OutOfTime
                     | ErrorClass::WriterStalled
@@ -305,6 +378,12 @@ impl<E> TxnError<E> {
             BodyPanicked { message, site },
             NestedTransaction { outer, outer_site },
             ReadersFull { max },
+            ReadChanged { database },
+            WriteConflict { database },
+            TransactionEnded,
+            ChildOpen,
+            InsideTransaction { outer_site },
+            TooMuch { which, limit },
             NoLockTable,
             Forked,
             Database(error),
@@ -362,6 +441,16 @@ impl TxnError {
                 Self::NestedTransaction { outer, outer_site }
             }
             &Self::ReadersFull { max } => Self::ReadersFull { max },
+            Self::ReadChanged { database } => Self::ReadChanged {
+                database: database.clone(),
+            },
+            Self::WriteConflict { database } => Self::WriteConflict {
+                database: database.clone(),
+            },
+            Self::TransactionEnded => Self::TransactionEnded,
+            Self::ChildOpen => Self::ChildOpen,
+            &Self::InsideTransaction { outer_site } => Self::InsideTransaction { outer_site },
+            &Self::TooMuch { which, limit } => Self::TooMuch { which, limit },
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
             Self::Database(error) => Self::Database(error.duplicate()),

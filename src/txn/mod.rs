@@ -2,3 +2,5 @@
 
 pub(crate) mod handler;
 pub(crate) mod retry;
+#[allow(dead_code, reason = "only interactive transactions use it")]
+pub(crate) mod sets;

@@ -1,0 +1,1 @@
+//! Tests of the sets, by rule and against a naive model.
