@@ -93,7 +93,9 @@ pub use error::{
     SetKind, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
-pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};
+pub use keeper::{
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+};
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
     DEFAULT_PRIORITY, DetectReport, EmptyRange, HeldLock, LimitInUse, LimitKind, LockConflict,
@@ -113,6 +115,11 @@ pub use messages::lock_table::{
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
+pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
+
+/// A snapshot held over awaits, for those who drive one by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub use env::Snapshot;
 
 /// The pure core of the lock table, for the tests that drive it by hand. Not part of the public face:
 /// it may change in any version.

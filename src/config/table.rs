@@ -60,6 +60,8 @@ macro_rules! with_settings {
             reader_threads: usize [copy, Count<usize>, Change::Never] = 2, "2", bounds(1, 64);
             /// Most views that wait for a reader thread.
             reader_queue: usize [copy, Count<usize>, Change::Never] = 1024, "1024", bounds(1, 1_000_000);
+            /// Most snapshots held over awaits at one time, each on a thread of its own. More wait until their deadline.
+            snapshots: usize [copy, Count<usize>, Change::Never] = 8, "8", bounds(1, 1024);
             /// How often slots of readers whose process has ended are cleared.
             stale_reader_interval: std::time::Duration [copy, Time, Change::Never] = secs(60), "1m", zero_or("off", millis(10), DAY);
             /// What happens after a fatal error of the environment: reopen and check it, wait for `Recover`, exit, or abort the process.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
-use crate::locks::Text;
 
 /// How a transaction ended that did not commit.
 ///
@@ -128,7 +127,7 @@ pub enum TxnError<E = Infallible> {
     )]
     ReadChanged {
         /// The name of the database.
-        database: Text,
+        database: Arc<str>,
     },
     /// A record that the transaction has written was changed by another one since its snapshot: the first to commit wins.
     /// Nothing was written. It is run again by itself; a caller sees this only from a transaction it drives by hand.
@@ -137,7 +136,7 @@ pub enum TxnError<E = Infallible> {
     )]
     WriteConflict {
         /// The name of the database.
-        database: Text,
+        database: Arc<str>,
     },
     /// The handle was used after its transaction had been committed or aborted. Remedy: keep no handle beyond its transaction.
     #[error("the transaction has ended")]
@@ -160,6 +159,21 @@ pub enum TxnError<E = Infallible> {
         /// The limit: entries of a read set, bytes of a write set.
         limit: usize,
     },
+    /// As many snapshots were held over awaits as there may be, and none ended in time. Nothing was begun; send it again later,
+    /// or raise `snapshots`.
+    #[error("{max} snapshots are held, which is the limit (`snapshots`), and none ended in time")]
+    NoSnapshot {
+        /// The setting `snapshots`.
+        max: usize,
+    },
+    /// The snapshot was held over an await and had to end, since the map or a database had to change. Remedy: begin again with
+    /// a new snapshot.
+    #[error("the snapshot had to end, since the map or a database had to change")]
+    SnapshotTooOld,
+    /// Snapshots cannot be held over awaits under `no_lock`: updates would write over what they show. Remedy: views, or
+    /// an environment with locks.
+    #[error("no snapshot can be held over awaits under `no_lock`")]
+    SnapshotUnderNoLock,
     /// Locks were declared, and there is no lock table (an environment that was started alone).
     #[error("locks were declared, but this environment was started without a lock table")]
     NoLockTable,
@@ -238,7 +252,7 @@ impl std::fmt::Display for Stage {
 pub enum ErrorClass {
     /// The application's own.
     Abort,
-    /// Deadlock, lock timeout, transaction timeout, not granted at once.
+    /// Deadlock, lock timeout, transaction timeout, not granted at once; a snapshot that had to end.
     Conflict,
     /// A lock was held longer than `max_hold`.
     HeldTooLong,
@@ -246,7 +260,7 @@ pub enum ErrorClass {
     LimitReached,
     /// Tried as often as it may be.
     RetriesExhausted,
-    /// A limit was reached: transactions in flight, reader slots.
+    /// A limit was reached: transactions in flight, reader slots, snapshots held over awaits.
     Overloaded,
     /// Out of time; not committed.
     OutOfTime,
@@ -286,7 +300,10 @@ impl<E> TxnError<E> {
                 _ => ErrorClass::Conflict,
             },
             Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,
-            Self::Overloaded { .. } | Self::ReadersFull { .. } => ErrorClass::Overloaded,
+            Self::SnapshotTooOld => ErrorClass::Conflict,
+            Self::Overloaded { .. } | Self::ReadersFull { .. } | Self::NoSnapshot { .. } => {
+                ErrorClass::Overloaded
+            }
             Self::DeadlineExceeded { .. } => ErrorClass::OutOfTime,
             Self::MaybeCommitted { .. } => ErrorClass::MaybeCommitted,
             Self::WriterStalled { .. } => ErrorClass::WriterStalled,
@@ -303,6 +320,7 @@ impl<E> TxnError<E> {
             | Self::TooMuch { .. }
             | Self::NestedTransaction { .. }
             | Self::NoLockTable
+            | Self::SnapshotUnderNoLock
             | Self::Forked
             | Self::Database(
                 DbError::KeySize { .. }
@@ -384,6 +402,9 @@ impl<E> TxnError<E> {
             ChildOpen,
             InsideTransaction { outer_site },
             TooMuch { which, limit },
+            NoSnapshot { max },
+            SnapshotTooOld,
+            SnapshotUnderNoLock,
             NoLockTable,
             Forked,
             Database(error),
@@ -442,15 +463,18 @@ impl TxnError {
             }
             &Self::ReadersFull { max } => Self::ReadersFull { max },
             Self::ReadChanged { database } => Self::ReadChanged {
-                database: database.clone(),
+                database: Arc::clone(database),
             },
             Self::WriteConflict { database } => Self::WriteConflict {
-                database: database.clone(),
+                database: Arc::clone(database),
             },
             Self::TransactionEnded => Self::TransactionEnded,
             Self::ChildOpen => Self::ChildOpen,
             &Self::InsideTransaction { outer_site } => Self::InsideTransaction { outer_site },
             &Self::TooMuch { which, limit } => Self::TooMuch { which, limit },
+            &Self::NoSnapshot { max } => Self::NoSnapshot { max },
+            Self::SnapshotTooOld => Self::SnapshotTooOld,
+            Self::SnapshotUnderNoLock => Self::SnapshotUnderNoLock,
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
             Self::Database(error) => Self::Database(error.duplicate()),
@@ -496,6 +520,10 @@ mod tests {
         assert!(error.is_retryable());
         let error: TxnError = TxnError::MaybeCommitted { cause: None };
         assert!(!error.is_retryable());
+        let error: TxnError = TxnError::SnapshotTooOld;
+        assert!(error.is_retryable() && error.class() == ErrorClass::Conflict);
+        let error: TxnError = TxnError::SnapshotUnderNoLock;
+        assert!(!error.is_retryable() && error.class() == ErrorClass::Usage);
         let error: TxnError<u8> = TxnError::Abort(3);
         assert_eq!(error.class(), ErrorClass::Abort);
         assert_eq!(error.into_abort().unwrap(), 3);

@@ -1,6 +1,7 @@
-//! What can be decided about a transaction without running it, and the handlers that an application adds to it.
+//! What can be decided about a transaction without running it, the handlers that an application adds to it, and interactive
+//! transactions.
 
 pub(crate) mod handler;
 pub(crate) mod retry;
-#[allow(dead_code, reason = "only interactive transactions use it")]
+pub(crate) mod run;
 pub(crate) mod sets;
