@@ -14,7 +14,8 @@ use super::writes::{Entry, cost};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Mark(u64);
 
-/// The savepoint is gone: it was released, or an earlier one was released or rolled back to. The remedy is to keep the earlier one, or to set a new one.
+/// The savepoint is gone: it was released, or an earlier one was released or rolled back to. The remedy is to go back to
+/// the earlier one, or to set a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the savepoint is gone")]
 pub(crate) struct Gone;

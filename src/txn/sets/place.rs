@@ -1,7 +1,7 @@
 //! Where something is: a table and a key in it, in an order that the table brings along.
 //!
-//! The order is part of the table, and so is not known to the type of the key. [`Place`] lets a map of owned [`Slot`]s be searched by
-//! a borrowed key, whatever the order is, without an allocation.
+//! The order is part of the table, and so is not known to the type of the key. [`Place`] lets a map of owned [`Slot`]s be
+//! searched by a borrowed key, whatever the order is, without an allocation.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;

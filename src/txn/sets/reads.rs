@@ -310,3 +310,16 @@ impl RangeFold {
         !self.more && self.fold.entries == self.expected && self.fold.digest() == self.digest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Digest;
+
+    #[test]
+    fn a_digest_is_the_one_of_the_reference_implementation() {
+        let seed = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        let reference = [0xe6a8_25ba_047f_81a3, 0x9302_55c7_1472_f66d];
+        assert_eq!(Digest::of(seed, b""), Digest(reference));
+        assert_ne!(Digest::of([1, 2], b"x"), Digest::of([1, 3], b"x"));
+    }
+}
