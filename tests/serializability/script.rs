@@ -18,6 +18,8 @@ pub struct Sizes {
     pub tokens: u32,
 }
 
+/// Most keys of a scan, but for those of the tokens.
+const WIDEST: u32 = 4;
 /// The number of the first token, far from the other registers.
 const TOKENS: u32 = 1_000;
 
@@ -76,6 +78,18 @@ pub struct Injected;
 pub struct Script {
     steps: Vec<Step>,
     pub fate: Fate,
+}
+
+impl Sizes {
+    /// So few keys that transactions meet all the time, and so many that some get through.
+    pub fn hot(sessions: usize) -> Self {
+        let keys = 4 + sessions as u32 / 8;
+        Self {
+            lists: keys,
+            registers: keys,
+            tokens: 24,
+        }
+    }
 }
 
 impl Script {
@@ -169,8 +183,8 @@ impl Step {
                 key: register,
                 for_update,
             },
-            80..86 => Self::part(random, Key::List(0), sizes.lists, backwards),
-            86..92 => Self::part(random, Key::Register(0), sizes.registers, backwards),
+            80..88 => Self::part(random, Key::List(0), sizes.lists, backwards),
+            88..96 => Self::part(random, Key::Register(0), sizes.registers, backwards),
             _ => Self::Take {
                 to: TOKENS + sizes.tokens,
                 backwards,
@@ -183,7 +197,7 @@ impl Step {
         let from = random.below(to);
         Self::Scan {
             from: first.with(from),
-            to: from + 1 + random.below(to - from),
+            to: from + 1 + random.below((to - from).min(WIDEST)),
             backwards,
         }
     }

@@ -6,19 +6,13 @@ use crate::script::Sizes;
 use crate::store::Store;
 use crate::workload::{Counts, Workload};
 
-pub const HOT: Sizes = Sizes {
-    lists: 5,
-    registers: 5,
-    tokens: 24,
-};
-
 /// A workload as it is run in these tests.
 pub fn workload(seed: u64, sessions: usize) -> Workload {
     Workload {
         seed,
         sessions,
         txns: 500,
-        sizes: HOT,
+        sizes: Sizes::hot(sessions),
     }
 }
 
