@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::env::EnvId;
 use crate::env::database::Db;
 use crate::env::recovery;
+use crate::env::reserved::is_reserved;
 use crate::env::table::RawTable;
 use crate::error::{DatabaseError, DbError};
 
@@ -28,7 +29,6 @@ pub(crate) type Raw<C> = Database<'static, Unspecified, Unspecified, C>;
 pub(crate) struct DbId(u64);
 
 impl DbId {
-    #[allow(dead_code, reason = "for the runtime of interactive transactions")]
     pub(crate) fn number(self) -> u64 {
         self.0
     }
@@ -523,9 +523,15 @@ impl Registry {
         Ok(())
     }
 
-    /// How many named databases are open.
+    /// Whether a database is open under that name.
+    pub(crate) fn is_open(&self, name: &Option<Arc<str>>) -> bool {
+        self.tables.lock().ids.contains_key(name)
+    }
+
+    /// How many named databases of the application's are open.
     pub(crate) fn open_count(&self) -> u32 {
         let tables = self.tables.lock();
-        u32::try_from(tables.ids.keys().filter(|name| name.is_some()).count()).unwrap_or(u32::MAX)
+        let names = tables.ids.keys().flatten();
+        u32::try_from(names.filter(|name| !is_reserved(name)).count()).unwrap_or(u32::MAX)
     }
 }

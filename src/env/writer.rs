@@ -18,8 +18,10 @@ use crate::env::claims::Claims;
 use crate::env::gate::Occupant;
 use crate::env::gather::{Gather, Grouping};
 use crate::env::job::panic_message;
+use crate::env::outside::UNKNOWN;
 use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
+use crate::env::reserved::is_reserved;
 use crate::env::shared::{Command, Question, Shared, UpdateTask};
 use crate::env::{raw, recovery};
 use crate::error::{DatabaseError, EnvError, StorageError, TxnError};
@@ -36,6 +38,12 @@ pub(crate) struct Writer {
     pub(super) blocked_by: Vec<Occupant>,
     unsynced_since: Option<Instant>,
     pub(super) meta_sync: bool,
+    /// The last commit that is accounted for: see [`Writer::look_outside`].
+    pub(super) accounted: u64,
+    /// A plain body that ran before in the transaction has written.
+    pub(super) plain_wrote: bool,
+    /// The keeper's record could not be written in this batch.
+    pub(super) recordless: bool,
     /// When the last body began.
     pub(super) body_began: Option<Instant>,
     stopping: bool,
@@ -72,6 +80,9 @@ impl Writer {
             blocked_by: Vec::new(),
             unsynced_since: None,
             meta_sync,
+            accounted: UNKNOWN,
+            plain_wrote: false,
+            recordless: false,
             body_began: None,
             stopping: false,
             recovery_asked: Vec::new(),
@@ -114,6 +125,10 @@ impl Writer {
             recovery::after_fatal(self);
             return;
         }
+        if self.shared.poison.event().is_none() && self.held_is_due() {
+            self.update(None);
+            return;
+        }
         let Some(command) = self.next() else {
             return;
         };
@@ -122,9 +137,15 @@ impl Writer {
             return;
         }
         match command {
-            Command::Update(task) => self.update(task),
+            Command::Update(task) => self.update(Some(task)),
             other => self.control(other),
         }
+    }
+
+    /// Whether updates are held back that have to go on.
+    fn held_is_due(&self) -> bool {
+        let due = self.shared.first.due();
+        due.is_some_and(|due| due <= Instant::now())
     }
 
     /// The next command; `None` when there was none for so long that something periodic is due.
@@ -146,18 +167,21 @@ impl Writer {
                 }
             };
         }
-        let Some(due) = self.sync_due() else {
+        let sync_due = self.sync_due();
+        let held = self.shared.first.due();
+        self.shared.first.tell(held.is_some());
+        // Again, since the last attempt may have ended before it was asked to tell.
+        let held_due = held.and_then(|_| self.shared.first.due());
+        let Some(due) = sync_due.into_iter().chain(held_due).min() else {
             return Some(self.commands.recv().unwrap_or(Command::Stop));
         };
-        match self.commands.recv_deadline(due) {
-            Ok(command) if Instant::now() < due => Some(command),
-            outcome => {
-                if let Err(error) = self.sync() {
-                    tracing::error!(target: "lockkeeper", %error, "the periodic flush failed");
-                }
-                outcome.ok()
-            }
+        let outcome = self.commands.recv_deadline(due);
+        if sync_due.is_some_and(|due| due <= Instant::now())
+            && let Err(error) = self.sync()
+        {
+            tracing::error!(target: "lockkeeper", %error, "the periodic flush failed");
         }
+        outcome.ok()
     }
 
     /// When what was committed without a flush is to be flushed.
@@ -169,11 +193,24 @@ impl Writer {
         ))
     }
 
-    /// Collects a batch behind `first` and commits it.
-    fn update(&mut self, first: UpdateTask) {
+    /// Collects a batch behind what was held back, and behind `first`, and commits it.
+    fn update(&mut self, first: Option<UpdateTask>) {
+        let shared = Arc::clone(&self.shared);
+        let _busy = shared.first.busy();
         let most = self.shared.config.batch();
-        let mut batch = vec![first];
-        self.take_queued(&mut batch, most);
+        let holds = shared.first.holds(self.shared.config.queue());
+        let mut batch = Vec::new();
+        if !holds {
+            batch.extend(std::iter::from_fn(|| shared.first.let_go()).take(most));
+        }
+        if let Some(first) = first {
+            self.waiting.push_front(Command::Update(first));
+        }
+        self.take_queued(&mut batch, most, holds);
+        if batch.is_empty() {
+            // All of them are held back.
+            return;
+        }
         let before = batch.len();
         if self.waiting.is_empty()
             && let Some((expected, limit)) = self.gather.wait_for(before)
@@ -184,9 +221,14 @@ impl Writer {
             while before + self.commands.len() < expected && Instant::now() < until {
                 thread::yield_now();
             }
-            self.take_queued(&mut batch, most);
+            self.take_queued(&mut batch, most, holds);
             self.gather.waited(before, batch.len());
         }
+        self.run_collected(batch);
+    }
+
+    /// Runs and commits a batch.
+    fn run_collected(&mut self, batch: Vec<UpdateTask>) {
         self.shared
             .counters
             .queued
@@ -203,13 +245,16 @@ impl Writer {
     }
 
     /// Takes updates from the queue, up to the first command that is something else.
-    fn take_queued(&mut self, batch: &mut Vec<UpdateTask>, most: usize) {
+    fn take_queued(&mut self, batch: &mut Vec<UpdateTask>, most: usize, holds: bool) {
         while batch.len() < most {
             let next = match self.waiting.pop_front() {
                 Some(next) => Ok(next),
                 None => self.commands.try_recv(),
             };
             match next {
+                Ok(Command::Update(task)) if holds => {
+                    batch.extend(self.shared.first.hold_back(task));
+                }
                 Ok(Command::Update(task)) => batch.push(task),
                 Ok(other) => {
                     self.waiting.push_front(other);
@@ -220,9 +265,30 @@ impl Writer {
         }
     }
 
+    /// Runs all that is held back, before something that must not overtake it.
+    fn let_all_go(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _busy = shared.first.busy();
+        let most = self.shared.config.batch();
+        while self.shared.poison.event().is_none() && !self.is_stopping() {
+            let held = std::iter::from_fn(|| self.shared.first.let_go());
+            let batch: Vec<_> = held.take(most).collect();
+            if batch.is_empty() {
+                return;
+            }
+            self.run_collected(batch);
+        }
+    }
+
     fn control(&mut self, command: Command) {
+        if matches!(
+            command,
+            Command::Clear(..) | Command::Delete(..) | Command::Stop
+        ) {
+            self.let_all_go();
+        }
         match command {
-            Command::Update(task) => self.update(task),
+            Command::Update(task) => self.update(Some(task)),
             Command::Open(spec, question) if question.begin() => {
                 let outcome = self.open_database(&spec);
                 question.answer(outcome);
@@ -261,6 +327,7 @@ impl Writer {
             | Command::GrowAhead(_)
             | Command::Adopt(..)
             | Command::Sync(_)
+            | Command::LookAgain
             | Command::Fatal => {}
             Command::Stop => self.stopping = true,
         }
@@ -283,8 +350,8 @@ impl Writer {
     }
 
     fn take_one(&mut self) -> Option<Command> {
-        self.waiting
-            .pop_front()
+        let held = self.shared.first.let_go().map(Command::Update);
+        held.or_else(|| self.waiting.pop_front())
             .or_else(|| self.commands.try_recv().ok())
     }
 
@@ -358,7 +425,17 @@ impl Writer {
         }
     }
 
-    fn open_database(&mut self, spec: &OpenSpec) -> Result<(), DatabaseError> {
+    pub(super) fn open_database(&mut self, spec: &OpenSpec) -> Result<(), DatabaseError> {
+        // LMDB has room for those of the keeper's own, too.
+        let max = self.shared.config.max_databases();
+        let others = spec.name.as_ref().is_some_and(|name| !is_reserved(name));
+        let registry = &self.shared.registry;
+        if others && !registry.is_open(&spec.name) && registry.open_count() >= max {
+            return Err(DatabaseError::TooMany {
+                name: spec.label(),
+                max,
+            });
+        }
         let mut adoption = self.adoption();
         loop {
             let env = self.env()?;
@@ -379,7 +456,7 @@ impl Writer {
                 heed::Error::Mdb(MdbError::DbsFull) => {
                     return Err(DatabaseError::TooMany {
                         name: spec.label(),
-                        max: self.shared.config.max_databases(),
+                        max,
                     });
                 }
                 heed::Error::Mdb(MdbError::Incompatible) => {

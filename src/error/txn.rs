@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
+use crate::txn::sets::WhichSet;
 
 /// How a transaction ended that did not commit.
 ///
@@ -152,10 +153,10 @@ pub enum TxnError<E = Infallible> {
         outer_site: Site,
     },
     /// The transaction has read or written more than it may. Remedy: split it, or raise the setting.
-    #[error("the transaction's {which} would exceed {limit} ({})", which.setting())]
+    #[error("the transaction's {which} would outgrow its limit of {limit} {}; `{}` raises it", which.unit(), which.setting())]
     TooMuch {
         /// What there is too much of.
-        which: SetKind,
+        which: WhichSet,
         /// The limit: entries of a read set, bytes of a write set.
         limit: usize,
     },
@@ -186,33 +187,6 @@ pub enum TxnError<E = Infallible> {
     /// Reading or writing the file failed; nothing was written.
     #[error(transparent)]
     Storage(StorageError),
-}
-
-/// What an interactive transaction keeps until it commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SetKind {
-    /// What it has read, to be compared at its commit.
-    ReadSet,
-    /// What it is going to write.
-    WriteSet,
-}
-
-impl SetKind {
-    fn setting(self) -> &'static str {
-        match self {
-            Self::ReadSet => "`max_read_set` raises it",
-            Self::WriteSet => "`max_write_set` raises it",
-        }
-    }
-}
-
-impl std::fmt::Display for SetKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::ReadSet => "read set",
-            Self::WriteSet => "write set",
-        })
-    }
 }
 
 /// What a transaction was doing when its deadline passed.

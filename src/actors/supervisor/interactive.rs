@@ -116,6 +116,10 @@ impl Runtime {
             }
             _ => None,
         };
+        let first = match attempts.goes_first() {
+            true => Some(self.env.shared.go_first().await),
+            false => None,
+        };
         let start = Start {
             env: Arc::clone(&self.env),
             name: options.name.clone(),
@@ -128,7 +132,7 @@ impl Runtime {
             permit: Arc::clone(&admitted.permit),
             locker,
             snapshot,
-            first: attempts.goes_first().then(|| self.env.shared.go_first()),
+            first,
             trace: admitted.trace.clone(),
         };
         Ok(Running(Attempt::new(start, self.seed)))
