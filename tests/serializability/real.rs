@@ -64,7 +64,6 @@ fn serialisable_by_all_doors_at_once() {
 }
 
 #[test]
-#[ignore = "the environment does not tell of outside writes yet"]
 fn serialisable_beside_plain_updates() {
     pass(Isolation::Serializable, MIXED, 500, &[8, 16, 32, 64]);
 }

@@ -15,7 +15,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         self.moments.fetch_add(1, Ordering::SeqCst)
     }
 
@@ -84,9 +84,15 @@ impl Recorder {
         attempts.all.last().is_some_and(|last| last.completed)
     }
 
-    /// All attempts, of which the last had this outcome and the others were undone.
-    pub fn end(self, session: usize, outcome: Outcome) -> Vec<Txn> {
-        let now = self.0.clock.now();
+    /// All attempts, of which the others than the last were undone. What came of the last is known if anybody was told;
+    /// if not, it may be committed if it came to its end.
+    ///
+    /// To be asked when everything has been read for the last time: somebody may still run what nobody waits for.
+    pub fn end(self, session: usize, told: Option<Outcome>, now: u64) -> Vec<Txn> {
+        let outcome = told.unwrap_or(match self.completed() {
+            true => Outcome::Unknown,
+            false => Outcome::Aborted,
+        });
         let entries = std::mem::take(&mut self.0.attempts.lock().all);
         let last = entries.len().saturating_sub(1);
         let txns = entries.into_iter().enumerate().map(|(place, entry)| Txn {

@@ -104,11 +104,14 @@ impl Script {
             }
         }
         let before = random.below(steps.len() as u32 + 1) as usize;
+        // Some transactions wait only once or twice.
+        let most = 1 << random.below(5);
+        let polls = 1 + random.below(most);
         let fate = match random.below(100) {
             0..6 => Fate::Refuse { before },
             6..10 => Fate::Panic { before },
             10..20 => Fate::Drop {
-                polls: 1 + random.below(12),
+                polls,
                 linger: random.below(4),
             },
             _ => Fate::Commit,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use crate::history::{History, Outcome, Txn};
+use crate::history::{History, Outcome};
 use crate::random::Random;
 use crate::recorder::{Clock, Recorder};
 use crate::script::{Fate, Injected, Script, Sizes};
@@ -80,7 +80,7 @@ impl Workload {
             all.take(session);
         }
         all.certainly(store, Script::last(self.sizes)).await;
-        (History { txns: all.txns }, all.counts)
+        all.history()
     }
 }
 
@@ -88,8 +88,16 @@ impl Workload {
 struct Session {
     number: usize,
     clock: Arc<Clock>,
-    txns: Vec<Txn>,
+    done: Vec<Done>,
     counts: Counts,
+}
+
+/// A transaction that nobody waits for any more.
+struct Done {
+    session: usize,
+    recorder: Recorder,
+    told: Option<Outcome>,
+    end: u64,
 }
 
 impl Session {
@@ -97,12 +105,12 @@ impl Session {
         Self {
             number,
             clock: Arc::clone(clock),
-            txns: Vec::new(),
+            done: Vec::new(),
             counts: Counts::default(),
         }
     }
 
-    async fn one<S: Store>(&mut self, store: &S, script: Arc<Script>) -> Outcome {
+    async fn one<S: Store>(&mut self, store: &S, script: Arc<Script>) -> Option<Outcome> {
         let recorder = Recorder::new(&self.clock);
         let running = {
             let (script, recorder) = (Arc::clone(&script), recorder.clone());
@@ -112,28 +120,31 @@ impl Session {
             })
         };
         let answer = AssertUnwindSafe(Dropped::new(running, script.fate)).catch_unwind();
-        let outcome = self.judge(script.fate, answer.await, recorder.completed());
-        let attempts = recorder.end(self.number, outcome);
-        self.counts.again += attempts.len().saturating_sub(1);
-        self.txns.extend(attempts);
-        outcome
+        let told = self.judge(script.fate, answer.await, recorder.completed());
+        self.done.push(Done {
+            session: self.number,
+            recorder,
+            told,
+            end: self.clock.now(),
+        });
+        told
     }
 
     /// Runs a script as often as it takes to have it committed.
     async fn certainly<S: Store>(&mut self, store: &S, script: Script) {
         let script = Arc::new(script);
-        while self.one(store, Arc::clone(&script)).await != Outcome::Committed {}
+        while self.one(store, Arc::clone(&script)).await != Some(Outcome::Committed) {}
     }
 
-    /// What is known of a transaction, by how it ended and whether its body had come to its end.
-    fn judge(&mut self, fate: Fate, answer: Answer, completed: bool) -> Outcome {
+    /// What is known of a transaction: nothing if it was dropped.
+    fn judge(&mut self, fate: Fate, answer: Answer, completed: bool) -> Option<Outcome> {
         let counts = &mut self.counts;
         match answer {
             Ok(Some(Ok(()))) => {
                 let ends = matches!(fate, Fate::Commit | Fate::Drop { .. });
                 assert!(completed && ends, "committed against its will: {fate:?}");
                 counts.committed += 1;
-                Outcome::Committed
+                Some(Outcome::Committed)
             }
             Ok(Some(Err(Failure::RolledBack))) => {
                 match fate {
@@ -141,35 +152,40 @@ impl Session {
                     Fate::Panic { .. } => counts.panicked += 1,
                     Fate::Commit | Fate::Drop { .. } => counts.given_up += 1,
                 }
-                Outcome::Aborted
+                Some(Outcome::Aborted)
             }
-            Ok(Some(Err(Failure::Maybe))) => Outcome::Unknown,
+            Ok(Some(Err(Failure::Maybe))) => Some(Outcome::Unknown),
             Ok(Some(Err(Failure::Unexpected(text)))) => panic!("{text}"),
-            // Nothing may happen behind the back of a body that has not come to its end.
             Ok(None) => {
                 counts.dropped += 1;
-                match completed {
-                    true => Outcome::Unknown,
-                    false => Outcome::Aborted,
-                }
+                None
             }
             Err(panic) if panic.is::<Injected>() => {
                 counts.panicked += 1;
-                Outcome::Aborted
+                Some(Outcome::Aborted)
             }
             Err(panic) => resume_unwind(panic),
         }
     }
 
     fn take(&mut self, other: Self) {
-        self.txns.extend(other.txns);
+        self.done.extend(other.done);
         let (sum, more) = (&mut self.counts, other.counts);
         sum.committed += more.committed;
         sum.refused += more.refused;
         sum.panicked += more.panicked;
         sum.dropped += more.dropped;
         sum.given_up += more.given_up;
-        sum.again += more.again;
+    }
+
+    fn history(mut self) -> (History, Counts) {
+        let mut history = History::default();
+        for done in self.done {
+            let attempts = done.recorder.end(done.session, done.told, done.end);
+            self.counts.again += attempts.len().saturating_sub(1);
+            history.txns.extend(attempts);
+        }
+        (history, self.counts)
     }
 }
 
