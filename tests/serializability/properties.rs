@@ -182,7 +182,7 @@ impl Made {
         let fate = self.random.below(100);
         running.txn.outcome = match fate {
             _ if fate >= faults => Outcome::Committed,
-            _ if fate % 2 == 0 => Outcome::Aborted,
+            _ if fate.is_multiple_of(2) => Outcome::Aborted,
             _ => Outcome::Unknown,
         };
         let happens = match running.txn.outcome {
