@@ -37,13 +37,11 @@ pub(crate) struct First {
 }
 
 /// An attempt that goes first, until it is dropped.
-#[allow(dead_code, reason = "for the runtime of interactive transactions")]
 pub(crate) struct GoesFirst {
     shared: Arc<Shared>,
     id: u64,
 }
 
-#[allow(dead_code, reason = "for the runtime of interactive transactions")]
 impl Shared {
     /// Begins an attempt that goes first. Answers when no plain update is being run, and none will be for a while: whatever
     /// the attempt reads from then on stays, if it is quick. A batch that runs on is waited for no longer than [`PATIENCE`].

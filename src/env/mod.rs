@@ -23,6 +23,7 @@ mod registry;
 mod reserved;
 mod shared;
 mod sites;
+mod snapshot;
 mod stats;
 mod stopping;
 mod table;
@@ -35,14 +36,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use asking::Wait;
 pub(crate) use core::Core;
 pub use database::Db;
-#[allow(unused_imports, reason = "for the runtime of interactive transactions")]
 pub(crate) use first::GoesFirst;
 pub use gate::Occupant;
 pub use inside::BodyKind;
 pub(crate) use job::{
-    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting,
+    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting, panic_message,
 };
-#[allow(unused_imports, reason = "for the runtime of interactive transactions")]
 pub(crate) use outside::Kind;
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
@@ -50,8 +49,8 @@ pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
 #[allow(unused_imports, reason = "for the stored answers")]
 pub(crate) use reserved::Reserved;
+pub use snapshot::Snapshot;
 pub use stats::{DatabaseStats, EnvStats};
-#[allow(unused_imports, reason = "for the runtime of interactive transactions")]
 pub(crate) use table::RawTable;
 pub use transaction::{ReadTxn, Readable, WriteTxn};
 pub(crate) use writer::random_seed;

@@ -52,7 +52,6 @@ impl Outside {
     }
 }
 
-#[allow(dead_code, reason = "for the runtime of interactive transactions")]
 impl Shared {
     /// The mark: while it stays the same, no body meets an outside write that was not there when it was taken.
     ///

@@ -31,7 +31,6 @@ pub(crate) type Raw<C> = Database<'static, Unspecified, Unspecified, C>;
 pub(crate) struct DbId(u64);
 
 impl DbId {
-    #[allow(dead_code, reason = "for the runtime of interactive transactions")]
     pub(crate) fn number(self) -> u64 {
         self.0
     }

@@ -192,7 +192,6 @@ impl<'e> WriteTxn<'e> {
 
     /// The mark of outside writes for this body: one that was taken before the first read and is the same says that nobody has
     /// written outside since. `None`: a plain update has, earlier in the same batch.
-    #[allow(dead_code, reason = "for the runtime of interactive transactions")]
     pub(crate) fn outside(&self) -> Option<u64> {
         self.run.outside
     }

@@ -18,6 +18,7 @@ mod race;
 mod readers;
 mod records;
 mod sizes;
+mod snapshots;
 
 use std::future::Future;
 use std::path::Path;

@@ -14,13 +14,14 @@ use super::attempts::Attempts;
 use crate::actors::lock_table::{Locker, Locks};
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Holding, Reply, Typed, Waiting};
+use crate::env::{Answer, Ask, Core, Held, Holding, Reply, Typed, Waiting, random_seed};
 use crate::error::LockError;
 use crate::error::{Stage, TxnError};
 use crate::locks::LockerSpec;
 use crate::messages::lock_table::Wait;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
+use crate::txn::run::current_transaction;
 
 /// What runs transactions: an environment, perhaps a lock table, and the bound on what is in flight.
 pub struct Runtime {
@@ -29,6 +30,8 @@ pub struct Runtime {
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     pub(super) counters: Counters,
+    /// Keys the digests of what interactive transactions read.
+    pub(super) seed: [u64; 2],
 }
 
 #[derive(Default)]
@@ -51,6 +54,7 @@ impl Runtime {
             handlers,
             permits,
             counters: Counters::default(),
+            seed: [random_seed(), random_seed()],
         }
     }
 
@@ -227,27 +231,22 @@ impl Runtime {
         E: Send + 'static,
     {
         let RunTxn { body, mut options } = txn;
-        let entry = if options.permit.is_some() {
-            Entry::Admitted
-        } else {
-            Entry::New
+        let body = match body {
+            Body::Interactive(body) => return self.supervise_interactive(options, body).await,
+            body => body,
         };
-        if let Some(error) = self.env.refusal(entry) {
+        if let (Body::Update(_), Some(error)) = (&body, self.inside_transaction()) {
             return Err(error.widen());
         }
-        let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
-        let (deadline, span) = self.deadline(&mut options);
-        let sent = *options.sent.get_or_insert_with(Instant::now);
-        // The time may have gone in a mailbox, or before the first poll.
-        if Instant::now() >= deadline {
-            return Err(TxnError::DeadlineExceeded {
-                deadline: span,
-                stage: Stage::WasQueued,
-            });
-        }
-        let caller = options.caller.take();
-        let trace = trace(&caller.unwrap_or_else(tracing::Span::current), &options);
-        let mut attempts = Attempts::new(sent, span);
+        let admitted = self.admitted(&mut options).await.map_err(TxnError::widen)?;
+        let mut attempts = admitted.attempts();
+        let Admitted {
+            permit,
+            deadline,
+            span,
+            trace,
+            ..
+        } = admitted;
         let mut body = Some(body);
         loop {
             let Some(current) = body.take() else {
@@ -288,6 +287,43 @@ impl Runtime {
         }
     }
 
+    /// Why nothing may be begun here that could wait for locks: this is the closure of an interactive transaction (I14).
+    pub(crate) fn inside_transaction(&self) -> Option<TxnError> {
+        let outer_site = current_transaction(self.env.shared.id)?;
+        Some(TxnError::InsideTransaction { outer_site })
+    }
+
+    /// Lets a transaction in, or says why not.
+    pub(crate) async fn admitted(&self, options: &mut TxnOptions) -> Result<Admitted, TxnError> {
+        let entry = if options.permit.is_some() {
+            Entry::Admitted
+        } else {
+            Entry::New
+        };
+        if let Some(error) = self.env.refusal(entry) {
+            return Err(error);
+        }
+        let permit = self.admit(options).await?;
+        let (deadline, span) = self.deadline(options);
+        let sent = *options.sent.get_or_insert_with(Instant::now);
+        // The time may have gone in a mailbox, or before the first poll.
+        if Instant::now() >= deadline {
+            return Err(TxnError::DeadlineExceeded {
+                deadline: span,
+                stage: Stage::WasQueued,
+            });
+        }
+        let caller = options.caller.take();
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::current), options);
+        Ok(Admitted {
+            permit,
+            sent,
+            deadline,
+            span,
+            trace,
+        })
+    }
+
     async fn run_body<T, E>(&self, ask: Ask, body: Body<T, E>) -> Ended<T, E>
     where
         T: Send + 'static,
@@ -311,6 +347,11 @@ impl Runtime {
         match body {
             Body::Update(body) => ended(self.env.update(ask, body).await, Body::Update),
             Body::View(body) => ended(self.env.ship_view(ask, body).await, Body::View),
+            // Run elsewhere; see `supervise`.
+            Body::Interactive(_) => Ended {
+                result: Err(TxnError::ShuttingDown),
+                body: None,
+            },
         }
     }
 
@@ -379,6 +420,21 @@ impl Runtime {
     }
 }
 
+/// A transaction that was let in.
+pub(crate) struct Admitted {
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
+    sent: Instant,
+    pub(crate) deadline: Instant,
+    pub(super) span: Duration,
+    pub(super) trace: tracing::Span,
+}
+
+impl Admitted {
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(self.sent, self.span)
+    }
+}
+
 impl Holding for Locker {
     /// Who holds a lock for too long can be aborted while it waits for the writer.
     fn check(&self) -> Result<(), TxnError> {
@@ -387,7 +443,7 @@ impl Holding for Locker {
 }
 
 /// A lock table that goes down is no conflict: the keeper does.
-fn conflict(error: LockError) -> TxnError {
+pub(super) fn conflict(error: LockError) -> TxnError {
     match error {
         LockError::ShuttingDown => TxnError::ShuttingDown,
         error => TxnError::Conflict(error),
@@ -410,7 +466,7 @@ fn trace(caller: &tracing::Span, options: &TxnOptions) -> tracing::Span {
 }
 
 /// No-sync is a property of the environment; one transaction can at most leave out the flush of the meta page.
-fn for_one_transaction(durability: Durability) -> Durability {
+pub(super) fn for_one_transaction(durability: Durability) -> Durability {
     durability.max(Durability::NoMetaSync)
 }
 
