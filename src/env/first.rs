@@ -117,6 +117,9 @@ impl First {
 
     /// Whether plain updates are to be held back; `most` is how many there may be.
     pub(super) fn holds(&self, most: usize) -> bool {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
         let held = self.held.lock();
         held.len() < most && self.end(&held).is_some_and(|end| Instant::now() < end)
     }

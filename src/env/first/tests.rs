@@ -166,3 +166,46 @@ fn an_attempt_that_is_given_up_before_it_begins_leaves_nothing() {
     drop(leave);
     answer(world.writing(Kind::Plain));
 }
+
+#[test]
+fn i08_a_plain_writer_that_never_stops_does_not_undo_who_goes_first() {
+    let world = World::new();
+    let stop = AtomicBool::new(false);
+    let count = |txn: &mut crate::env::WriteTxn<'_>, table: &crate::env::RawTable| {
+        let next = match table.get(txn, b"count")? {
+            Some(bytes) => bytes.len() + 1,
+            None => 1,
+        };
+        table.put(txn, b"count", &vec![0; next % 1000])?;
+        Ok::<_, TxnError>(())
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let table = world.table.clone();
+                    answer(world.send(Kind::Plain, move |txn| count(txn, &table)));
+                }
+            });
+        }
+        // One is enough, unless the machine is away for longer than the patience lasts.
+        let done = (0..20).any(|_| {
+            let _attempt = block_on(world.core.shared.go_first());
+            let mark = world.core.shared.outside();
+            let table = world.table.clone();
+            let site = std::panic::Location::caller();
+            let read = world.core.view_now(site, |txn| {
+                Ok::<_, TxnError>(table.get(txn, b"count")?.map(<[u8]>::to_vec))
+            });
+            let Ok(Ok(read)) = read else { return false };
+            let first = Kind::Interactive { first: true };
+            answer(world.send(first, move |txn| {
+                let unchanged = table.get(txn, b"count")? == read.as_deref();
+                assert!(unchanged || txn.outside() != Some(mark));
+                Ok(unchanged)
+            }))
+        });
+        stop.store(true, Ordering::SeqCst);
+        assert!(done);
+    });
+}

@@ -346,6 +346,26 @@ fn the_record_does_not_keep_bodies_from_growing_the_map() {
 }
 
 #[test]
+fn no_body_is_refused_for_the_sake_of_the_record() {
+    let settings = Settings::default()
+        .map_size(1 << 18)
+        .growth(crate::config::Growth::Fixed);
+    let world = World::with(&settings);
+    let put = |kind, key: u32| {
+        let table = world.table.clone();
+        let sent = world.send(kind, move |txn| {
+            Ok(table.put(txn, &key.to_be_bytes(), &[7; 3000])?)
+        });
+        block_on(sent).unwrap()
+    };
+    let full = (0..).find(|&key| put(INTERACTIVE, key).is_err()).unwrap();
+    assert!(full > 10);
+    // The file is as it was before that one: what has no record finds no room either.
+    assert!(put(Kind::Plain, full).is_err());
+    answer(world.send(INTERACTIVE, |_| Ok(())));
+}
+
+#[test]
 fn who_goes_first_runs_before_the_plain_bodies_of_its_batch() {
     let world = World::new();
     let (ran, order) = mpsc::channel();
