@@ -48,6 +48,8 @@ macro_rules! with_settings {
             retry_backoff: $crate::Backoff [copy, Randomised, Change::Never] = backoff(1, 100), "{base = \"1ms\", max = \"100ms\", factor = 2}", ();
             /// Whether a transaction is run again after a lock timeout or a transaction timeout.
             retry_timeouts: bool [copy, Switch, Change::Never] = true, "true", ();
+            /// How long the answer to a transaction with a key is kept. Sent again within it, the stored answer comes back and the body does not run.
+            idempotency_window: std::time::Duration [copy, Time, Change::Never] = DAY, "1day", bounds(millis(10), MONTH);
             /// How often in a row a map size set by another process is adopted before the transaction that met it is given up.
             adopt_retries: u32 [copy, Count<u32>, Change::Never] = 2, "2", zero_or("not at all", 1, 1000);
             /// How long to stand back before a map size set by another process is adopted.
