@@ -2,6 +2,8 @@
 
 mod attempts;
 mod in_place;
+mod keyed;
+mod locking;
 mod runtime;
 
 use std::sync::Arc;

@@ -96,6 +96,7 @@ impl Core {
                 shared.gate.shut(Entry::Admitted) != Some(Shut::Closing)
             });
         }
+        core.watch_answers();
         Ok(core)
     }
 }

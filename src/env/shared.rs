@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::env::answers::Answers;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
 use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub file: Option<(u64, u64)>,
     /// The id of the last transaction that was committed here.
     pub last_committed: AtomicU64,
+    /// The answers that are stored for transactions with a key.
+    pub answers: Arc<Answers>,
     forks: u32,
     max_key: usize,
 }
@@ -176,6 +179,7 @@ impl Shared {
         file: Option<(u64, u64)>,
     ) -> Self {
         let map_size = env.info().map_size as u64;
+        let answers = Arc::new(Answers::new(config.idempotency_window()));
         let max_key = env.max_key_size();
         Self {
             id,
@@ -199,6 +203,7 @@ impl Shared {
             writer_ended: AtomicBool::new(false),
             file,
             last_committed: AtomicU64::new(0),
+            answers,
             forks: raw::forks(),
             max_key,
         }
