@@ -10,10 +10,10 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use env::{DatabaseError, DbError, EnvError, MapBusy, SizeLimit, StorageError};
+pub use env::{DatabaseError, DbError, EnvError, MapBusy, NoRecords, SizeLimit, StorageError};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
-pub use txn::{ErrorClass, Stage, TxnError};
+pub use txn::{ErrorClass, SetKind, Stage, TxnError};
 
 /// Where a transaction was asked for.
 pub type Site = &'static Location<'static>;

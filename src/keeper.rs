@@ -5,6 +5,8 @@ mod builder;
 mod databases;
 mod host;
 mod request;
+mod snapshots;
+mod transaction;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -31,6 +33,7 @@ use crate::messages::supervisor::{RunTxn, TxnStats};
 pub use builder::KeeperBuilder;
 use host::Host;
 pub use request::{Request, TxnRunner};
+pub use transaction::{Begin, Begun, Transaction};
 
 /// A handle of the runtime: an environment with its writer, a lock table, and the supervisor that runs transactions.
 ///

@@ -85,14 +85,17 @@ pub use config::{
     Settings, Source, WhenFull, settings_table,
 };
 pub use env::{
-    BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, WriteTxn,
+    BodyKind, DatabaseStats, Db, EnvStats, Occupant, PanicEvent, ReadTxn, Readable, Records,
+    WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, OpenError, ShutdownError,
-    Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
+    SetKind, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
-pub use keeper::{Keeper, KeeperBuilder, KeeperStats, Refused, Request, TxnRunner};
+pub use keeper::{
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+};
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
     DEFAULT_PRIORITY, DetectReport, EmptyRange, HeldLock, LimitInUse, LimitKind, LockConflict,
@@ -113,6 +116,11 @@ pub use messages::lock_table::{
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
+pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
+
+/// A snapshot held over awaits, for those who drive one by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub use env::Snapshot;
 
 /// The pure core of the lock table, for the tests that drive it by hand. Not part of the public face:
 /// it may change in any version.

@@ -100,10 +100,13 @@ mod tests {
     #[test]
     fn errors_map_to_the_statuses_that_a_person_expects() {
         let key = b"k"[..].into();
-        let cases: [(TxnError<&str>, u16); 7] = [
+        let cases: [(TxnError<&str>, u16); 10] = [
             (TxnError::KeyReused { key }, 422),
             (TxnError::Abort("sold out"), 409),
             (TxnError::Overloaded { limit: 1 }, 503),
+            (TxnError::NoSnapshot { max: 8 }, 503),
+            (TxnError::SnapshotTooOld, 409),
+            (TxnError::SnapshotUnderNoLock, 500),
             (TxnError::ShuttingDown, 503),
             (
                 TxnError::DeadlineExceeded {

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod in_place;
+mod interactive;
 mod keyed;
 mod locking;
 mod runtime;
@@ -15,6 +16,7 @@ use actix::{Actor, Context, Handler, ResponseFuture};
 use crate::error::TxnError;
 use crate::messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 
+pub(crate) use interactive::Running;
 pub(crate) use runtime::Runtime;
 
 /// Takes [`RunTxn`] messages; its handler hands each to the core that callers in this process also use directly, and is

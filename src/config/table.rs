@@ -50,6 +50,10 @@ macro_rules! with_settings {
             retry_timeouts: bool [copy, Switch, Change::Never] = true, "true", ();
             /// How long the answer to a transaction with a key is kept. Sent again within it, the stored answer comes back and the body does not run.
             idempotency_window: std::time::Duration [copy, Time, Change::Never] = DAY, "1day", bounds(millis(10), MONTH);
+            /// Most keys and ranges that an interactive transaction can have read.
+            max_read_set: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
+            /// Most bytes that an interactive transaction can be about to write, keys and a little for each entry included.
+            max_write_set: u64 [copy, Size, Change::Never] = 64 * 1024 * KIB, "64MiB", bounds(KIB, 1024 * 1024 * KIB);
             /// How often in a row a map size set by another process is adopted before the transaction that met it is given up.
             adopt_retries: u32 [copy, Count<u32>, Change::Never] = 2, "2", zero_or("not at all", 1, 1000);
             /// How long to stand back before a map size set by another process is adopted.
@@ -58,6 +62,8 @@ macro_rules! with_settings {
             reader_threads: usize [copy, Count<usize>, Change::Never] = 2, "2", bounds(1, 64);
             /// Most views that wait for a reader thread.
             reader_queue: usize [copy, Count<usize>, Change::Never] = 1024, "1024", bounds(1, 1_000_000);
+            /// Most snapshots held over awaits at one time, each on a thread of its own. More wait until their deadline.
+            snapshots: usize [copy, Count<usize>, Change::Never] = 8, "8", bounds(1, 1024);
             /// How often slots of readers whose process has ended are cleared.
             stale_reader_interval: std::time::Duration [copy, Time, Change::Never] = secs(60), "1m", zero_or("off", millis(10), DAY);
             /// What happens after a fatal error of the environment: reopen and check it, wait for `Recover`, exit, or abort the process.

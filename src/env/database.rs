@@ -53,6 +53,16 @@ impl<KC, DC, C> fmt::Debug for Db<KC, DC, C> {
 
 type Result<T> = std::result::Result<T, DbError>;
 
+impl<KC, DC, C> Db<KC, DC, C> {
+    pub(crate) fn env(&self) -> EnvId {
+        self.env
+    }
+
+    pub(crate) fn id(&self) -> DbId {
+        self.id
+    }
+}
+
 impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     pub(crate) fn new(env: EnvId, found: Found<C>) -> Self {
         Self {
@@ -80,7 +90,10 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
 
     /// heed's handle for this transaction.
     #[inline]
-    fn resolve(&self, txn: &impl Readable) -> Result<Database<'static, KC, DC, C>> {
+    pub(crate) fn resolve(
+        &self,
+        txn: &(impl Readable + ?Sized),
+    ) -> Result<Database<'static, KC, DC, C>> {
         let scope = txn.scope();
         if scope.env != self.env {
             return Err(DbError::Foreign);
@@ -101,7 +114,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     #[inline]
     pub fn get<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         key: &'a KC::EItem,
     ) -> Result<Option<DC::DItem>>
     where
@@ -116,7 +129,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entry with the largest key below `key`.
     pub fn get_lower_than<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         key: &'a KC::EItem,
     ) -> Result<Option<(KC::DItem, DC::DItem)>>
     where
@@ -131,7 +144,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entry with the largest key that is not above `key`.
     pub fn get_lower_than_or_equal_to<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         key: &'a KC::EItem,
     ) -> Result<Option<(KC::DItem, DC::DItem)>>
     where
@@ -146,7 +159,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entry with the smallest key above `key`.
     pub fn get_greater_than<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         key: &'a KC::EItem,
     ) -> Result<Option<(KC::DItem, DC::DItem)>>
     where
@@ -161,7 +174,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entry with the smallest key that is not below `key`.
     pub fn get_greater_than_or_equal_to<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         key: &'a KC::EItem,
     ) -> Result<Option<(KC::DItem, DC::DItem)>>
     where
@@ -177,7 +190,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     #[allow(clippy::type_complexity)]
     pub fn get_duplicates<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         key: &'a KC::EItem,
     ) -> Result<Option<RoIter<'t, KC, DC, heed::iteration_method::MoveOnCurrentKeyDuplicates>>>
     where
@@ -189,7 +202,10 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     }
 
     /// The entry with the smallest key.
-    pub fn first<'t>(&self, txn: &'t impl Readable) -> Result<Option<(KC::DItem, DC::DItem)>>
+    pub fn first<'t>(
+        &self,
+        txn: &'t (impl Readable + ?Sized),
+    ) -> Result<Option<(KC::DItem, DC::DItem)>>
     where
         KC: BytesDecode<'t>,
         DC: BytesDecode<'t>,
@@ -200,7 +216,10 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     }
 
     /// The entry with the largest key.
-    pub fn last<'t>(&self, txn: &'t impl Readable) -> Result<Option<(KC::DItem, DC::DItem)>>
+    pub fn last<'t>(
+        &self,
+        txn: &'t (impl Readable + ?Sized),
+    ) -> Result<Option<(KC::DItem, DC::DItem)>>
     where
         KC: BytesDecode<'t>,
         DC: BytesDecode<'t>,
@@ -211,35 +230,35 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     }
 
     /// The number of entries.
-    pub fn len(&self, txn: &impl Readable) -> Result<u64> {
+    pub fn len(&self, txn: &(impl Readable + ?Sized)) -> Result<u64> {
         self.resolve(txn)?
             .len(txn.ro())
             .map_err(|error| noted(error, txn))
     }
 
     /// Whether there is no entry.
-    pub fn is_empty(&self, txn: &impl Readable) -> Result<bool> {
+    pub fn is_empty(&self, txn: &(impl Readable + ?Sized)) -> Result<bool> {
         self.resolve(txn)?
             .is_empty(txn.ro())
             .map_err(|error| noted(error, txn))
     }
 
     /// Depth, pages and entries of the tree.
-    pub fn stat(&self, txn: &impl Readable) -> Result<DatabaseStat> {
+    pub fn stat(&self, txn: &(impl Readable + ?Sized)) -> Result<DatabaseStat> {
         self.resolve(txn)?
             .stat(txn.ro())
             .map_err(|error| noted(error, txn))
     }
 
     /// All entries in the order of their keys.
-    pub fn iter<'t>(&self, txn: &'t impl Readable) -> Result<RoIter<'t, KC, DC>> {
+    pub fn iter<'t>(&self, txn: &'t (impl Readable + ?Sized)) -> Result<RoIter<'t, KC, DC>> {
         self.resolve(txn)?
             .iter(txn.ro())
             .map_err(|error| noted(error, txn))
     }
 
     /// All entries in reverse order.
-    pub fn rev_iter<'t>(&self, txn: &'t impl Readable) -> Result<RoRevIter<'t, KC, DC>> {
+    pub fn rev_iter<'t>(&self, txn: &'t (impl Readable + ?Sized)) -> Result<RoRevIter<'t, KC, DC>> {
         self.resolve(txn)?
             .rev_iter(txn.ro())
             .map_err(|error| noted(error, txn))
@@ -248,7 +267,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entries with keys in `range`, in order.
     pub fn range<'a, 't, R>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         range: &'a R,
     ) -> Result<RoRange<'t, KC, DC, C>>
     where
@@ -263,7 +282,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entries with keys in `range`, in reverse order.
     pub fn rev_range<'a, 't, R>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         range: &'a R,
     ) -> Result<RoRevRange<'t, KC, DC, C>>
     where
@@ -278,7 +297,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entries whose keys start with `prefix`, in order.
     pub fn prefix_iter<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         prefix: &'a KC::EItem,
     ) -> Result<RoPrefix<'t, KC, DC, C>>
     where
@@ -293,7 +312,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     /// The entries whose keys start with `prefix`, in reverse order.
     pub fn rev_prefix_iter<'a, 't>(
         &self,
-        txn: &'t impl Readable,
+        txn: &'t (impl Readable + ?Sized),
         prefix: &'a KC::EItem,
     ) -> Result<RoRevPrefix<'t, KC, DC, C>>
     where
@@ -404,7 +423,7 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
 }
 
 #[cold]
-fn noted(error: heed::Error, txn: &impl Readable) -> DbError {
+pub(crate) fn noted(error: heed::Error, txn: &(impl Readable + ?Sized)) -> DbError {
     txn.note(&error);
     DbError::Heed(error)
 }
@@ -414,7 +433,7 @@ fn noted(error: heed::Error, txn: &impl Readable) -> DbError {
 fn explain<'a, KC: BytesEncode<'a>>(
     error: heed::Error,
     key: &'a KC::EItem,
-    txn: &impl Readable,
+    txn: &(impl Readable + ?Sized),
 ) -> DbError {
     if matches!(error, heed::Error::Mdb(MdbError::BadValSize))
         && let Ok(bytes) = KC::bytes_encode(key)

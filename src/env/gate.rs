@@ -6,6 +6,9 @@
 //! slots, all sequentially consistent, so that at least one of them sees the other.
 //!
 //! Only the writer thread closes the gate, so two closings never meet.
+//!
+//! A lodger, which is a snapshot held over awaits, stays inside while nobody runs in it; it is told to leave whenever the gate
+//! is shut, so that it never keeps the map from changing.
 
 use std::cell::RefCell;
 use std::panic::Location;
@@ -20,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock::coarse_now;
+use crate::env::snapshot::{Held, Lodgers, Lodging};
 use crate::env::{EnvId, sites};
 
 /// Why the gate keeps somebody out.
@@ -59,6 +63,8 @@ pub struct Occupant {
     pub site: &'static Location<'static>,
     /// How long it has been inside; exact to a few milliseconds.
     pub age: Duration,
+    /// Whether it is a snapshot that is held over awaits.
+    pub held: bool,
     key: OccupantKey,
 }
 
@@ -71,9 +77,10 @@ struct OccupantKey {
 
 impl std::fmt::Display for Occupant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.held { "held snapshot" } else { "view" };
         match &self.name {
-            Some(name) => write!(f, "view \"{name}\" from {}", self.site)?,
-            None => write!(f, "view from {}", self.site)?,
+            Some(name) => write!(f, "{what} \"{name}\" from {}", self.site)?,
+            None => write!(f, "{what} from {}", self.site)?,
         }
         write!(f, " (inside for {})", crate::error::brief(self.age))
     }
@@ -86,6 +93,7 @@ pub(crate) struct Gate {
     reopened: Notify,
     waiting: AtomicUsize,
     closer: Mutex<Option<Thread>>,
+    lodgers: Lodgers,
 }
 
 /// What one thread has inside the gate. The owner alone writes it.
@@ -106,12 +114,16 @@ struct SlotState {
 
 impl Slot {
     fn site(&self) -> &'static Location<'static> {
-        sites::at(self.state.site.load(Ordering::Relaxed) & !NAMED)
+        sites::at(self.state.site.load(Ordering::Relaxed) & !(NAMED | HELD))
     }
 
     fn name(&self) -> Option<Arc<str>> {
         let named = self.state.site.load(Ordering::Relaxed) & NAMED != 0;
         named.then(|| self.name.lock().clone()).flatten()
+    }
+
+    fn is_held(&self) -> bool {
+        self.state.site.load(Ordering::Relaxed) & HELD != 0
     }
 
     fn key(&self) -> OccupantKey {
@@ -176,6 +188,7 @@ impl Gate {
             reopened: Notify::new(),
             waiting: AtomicUsize::new(0),
             closer: Mutex::new(None),
+            lodgers: Lodgers::default(),
         }
     }
 
@@ -216,6 +229,21 @@ impl Gate {
         Err(why(shut, entry).unwrap_or(Shut::Changing))
     }
 
+    /// Makes a lodger of the snapshot that this thread is inside with: it is told to leave when the gate is shut. `None` if it
+    /// is shut already, and nobody would tell.
+    pub(crate) fn lodge(&self, env: EnvId, held: Arc<Held>) -> Option<Lodging<'_>> {
+        let seat = self.seat(env);
+        seat.slot.state.site.fetch_or(HELD, Ordering::Relaxed);
+        let lodging = self.lodgers.add(held);
+        // Whoever shuts the gate looks at the lodgers afterwards: one of the two sees the other.
+        (self.shut.load(Ordering::SeqCst) & !DRAINING == OPEN).then_some(lodging)
+    }
+
+    /// How many lodgers there are.
+    pub(crate) fn lodgers(&self) -> usize {
+        self.lodgers.len()
+    }
+
     /// Why the gate is shut, if it is.
     pub(crate) fn shut(&self, entry: Entry) -> Option<Shut> {
         why(self.shut.load(Ordering::SeqCst), entry)
@@ -250,13 +278,14 @@ impl Gate {
         }
     }
 
-    /// Shuts the gate and waits until nobody is inside, at most until `until`.
+    /// Shuts the gate and waits until nobody is inside, at most until `until`. Lodgers are told to leave.
     ///
     /// On expiry the gate is open again and the answer names who was in the way.
     pub(crate) fn close(&self, until: Instant) -> Result<Closed<'_>, Vec<Occupant>> {
         *self.closer.lock() = Some(thread::current());
         self.set(CHANGING);
         fence(Ordering::SeqCst);
+        self.lodgers.oust(Shut::Changing);
         let mut spins = 0_u32;
         loop {
             if self.is_empty() {
@@ -281,8 +310,11 @@ impl Gate {
         }
     }
 
-    /// Shuts the gate if nobody is inside right now.
+    /// Shuts the gate if nobody is inside right now; a lodger is somebody, and may stay.
     pub(crate) fn try_close(&self) -> Option<Closed<'_>> {
+        if self.lodgers.len() > 0 {
+            return None;
+        }
         self.set(CHANGING);
         fence(Ordering::SeqCst);
         if self.is_empty() {
@@ -292,9 +324,10 @@ impl Gate {
         None
     }
 
-    /// Keeps everybody out until [`Gate::heal`]; who is inside stays.
+    /// Keeps everybody out until [`Gate::heal`]; who is inside stays, but for the lodgers.
     pub(crate) fn poison(&self) {
         self.set(POISONED);
+        self.lodgers.oust(Shut::Poisoned);
         self.reopened.notify_waiters();
     }
 
@@ -309,9 +342,10 @@ impl Gate {
         self.reopened.notify_waiters();
     }
 
-    /// Keeps everybody out for good; who is inside stays.
+    /// Keeps everybody out for good; who is inside stays, but for the lodgers.
     pub(crate) fn shut_for_good(&self) {
         self.set(CLOSING);
+        self.lodgers.oust(Shut::Closing);
         self.reopened.notify_waiters();
     }
 
@@ -328,6 +362,7 @@ impl Gate {
                     name: slot.name(),
                     site: slot.site(),
                     age: now.saturating_sub(since),
+                    held: slot.is_held(),
                     key: slot.key(),
                 }
             })
@@ -436,6 +471,8 @@ fn why(shut: u32, entry: Entry) -> Option<Shut> {
 
 /// Set in a slot's site while the slot has a name.
 const NAMED: u32 = 1 << 31;
+/// Set in a slot's site while a held snapshot is inside.
+const HELD: u32 = 1 << 30;
 
 #[cfg(test)]
 mod tests {

@@ -113,6 +113,7 @@ pub(crate) struct Ask {
     pub ticket: Arc<Ticket>,
     /// What it holds until its commit has returned, or it is aborted (I4).
     pub locks: Option<Held>,
+    pub kind: super::Kind,
     /// How often it ran before it came here.
     pub attempts_before: u32,
     pub trace: tracing::Span,
@@ -130,6 +131,7 @@ impl Ask {
             durability: None,
             ticket: Arc::new(Ticket::new()),
             locks: None,
+            kind: super::Kind::Plain,
             attempts_before: 0,
             trace: tracing::Span::none(),
             permit: None,

@@ -16,12 +16,17 @@ mod map;
 mod opening;
 mod poison;
 mod raw;
+mod records;
 mod recovery;
 mod registry;
 mod shared;
 mod sites;
+mod snapshot;
 mod stats;
 mod stopping;
+mod stub;
+pub(crate) use stub::*;
+mod table;
 mod transaction;
 mod view;
 mod writer;
@@ -35,12 +40,16 @@ pub use database::Db;
 pub use gate::Occupant;
 pub use inside::BodyKind;
 pub(crate) use job::{
-    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting,
+    Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting, panic_message,
 };
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
+pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
+pub use snapshot::Snapshot;
 pub use stats::{DatabaseStats, EnvStats};
+#[allow(unused_imports, reason = "for the runtime of interactive transactions")]
+pub(crate) use table::RawTable;
 pub use transaction::{ReadTxn, Readable, WriteTxn};
 pub(crate) use writer::random_seed;
 

@@ -171,21 +171,37 @@ pub(super) fn size_in_file(shared: &Shared) -> Option<u64> {
 
 /// As [`size_in_file`]; `None` if the file is not there or not LMDB's.
 pub(super) fn read_size(file: &Path) -> Option<u64> {
+    const SIZE: usize = 32;
+    let meta = newest_meta(file)?;
+    Some(u64::from_ne_bytes(
+        meta.get(SIZE..)?.first_chunk().copied()?,
+    ))
+}
+
+/// The flags of LMDB's main database, which are in the newest meta page alone.
+pub(super) fn main_flags(file: &Path) -> Option<u32> {
+    const MAIN: usize = 88;
+    super::registry::flags_in(newest_meta(file)?.get(MAIN..)?)
+}
+
+/// The newest of the two meta pages.
+fn newest_meta(file: &Path) -> Option<Vec<u8>> {
     // A page header of 16 bytes; magic, version, address, map size; two trees of 48 bytes; last page, transaction id.
     const MAGIC: usize = 16;
-    const SIZE: usize = 32;
     const TXN: usize = 144;
     let page = usize::try_from(page_size()).ok()?;
     let mut bytes = vec![0; page * 2];
     File::open(file).ok()?.read_exact(&mut bytes).ok()?;
-    let word = |at: usize| {
-        let bytes = bytes.get(at..at + 8)?;
-        Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+    let word = |meta: &[u8], at: usize| {
+        let bytes = meta.get(at..)?.first_chunk().copied()?;
+        Some(u64::from_ne_bytes(bytes))
     };
-    let meta = |start: usize| {
-        let magic = word(start + MAGIC)? & 0xFFFF_FFFF;
-        (magic == 0xBEEF_C0DE).then_some((word(start + TXN)?, word(start + SIZE)?))
-    };
-    let newest = meta(0).max(meta(page))?;
-    Some(newest.1)
+    let newest = bytes
+        .chunks_exact(page)
+        .filter_map(|meta| {
+            let magic = word(meta, MAGIC)? & 0xFFFF_FFFF;
+            (magic == 0xBEEF_C0DE).then_some((word(meta, TXN)?, meta))
+        })
+        .max_by_key(|(txn, _)| *txn)?;
+    Some(newest.1.to_vec())
 }

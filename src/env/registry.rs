@@ -10,9 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use heed::{
     CommitOrAbort, Comparator, Database, DatabaseFlags, DefaultComparator, Env, Unspecified,
+    types::Bytes,
 };
 use parking_lot::Mutex;
 
+use crate::env::EnvId;
+use crate::env::database::Db;
+use crate::env::recovery;
+use crate::env::table::RawTable;
 use crate::error::{DatabaseError, DbError};
 
 /// A handle without its codecs.
@@ -21,6 +26,16 @@ pub(crate) type Raw<C> = Database<'static, Unspecified, Unspecified, C>;
 /// Which database of an environment; never used again for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct DbId(u64);
+
+impl DbId {
+    #[allow(dead_code, reason = "for the runtime of interactive transactions")]
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// What LMDB's main database, which has no name, is called where one is needed.
+pub(crate) const MAIN: &str = "(main)";
 
 /// What is asked for when a database is opened.
 #[derive(Clone)]
@@ -48,7 +63,14 @@ struct Kind {
 type Statter = fn(&heed::RoTxn<'_>, &(dyn Any + Send + Sync)) -> heed::Result<heed::DatabaseStat>;
 
 type Emptier = fn(&Env, &(dyn Any + Send + Sync), bool) -> heed::Result<u64>;
-type Opener = fn(&Env, &OpenSpec) -> heed::Result<Option<Box<dyn Any + Send + Sync>>>;
+type Opener = fn(&Env, &OpenSpec) -> heed::Result<Option<Opened>>;
+
+/// What came of an opening.
+struct Opened {
+    handle: Box<dyn Any + Send + Sync>,
+    /// The flags that the database has in the file, which are not those that somebody opens it with.
+    flags: DatabaseFlags,
+}
 
 impl OpenSpec {
     pub(crate) fn new<KC, DC, C>(name: Option<&str>, flags: DatabaseFlags, create: bool) -> Self
@@ -78,7 +100,7 @@ impl OpenSpec {
 
     /// The name as errors show it.
     pub(crate) fn label(&self) -> Arc<str> {
-        self.name.clone().unwrap_or_else(|| "(main)".into())
+        self.name.clone().unwrap_or_else(|| MAIN.into())
     }
 
     /// The same name, whatever it is open as.
@@ -121,8 +143,9 @@ impl OpenSpec {
 fn open_typed<C: Comparator + Send + Sync + 'static>(
     env: &Env,
     spec: &OpenSpec,
-) -> heed::Result<Option<Box<dyn Any + Send + Sync>>> {
+) -> heed::Result<Option<Opened>> {
     let txn = env.write_txn()?;
+    let mut flags = None;
     let outcome = env.create_databases_and_commit(txn, |opener, txn| {
         let mut options = opener
             .database_options()
@@ -137,14 +160,33 @@ fn open_typed<C: Comparator + Send + Sync + 'static>(
         } else {
             options.open(txn)?
         };
+        if found.is_some()
+            && let Some(name) = &spec.name
+            && let Some(main) = opener
+                .database_options()
+                .types::<Bytes, Bytes>()
+                .open(txn)?
+        {
+            flags = main.get(txn, name.as_bytes())?.and_then(flags_in);
+        }
         Ok::<_, heed::Error>(match found {
             Some(found) => CommitOrAbort::Commit(found),
             None => CommitOrAbort::Abort(()),
         })
     })?;
-    Ok(outcome
-        .commit()
-        .map(|handle: Raw<C>| Box::new(handle) as Box<dyn Any + Send + Sync>))
+    if spec.name.is_none() {
+        flags = recovery::main_flags(&env.path().join("data.mdb"));
+    }
+    Ok(outcome.commit().map(|handle: Raw<C>| Opened {
+        handle: Box::new(handle),
+        flags: flags.map_or(spec.flags, DatabaseFlags::from_bits_truncate),
+    }))
+}
+
+/// The flags in LMDB's record of a tree: four bytes of padding come before them.
+pub(super) fn flags_in(tree: &[u8]) -> Option<u32> {
+    let flags = tree.get(4..6)?.try_into().ok()?;
+    Some(u16::from_ne_bytes(flags).into())
 }
 
 fn stat_typed<C: Comparator + 'static>(
@@ -195,10 +237,23 @@ struct Tables {
     next: u64,
 }
 
+impl Tables {
+    /// The name of a database that is not there any more, for an error.
+    fn deleted_name(&self, id: DbId) -> Arc<str> {
+        self.deleted
+            .iter()
+            .find(|(deleted, _)| *deleted == id)
+            .map_or_else(|| "?".into(), |(_, name)| Arc::clone(name))
+    }
+}
+
 struct Entry {
     spec: OpenSpec,
     handle: Box<dyn Any + Send + Sync>,
+    flags: DatabaseFlags,
     opened: u64,
+    /// Itself without its types, as of an epoch.
+    table: Option<(u64, RawTable)>,
 }
 
 /// More deletions than anyone looks back at.
@@ -271,11 +326,7 @@ impl Registry {
     ) -> Result<Raw<C>, DbError> {
         let tables = self.tables.lock();
         let Some(entry) = tables.open.get(&id) else {
-            let name = tables
-                .deleted
-                .iter()
-                .find(|(deleted, _)| *deleted == id)
-                .map_or_else(|| "?".into(), |(_, name)| Arc::clone(name));
+            let name = tables.deleted_name(id);
             return Err(DbError::Deleted { name });
         };
         match entry.handle.downcast_ref::<Raw<C>>() {
@@ -284,6 +335,47 @@ impl Registry {
                 name: entry.spec.label(),
             }),
         }
+    }
+
+    /// The name of a database and the flags that it has in the file; if it was deleted, only its name.
+    pub(crate) fn kind(&self, id: DbId) -> Result<(Arc<str>, DatabaseFlags), Arc<str>> {
+        let tables = self.tables.lock();
+        match tables.open.get(&id) {
+            Some(entry) => Ok((entry.spec.label(), entry.flags)),
+            None => Err(tables.deleted_name(id)),
+        }
+    }
+
+    /// A database without its types. It outlives a recovery, as a [`Db`] does.
+    pub(crate) fn table<C: Comparator + Send + Sync + 'static>(
+        &self,
+        env: EnvId,
+        id: DbId,
+    ) -> Result<RawTable, DbError> {
+        let mut tables = self.tables.lock();
+        let Some(entry) = tables.open.get_mut(&id) else {
+            let name = tables.deleted_name(id);
+            return Err(DbError::Deleted { name });
+        };
+        let epoch = self.epoch();
+        if let Some((made, table)) = &entry.table
+            && *made == epoch
+        {
+            return Ok(table.clone());
+        }
+        let name = entry.spec.label();
+        let Some(&handle) = entry.handle.downcast_ref::<Raw<C>>() else {
+            return Err(DbError::HandleNewerThanSnapshot { name });
+        };
+        let found = Found {
+            id,
+            epoch,
+            opened: entry.opened,
+            handle,
+        };
+        let table = RawTable::new(Db::new(env, found), name);
+        entry.table = Some((epoch, table.clone()));
+        Ok(table)
     }
 
     pub(crate) fn name_of(&self, id: DbId) -> Arc<str> {
@@ -303,16 +395,17 @@ impl Registry {
                     && entry.spec.untyped
                     && !spec.untyped
                     && !entry.spec.is_ordered_as(spec)
-                    && let Some(handle) = (spec.kind.open)(env, spec)?
+                    && let Some(opened) = (spec.kind.open)(env, spec)?
                 {
                     // It was opened to be cleared, and nobody has a handle of it: LMDB's gets the order that is meant.
-                    entry.handle = handle;
+                    entry.handle = opened.handle;
+                    entry.table = None;
                     entry.spec = spec.clone();
                 }
                 return Ok(true);
             }
         }
-        let Some(handle) = (spec.kind.open)(env, spec)? else {
+        let Some(Opened { handle, flags }) = (spec.kind.open)(env, spec)? else {
             return Ok(false);
         };
         let mut tables = self.tables.lock();
@@ -325,7 +418,9 @@ impl Registry {
             Entry {
                 spec: spec.clone(),
                 handle,
+                flags,
                 opened,
+                table: None,
             },
         );
         // After the commit of the opening: whoever sees this number begins a transaction that knows the handle.
@@ -350,7 +445,7 @@ impl Registry {
                 let mut spec = entry.spec.clone();
                 spec.create = false;
                 match (spec.kind.open)(env, &spec) {
-                    Ok(Some(handle)) => entry.handle = handle,
+                    Ok(Some(opened)) => entry.handle = opened.handle,
                     _ => {
                         tables.open.remove(&id);
                         tables.ids.remove(&key);
@@ -412,7 +507,10 @@ impl Registry {
             let mut spec = entry.spec.clone();
             spec.create = false;
             match (spec.kind.open)(env, &spec)? {
-                Some(handle) => entry.handle = handle,
+                Some(opened) => {
+                    entry.handle = opened.handle;
+                    entry.flags = opened.flags;
+                }
                 None => {
                     let name = spec.label();
                     tables.open.remove(&id);

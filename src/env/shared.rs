@@ -18,6 +18,7 @@ use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
 use crate::env::map::Refusal;
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
+use crate::env::snapshot::Holders;
 use crate::env::transaction::Scope;
 use crate::env::{EnvId, raw};
 use crate::error::{
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     /// Places for commands that are no transactions, so that they take none from those.
     pub room: Arc<Semaphore>,
     pub views: flume::Sender<Option<ViewTask>>,
+    /// The snapshots held over awaits.
+    pub holders: Holders,
     pub sizes: Mutex<Vec<SizeRequest>>,
     /// The body that the writer is running.
     pub running: Mutex<Option<Running>>,
@@ -181,6 +184,7 @@ impl Shared {
         let map_size = env.info().map_size as u64;
         let answers = Arc::new(Answers::new(config.idempotency_window()));
         let max_key = env.max_key_size();
+        let holders = Holders::new(&config);
         Self {
             id,
             path,
@@ -193,6 +197,7 @@ impl Shared {
             commands,
             room: Arc::new(Semaphore::new(CONTROL_ROOM)),
             views,
+            holders,
             sizes: Mutex::default(),
             running: Mutex::default(),
             map_size: AtomicU64::new(map_size),

@@ -54,7 +54,11 @@ pub struct EnvStats {
     pub writer_busy: Option<(String, u64)>,
     /// Updates that are queued.
     pub queued: usize,
-    /// Views that were begun in place or on a reader thread; counted when they enter the gate.
+    /// Snapshots that are held over awaits; each is among `views`, too.
+    pub snapshots_held: usize,
+    /// Held snapshots that had to end because the gate was shut for a change of the map or of a database; counted when they do.
+    pub snapshots_ousted: u64,
+    /// Views that were begun in place or on a reader thread, and held snapshots; counted when they enter the gate.
     pub views_begun: u64,
     /// Views that were sent to a reader thread; counted when they are sent.
     pub views_shipped: u64,
@@ -260,6 +264,8 @@ impl Core {
                 )
             }),
             queued: counters.queued.load(Ordering::Relaxed),
+            snapshots_held: shared.gate.lodgers(),
+            snapshots_ousted: shared.holders.ousted(),
             views_begun,
             views_shipped: read(&counters.views_shipped),
             batches: read(&counters.batches),

@@ -23,6 +23,7 @@ impl Core {
     pub(crate) fn stop(&self, deadline: Instant) -> Result<(), ShutdownError> {
         self.shared.gate.shut_for_good();
         self.shared.stop.store(true, Ordering::Release);
+        self.shared.holders.close();
         // Not left to the writer: a body may keep it for as long as it likes.
         while let Ok(command) = self.backlog.try_recv() {
             self.shared.turn_away(command, || TxnError::ShuttingDown);
@@ -54,6 +55,10 @@ impl Core {
         }
         while let Some(thread) = readers.pop() {
             join(thread, deadline.max(Instant::now() + MOMENT), "a reader")?;
+        }
+        for thread in self.shared.holders.dismiss() {
+            let end = deadline.max(Instant::now() + MOMENT);
+            join(thread, end, "a thread that held a snapshot")?;
         }
         Ok(())
     }

@@ -227,4 +227,4 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
 }
 
 /// A slot becomes free when a thread or a process ends, which nobody announces.
-const SLOT_RETRY: Duration = Duration::from_millis(2);
+pub(super) const SLOT_RETRY: Duration = Duration::from_millis(2);

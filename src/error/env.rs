@@ -107,9 +107,54 @@ pub enum DatabaseError {
         /// The length of the name, in bytes.
         len: usize,
     },
+    /// The database cannot be used by interactive transactions. Remedy: plain updates and views, or a database without the
+    /// flags that stand in the way.
+    #[error("the database \"{name}\" cannot be used record by record: {why}")]
+    NotRecords {
+        /// The name; `"?"` if it is not known here.
+        name: Arc<str>,
+        /// What stands in the way.
+        why: NoRecords,
+    },
+    /// The name begins with `__lockkeeper`: such databases are the keeper's own. Remedy: another name.
+    #[error(
+        "the name \"{name}\" is reserved: the databases that begin with `__lockkeeper` are the keeper's own"
+    )]
+    Reserved {
+        /// The name.
+        name: Arc<str>,
+    },
     /// The same errors that a transaction can meet.
     #[error(transparent)]
     Txn(#[from] TxnError),
+}
+
+/// Why the records of a database cannot be read and locked one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoRecords {
+    /// It has several values for a key (`DUP_SORT` and the flags that go with it).
+    Duplicates,
+    /// Its keys are numbers to LMDB (`INTEGER_KEY`), which are not ordered byte by byte. Remedy: big-endian keys.
+    IntegerKeys,
+    /// Its keys are compared from their ends (`REVERSE_KEY`).
+    ReversedKeys,
+    /// The handle belongs to another keeper.
+    OtherKeeper,
+    /// The database was deleted after the handle was made.
+    Deleted,
+}
+
+impl std::fmt::Display for NoRecords {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Duplicates => "it has duplicates (`DUP_SORT`)",
+            Self::IntegerKeys => "its keys are ordered as numbers (`INTEGER_KEY`)",
+            Self::ReversedKeys => "its keys are ordered from their ends (`REVERSE_KEY`)",
+            Self::OtherKeeper => "the handle belongs to another keeper",
+            Self::Deleted => "it was deleted",
+        })
+    }
 }
 
 /// An operation on the environment failed: a change of the map, a flush, a copy.

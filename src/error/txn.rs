@@ -121,6 +121,60 @@ pub enum TxnError<E = Infallible> {
         /// How many there are.
         max: u32,
     },
+    /// What the transaction had read was changed by an outside write, one that no lock announced, before it could commit.
+    /// Nothing was written. It is run again by itself; a caller sees this only from a transaction it drives by hand.
+    #[error(
+        "a record in \"{database}\" that the transaction had read was changed by an outside write"
+    )]
+    ReadChanged {
+        /// The name of the database.
+        database: Arc<str>,
+    },
+    /// A record that the transaction has written was changed by another one since its snapshot: the first to commit wins.
+    /// Nothing was written. It is run again by itself; a caller sees this only from a transaction it drives by hand.
+    #[error(
+        "a record in \"{database}\" was changed by another transaction since the snapshot was taken"
+    )]
+    WriteConflict {
+        /// The name of the database.
+        database: Arc<str>,
+    },
+    /// The handle was used after its transaction had been committed or aborted. Remedy: keep no handle beyond its transaction.
+    #[error("the transaction has ended")]
+    TransactionEnded,
+    /// A transaction was used while a child of it is open. Remedy: use the child, or wait for it to end.
+    #[error("a child of the transaction is open: use that one until it has ended")]
+    ChildOpen,
+    /// Begun inside the closure of an interactive transaction, whose locks it might wait for without end. Remedy: use that
+    /// transaction, or a child of it.
+    #[error("begun inside the transaction from {outer_site}: use that one, or a child of it")]
+    InsideTransaction {
+        /// Where the transaction was asked for whose closure runs.
+        outer_site: Site,
+    },
+    /// The transaction has read or written more than it may. Remedy: split it, or raise the setting.
+    #[error("the transaction's {which} would exceed {limit} ({})", which.setting())]
+    TooMuch {
+        /// What there is too much of.
+        which: SetKind,
+        /// The limit: entries of a read set, bytes of a write set.
+        limit: usize,
+    },
+    /// As many snapshots were held over awaits as there may be, and none ended in time. Nothing was begun; send it again later,
+    /// or raise `snapshots`.
+    #[error("{max} snapshots are held, which is the limit (`snapshots`), and none ended in time")]
+    NoSnapshot {
+        /// The setting `snapshots`.
+        max: usize,
+    },
+    /// The snapshot was held over an await and had to end, since the map or a database had to change. Remedy: begin again with
+    /// a new snapshot.
+    #[error("the snapshot had to end, since the map or a database had to change")]
+    SnapshotTooOld,
+    /// Snapshots cannot be held over awaits under `no_lock`: updates would write over what they show. Remedy: views, or
+    /// an environment with locks.
+    #[error("no snapshot can be held over awaits under `no_lock`")]
+    SnapshotUnderNoLock,
     /// Locks were declared, and there is no lock table (an environment that was started alone).
     #[error("locks were declared, but this environment was started without a lock table")]
     NoLockTable,
@@ -164,6 +218,33 @@ pub enum TxnError<E = Infallible> {
     Storage(StorageError),
 }
 
+/// What an interactive transaction keeps until it commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SetKind {
+    /// What it has read, to be compared at its commit.
+    ReadSet,
+    /// What it is going to write.
+    WriteSet,
+}
+
+impl SetKind {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::ReadSet => "`max_read_set` raises it",
+            Self::WriteSet => "`max_write_set` raises it",
+        }
+    }
+}
+
+impl std::fmt::Display for SetKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::ReadSet => "read set",
+            Self::WriteSet => "write set",
+        })
+    }
+}
+
 /// What a transaction was doing when its deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -201,7 +282,7 @@ impl std::fmt::Display for Stage {
 pub enum ErrorClass {
     /// The application's own.
     Abort,
-    /// Deadlock, lock timeout, transaction timeout, not granted at once.
+    /// Deadlock, lock timeout, transaction timeout, not granted at once; a snapshot that had to end.
     Conflict,
     /// A lock was held longer than `max_hold`.
     HeldTooLong,
@@ -209,7 +290,7 @@ pub enum ErrorClass {
     LimitReached,
     /// Tried as often as it may be.
     RetriesExhausted,
-    /// A limit was reached: transactions in flight, reader slots.
+    /// A limit was reached: transactions in flight, reader slots, snapshots held over awaits.
     Overloaded,
     /// Out of time; not committed.
     OutOfTime,
@@ -249,7 +330,10 @@ impl<E> TxnError<E> {
                 _ => ErrorClass::Conflict,
             },
             Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,
-            Self::Overloaded { .. } | Self::ReadersFull { .. } => ErrorClass::Overloaded,
+            Self::SnapshotTooOld => ErrorClass::Conflict,
+            Self::Overloaded { .. } | Self::ReadersFull { .. } | Self::NoSnapshot { .. } => {
+                ErrorClass::Overloaded
+            }
             Self::DeadlineExceeded { .. } => ErrorClass::OutOfTime,
             Self::MaybeCommitted { .. } => ErrorClass::MaybeCommitted,
             Self::WriterStalled { .. } => ErrorClass::WriterStalled,
@@ -258,9 +342,15 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
+            Self::ReadChanged { .. } | Self::WriteConflict { .. } => ErrorClass::Conflict,
             Self::TooLarge
+            | Self::TransactionEnded
+            | Self::ChildOpen
+            | Self::InsideTransaction { .. }
+            | Self::TooMuch { .. }
             | Self::NestedTransaction { .. }
             | Self::NoLockTable
+            | Self::SnapshotUnderNoLock
             | Self::Forked
             | Self::KeyReused { .. }
             | Self::AnswerNotStorable { .. }
@@ -286,7 +376,8 @@ impl<E> TxnError<E> {
             Self::Conflict(error) => error.is_retryable(),
             _ => matches!(
                 self.class(),
-                ErrorClass::RetriesExhausted
+                ErrorClass::Conflict
+                    | ErrorClass::RetriesExhausted
                     | ErrorClass::Overloaded
                     | ErrorClass::OutOfTime
                     | ErrorClass::WriterStalled
@@ -339,6 +430,15 @@ impl<E> TxnError<E> {
             BodyPanicked { message, site },
             NestedTransaction { outer, outer_site },
             ReadersFull { max },
+            ReadChanged { database },
+            WriteConflict { database },
+            TransactionEnded,
+            ChildOpen,
+            InsideTransaction { outer_site },
+            TooMuch { which, limit },
+            NoSnapshot { max },
+            SnapshotTooOld,
+            SnapshotUnderNoLock,
             NoLockTable,
             Forked,
             KeyReused { key },
@@ -400,6 +500,19 @@ impl TxnError {
                 Self::NestedTransaction { outer, outer_site }
             }
             &Self::ReadersFull { max } => Self::ReadersFull { max },
+            Self::ReadChanged { database } => Self::ReadChanged {
+                database: Arc::clone(database),
+            },
+            Self::WriteConflict { database } => Self::WriteConflict {
+                database: Arc::clone(database),
+            },
+            Self::TransactionEnded => Self::TransactionEnded,
+            Self::ChildOpen => Self::ChildOpen,
+            &Self::InsideTransaction { outer_site } => Self::InsideTransaction { outer_site },
+            &Self::TooMuch { which, limit } => Self::TooMuch { which, limit },
+            &Self::NoSnapshot { max } => Self::NoSnapshot { max },
+            Self::SnapshotTooOld => Self::SnapshotTooOld,
+            Self::SnapshotUnderNoLock => Self::SnapshotUnderNoLock,
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
             Self::KeyReused { key } => Self::KeyReused {
@@ -457,6 +570,10 @@ mod tests {
         assert!(error.is_retryable());
         let error: TxnError = TxnError::MaybeCommitted { cause: None };
         assert!(!error.is_retryable());
+        let error: TxnError = TxnError::SnapshotTooOld;
+        assert!(error.is_retryable() && error.class() == ErrorClass::Conflict);
+        let error: TxnError = TxnError::SnapshotUnderNoLock;
+        assert!(!error.is_retryable() && error.class() == ErrorClass::Usage);
         let error: TxnError<u8> = TxnError::Abort(3);
         assert_eq!(error.class(), ErrorClass::Abort);
         assert_eq!(error.into_abort().unwrap(), 3);

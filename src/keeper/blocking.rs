@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Keeper, Request, stop};
 use crate::clock::block_on;
-use crate::env::{Db, ReadTxn, WriteTxn};
+use crate::env::{Db, ReadTxn, Records, WriteTxn};
 use crate::error::{DatabaseError, ShutdownError, TxnError};
 use crate::messages::supervisor::RunTxn;
 
@@ -90,6 +90,19 @@ impl Keeper {
         DC: 'static,
     {
         block_on(self.database(name))
+    }
+
+    /// [`Keeper::records`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keeper::records`].
+    pub fn blocking_records<KC, DC>(&self, name: &str) -> Result<Records<KC, DC>, DatabaseError>
+    where
+        KC: 'static,
+        DC: 'static,
+    {
+        block_on(self.records(name))
     }
 
     /// [`Keeper::shutdown`] from a thread that may block.

@@ -48,6 +48,9 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
             if let Some(error) = runtime.env.refusal(entry) {
                 return Err(error.widen());
             }
+            if let (false, Some(error)) = (self.is_view(), runtime.inside_transaction()) {
+                return Err(error.widen());
+            }
             // The mailbox is not the queue: a place among the transactions in flight comes first.
             let permit = runtime
                 .admit(&mut self.options)

@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::panic::Location;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,7 @@ use crate::error::{Name, Site, TxnError};
 use crate::locks::{DEFAULT_PRIORITY, Mode, Object};
 use crate::txn::answers::{Codec, hash};
 use crate::txn::handler::{Handler, HandlerChain};
+use crate::txn::run::{Isolation, Txn};
 
 /// A transaction: a body, and what it needs.
 ///
@@ -56,7 +59,12 @@ pub(crate) struct Once<T> {
 pub(crate) enum Body<T, E> {
     Update(UpdateBody<T, E>),
     View(ViewBody<T, E>),
+    Interactive(Closure<T, E>),
 }
+
+/// The closure of an interactive transaction, in a message.
+pub(crate) type Closure<T, E> = Box<dyn FnMut(Txn) -> Running<T, E> + Send>;
+type Running<T, E> = Pin<Box<dyn Future<Output = Result<T, TxnError<E>>> + Send>>;
 
 /// What a transaction was sent with.
 pub(crate) struct TxnOptions {
@@ -75,6 +83,8 @@ pub(crate) struct TxnOptions {
     pub handlers: HandlerChain,
     /// The hash of what it asks for, beside its name.
     pub request: Option<[u8; 16]>,
+    /// Only interactive transactions have any.
+    pub isolation: Isolation,
     /// Deadlines count from here.
     pub sent: Option<Instant>,
     /// And from here, if it was sent to an actor's address and nobody knows when.
@@ -105,6 +115,7 @@ impl TxnOptions {
             when_full: None,
             handlers: HandlerChain::default(),
             request: None,
+            isolation: Isolation::default(),
             sent: None,
             built: Instant::now(),
             caller: None,
@@ -158,7 +169,58 @@ where
     }
 }
 
+impl<T> RunTxn<T>
+where
+    T: Send + 'static,
+{
+    /// An interactive transaction whose closure has no error of its own; what [`Keeper::transaction`](crate::Keeper::transaction)
+    /// runs, as a message.
+    ///
+    /// ```
+    /// use lockkeeper::{Isolation, Records, RunTxn};
+    /// use lockkeeper::heed::{byteorder::BigEndian, types::{Str, U64}};
+    ///
+    /// fn add(accounts: Records<Str, U64<BigEndian>>, name: String, amount: u64) -> RunTxn<u64> {
+    ///     RunTxn::interactive(move |txn| {
+    ///         let name = name.clone();
+    ///         async move {
+    ///             let balance = txn.get_for_update_as(accounts, &name).await?.unwrap_or(0) + amount;
+    ///             txn.put(accounts, &name, &balance).await?;
+    ///             Ok(balance)
+    ///         }
+    ///     })
+    ///     .isolation(Isolation::ReadCommitted)
+    /// }
+    /// ```
+    #[track_caller]
+    pub fn interactive<F, Fut>(body: F) -> Self
+    where
+        F: FnMut(Txn) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, TxnError>> + Send + 'static,
+    {
+        Self::try_interactive(body)
+    }
+
+    /// An interactive transaction whose closure can say no with an error `E` of the application's.
+    #[track_caller]
+    pub fn try_interactive<F, Fut, E>(mut body: F) -> RunTxn<T, E>
+    where
+        F: FnMut(Txn) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, TxnError<E>>> + Send + 'static,
+        E: Send + 'static,
+    {
+        RunTxn::new(Body::Interactive(Box::new(move |txn| Box::pin(body(txn)))))
+    }
+}
+
 impl<T, E> RunTxn<T, E> {
+    /// The isolation of an interactive transaction; on other bodies it has no effect: an update is alone on the writer, and a
+    /// view has its snapshot. Default: serialisable.
+    pub fn isolation(mut self, isolation: Isolation) -> Self {
+        self.options.isolation = isolation;
+        self
+    }
+
     #[track_caller]
     pub(crate) fn new(body: Body<T, E>) -> Self {
         Self {

@@ -17,6 +17,7 @@ mod peer;
 mod race;
 mod readers;
 mod sizes;
+mod snapshots;
 
 use std::future::Future;
 use std::path::Path;

@@ -16,5 +16,6 @@ mod poison;
 mod process;
 mod queue;
 mod shutdown;
+mod snapshots;
 mod stage;
 mod support;

@@ -9,7 +9,7 @@ use lockkeeper::{
 };
 
 use crate::stage;
-use crate::support::{Plug, SOON, folder, get, open, put, putting};
+use crate::support::{Plug, SOON, block_on, folder, get, open, put, putting};
 
 const FORKS: &str = "process::the_child_of_a_fork_is_refused_and_the_parent_goes_on";
 
@@ -25,6 +25,7 @@ fn the_child_of_a_fork_is_refused_and_the_parent_goes_on() {
     };
     let (keeper, numbers) = open(&folder);
     put(&keeper, numbers, 1, 10).unwrap();
+    let mut held = Some(block_on(keeper.hold_snapshot("held", SOON)).unwrap());
     // Also with the writer in the middle of something.
     for busy in [false, true] {
         let plug = busy.then(|| Plug::hold(&keeper));
@@ -40,7 +41,12 @@ fn the_child_of_a_fork_is_refused_and_the_parent_goes_on() {
                 forked(keeper.blocking_send(putting(numbers, 2, 20))),
                 forked(keeper.blocking_send(RunTxn::view(|_| Ok(())))),
                 forked(keeper.blocking_send(EnvStatsQuery).map(drop)),
+                forked(block_on(keeper.hold_snapshot("held", SOON)).map(drop)),
             ];
+            // Its thread is the parent's, which goes on with it.
+            if let Some(snapshot) = held.take() {
+                checks.push(forked(block_on(snapshot.ask(|_| ()))));
+            }
             checks.push(match keeper.blocking_database::<(), ()>("another") {
                 Err(DatabaseError::Txn(error)) => forked(Err(error)),
                 _ => false,
@@ -73,6 +79,9 @@ fn the_child_of_a_fork_is_refused_and_the_parent_goes_on() {
         assert_eq!(get(&keeper, numbers, 1), Some(10));
         assert_eq!(get(&keeper, numbers, 2), None);
         assert_eq!(get(&keeper, numbers, 3), Some(30));
+        let snapshot = held.as_ref().unwrap();
+        let seen = snapshot.ask(move |txn| numbers.get(txn, &3).unwrap());
+        assert_eq!(block_on(seen).unwrap(), None);
     }
     assert_eq!(stage::read_elsewhere(&folder).len(), 2);
     keeper.blocking_shutdown(SOON).unwrap();

@@ -128,7 +128,7 @@ impl Locker {
         self.pass_up()
     }
 
-    pub(super) fn pass_up(&self) -> Result<(), LockError> {
+    pub(crate) fn pass_up(&self) -> Result<(), LockError> {
         let done = self
             .shared()
             .transition(|state, effects| state.table.commit(self.id, effects));

@@ -17,7 +17,7 @@ use crate::txn::handler::{HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
 
 /// What lasts over the attempts of one transaction.
-pub(super) struct Attempts {
+pub(crate) struct Attempts {
     /// Made when the first attempt has failed: most do not.
     state: Option<RetryState>,
     sent: Instant,
@@ -70,6 +70,34 @@ impl Attempts {
             LockError::TransactionTimeout(_) => Some(Loss::TransactionTimeout),
             _ => None,
         };
+    }
+}
+
+impl Attempts {
+    /// An attempt of an interactive transaction ended with `error`; `death` is what had killed it before, if anything had.
+    pub(super) fn lost_to<E>(&mut self, error: &TxnError<E>, death: Option<TxnError>) {
+        // Each use of a dead transaction answers what killed it; the closure may have let out a later answer.
+        if let (TxnError::Conflict(_), Some(death)) = (error, &death) {
+            self.lost_by(death);
+        } else {
+            self.lost_by(error);
+        }
+    }
+
+    fn lost_by<E>(&mut self, error: &TxnError<E>) {
+        match error {
+            TxnError::Conflict(error) => self.lost(error),
+            TxnError::ReadChanged { .. } | TxnError::WriteConflict { .. } => {
+                self.loss = Some(Loss::Recheck);
+            }
+            TxnError::SnapshotTooOld => self.loss = Some(Loss::MapChanged),
+            _ => self.loss = None,
+        }
+    }
+
+    /// Whether the next attempt goes before plain updates (I8).
+    pub(super) fn goes_first(&self) -> bool {
+        self.state.as_ref().is_some_and(RetryState::goes_first)
     }
 }
 

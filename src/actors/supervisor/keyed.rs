@@ -6,9 +6,8 @@
 //! [`Keyed::object`] locked, [`Keyed::look_up`], the body, and on the writer [`Keyed::look`], the effect, [`Keyed::keep`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use super::runtime::Runtime;
+use super::runtime::{Admitted, Runtime};
 use crate::env::{ANSWERS, AnswerStore, Ask, Core, Readable, UpdateBody, WriteTxn};
 use crate::error::{DbError, Stage, TxnError};
 use crate::locks::Object;
@@ -50,15 +49,15 @@ impl Runtime {
         &self,
         once: Once<T>,
         options: &TxnOptions,
-        (deadline, span): (Instant, Duration),
+        admitted: &Admitted,
     ) -> Result<Keyed<T>, TxnError> {
         if self.locks.is_none() {
             return Err(TxnError::NoLockTable);
         }
         let clock = &self.env.shared.clock;
-        let Some(store) = clock.until(deadline, self.env.answers()).await else {
+        let Some(store) = clock.until(admitted.deadline, self.env.answers()).await else {
             return Err(TxnError::DeadlineExceeded {
-                deadline: span,
+                deadline: admitted.span,
                 stage: Stage::WasQueued,
             });
         };

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::attempts::Attempts;
 use super::keyed::Keyed;
-use super::runtime::{Asking, Runtime};
+use super::runtime::{Admitted, Runtime};
 use crate::actors::lock_table::Locker;
 use crate::env::Holding;
 use crate::error::LockError;
@@ -19,7 +19,7 @@ impl Runtime {
         &self,
         options: &mut TxnOptions,
         keyed: Option<&Keyed<T>>,
-        ask: &Asking<'_>,
+        admitted: &Admitted,
         attempts: &mut Attempts,
     ) -> Result<Taken<T>, TxnError> {
         if options.locks.is_empty() && keyed.is_none() {
@@ -51,12 +51,12 @@ impl Runtime {
             })
             .map_err(conflict)?;
         attempts.age = Some(locker.age());
-        let deadline = ask.deadline;
+        let deadline = admitted.deadline;
         if let Some(keyed) = keyed {
             let key = (keyed.object(), Mode::Write);
             self.lock(&locker, &key, options.site, deadline, attempts)
                 .await?;
-            if let Some(answer) = keyed.look_up(&self.env, ask.of(options)).await? {
+            if let Some(answer) = keyed.look_up(&self.env, admitted.ask(options)).await? {
                 return Ok(Taken::Answer(answer));
             }
         }
@@ -113,7 +113,7 @@ impl Holding for Locker {
 }
 
 /// A lock table that goes down is no conflict: the keeper does.
-fn conflict(error: LockError) -> TxnError {
+pub(super) fn conflict(error: LockError) -> TxnError {
     match error {
         LockError::ShuttingDown => TxnError::ShuttingDown,
         error => TxnError::Conflict(error),

@@ -15,10 +15,11 @@ use super::locking::Taken;
 use crate::actors::lock_table::Locks;
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting};
+use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting, random_seed};
 use crate::error::{Stage, TxnError};
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
+use crate::txn::run::current_transaction;
 
 /// What runs transactions: an environment, perhaps a lock table, and the bound on what is in flight.
 pub struct Runtime {
@@ -27,6 +28,8 @@ pub struct Runtime {
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     pub(super) counters: Counters,
+    /// Keys the digests of what interactive transactions read.
+    pub(super) seed: [u64; 2],
 }
 
 #[derive(Default)]
@@ -49,6 +52,7 @@ impl Runtime {
             handlers,
             permits,
             counters: Counters::default(),
+            seed: [random_seed(), random_seed()],
         }
     }
 
@@ -234,48 +238,30 @@ impl Runtime {
         } = txn;
         match (&once, &body) {
             (Some(_), Body::View(_)) => return Err(TxnError::KeyOnView),
-            (Some(once), Body::Update(_)) => once.check().map_err(TxnError::widen)?,
+            (Some(once), _) => once.check().map_err(TxnError::widen)?,
             (None, _) => {}
         }
-        let entry = if options.permit.is_some() {
-            Entry::Admitted
-        } else {
-            Entry::New
+        let body = match body {
+            Body::Interactive(body) => return self.supervise_interactive(options, body).await,
+            body => body,
         };
-        if let Some(error) = self.env.refusal(entry) {
+        if let (Body::Update(_), Some(error)) = (&body, self.inside_transaction()) {
             return Err(error.widen());
         }
-        let permit = self.admit(&mut options).await.map_err(TxnError::widen)?;
-        let (deadline, span) = self.deadline(&mut options);
-        let sent = *options.sent.get_or_insert_with(Instant::now);
-        // The time may have gone in a mailbox, or before the first poll.
-        if Instant::now() >= deadline {
-            return Err(TxnError::DeadlineExceeded {
-                deadline: span,
-                stage: Stage::WasQueued,
-            });
-        }
-        let caller = options.caller.take();
-        let trace = trace(&caller.unwrap_or_else(tracing::Span::current), &options);
-        let mut attempts = Attempts::new(sent, span);
+        let admitted = self.admitted(&mut options).await.map_err(TxnError::widen)?;
+        let mut attempts = admitted.attempts();
+        let trace = &admitted.trace;
         let keyed = match once {
             None => None,
             Some(once) => {
-                let keyed = self.keyed(*once, &options, (deadline, span));
-                let keyed = keyed.instrument(trace.clone()).await;
-                Some(keyed.map_err(TxnError::widen)?)
+                let keyed = self.keyed(*once, &options, &admitted);
+                Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
         let mut body = Some(match (body, &keyed) {
             (Body::Update(body), Some(keyed)) => Body::Update(keyed.wrap(body)),
             (body, _) => body,
         });
-        let ask = Asking {
-            deadline,
-            span,
-            permit: &permit,
-            trace: &trace,
-        };
         loop {
             let Some(current) = body.take() else {
                 return Err(TxnError::ShuttingDown);
@@ -283,7 +269,7 @@ impl Runtime {
             attempts.number += 1;
             trace.record("attempt", attempts.number);
             let locked = self
-                .take_locks(&mut options, keyed.as_ref(), &ask, &mut attempts)
+                .take_locks(&mut options, keyed.as_ref(), &admitted, &mut attempts)
                 .instrument(trace.clone());
             let ended = match locked.await {
                 Err(error) => Ended {
@@ -295,7 +281,7 @@ impl Runtime {
                     body: Some(current),
                 },
                 Ok(Taken::Locks(locks)) => {
-                    let mut ask = ask.of(&options);
+                    let mut ask = admitted.ask(&options);
                     ask.durability = options.durability.map(for_one_transaction);
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
@@ -312,9 +298,46 @@ impl Runtime {
             if !repeatable {
                 return Err(error);
             }
-            self.stand_back(error, &mut attempts, &options, deadline)
+            self.stand_back(error, &mut attempts, &options, admitted.deadline)
                 .await?;
         }
+    }
+
+    /// Why nothing may be begun here that could wait for locks: this is the closure of an interactive transaction (I14).
+    pub(crate) fn inside_transaction(&self) -> Option<TxnError> {
+        let outer_site = current_transaction(self.env.shared.id)?;
+        Some(TxnError::InsideTransaction { outer_site })
+    }
+
+    /// Lets a transaction in, or says why not.
+    pub(crate) async fn admitted(&self, options: &mut TxnOptions) -> Result<Admitted, TxnError> {
+        let entry = if options.permit.is_some() {
+            Entry::Admitted
+        } else {
+            Entry::New
+        };
+        if let Some(error) = self.env.refusal(entry) {
+            return Err(error);
+        }
+        let permit = self.admit(options).await?;
+        let (deadline, span) = self.deadline(options);
+        let sent = *options.sent.get_or_insert_with(Instant::now);
+        // The time may have gone in a mailbox, or before the first poll.
+        if Instant::now() >= deadline {
+            return Err(TxnError::DeadlineExceeded {
+                deadline: span,
+                stage: Stage::WasQueued,
+            });
+        }
+        let caller = options.caller.take();
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::current), options);
+        Ok(Admitted {
+            permit,
+            sent,
+            deadline,
+            span,
+            trace,
+        })
     }
 
     async fn run_body<T, E>(&self, ask: Ask, body: Body<T, E>) -> Ended<T, E>
@@ -340,22 +363,33 @@ impl Runtime {
         match body {
             Body::Update(body) => ended(self.env.update(ask, body).await, Body::Update),
             Body::View(body) => ended(self.env.ship_view(ask, body).await, Body::View),
+            // Run elsewhere; see `supervise`.
+            Body::Interactive(_) => Ended {
+                result: Err(TxnError::ShuttingDown),
+                body: None,
+            },
         }
     }
 }
 
-/// What all attempts of a transaction ask the environment with.
-pub(super) struct Asking<'t> {
-    pub(super) deadline: Instant,
-    span: Duration,
-    permit: &'t Arc<OwnedSemaphorePermit>,
-    trace: &'t tracing::Span,
+/// A transaction that was let in.
+pub(crate) struct Admitted {
+    pub(super) permit: Arc<OwnedSemaphorePermit>,
+    sent: Instant,
+    pub(crate) deadline: Instant,
+    pub(super) span: Duration,
+    pub(super) trace: tracing::Span,
 }
 
-impl Asking<'_> {
-    pub(super) fn of(&self, options: &TxnOptions) -> Ask {
+impl Admitted {
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(self.sent, self.span)
+    }
+
+    /// What an attempt asks the environment with.
+    pub(super) fn ask(&self, options: &TxnOptions) -> Ask {
         let mut ask = Ask::new(options.name.clone(), options.site, self.deadline, self.span);
-        ask.permit = Some(Arc::clone(self.permit));
+        ask.permit = Some(Arc::clone(&self.permit));
         ask.trace = self.trace.clone();
         ask
     }
@@ -377,7 +411,7 @@ fn trace(caller: &tracing::Span, options: &TxnOptions) -> tracing::Span {
 }
 
 /// No-sync is a property of the environment; one transaction can at most leave out the flush of the meta page.
-fn for_one_transaction(durability: Durability) -> Durability {
+pub(super) fn for_one_transaction(durability: Durability) -> Durability {
     durability.max(Durability::NoMetaSync)
 }
 

@@ -1,0 +1,179 @@
+//! Interactive transactions: an attempt is begun, its closure polled, and what it did committed, undone, or done again.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::Instrument;
+
+use super::attempts::Attempts;
+use super::locking::conflict;
+use super::runtime::{Admitted, Runtime, for_one_transaction};
+use crate::env::panic_message;
+use crate::error::{Stage, TxnError};
+use crate::locks::LockerSpec;
+use crate::messages::supervisor::TxnOptions;
+use crate::txn::run::{Attempt, Inside, Isolation, Start, Txn};
+
+impl Runtime {
+    /// Runs an interactive transaction to its end.
+    pub(crate) async fn interact<T, E, F, Fut>(
+        &self,
+        options: TxnOptions,
+        body: F,
+    ) -> Result<T, TxnError<E>>
+    where
+        F: FnMut(Txn) -> Fut,
+        Fut: Future<Output = Result<T, TxnError<E>>>,
+    {
+        let started = Instant::now();
+        let outcome = self.supervise_interactive(options, body).await;
+        self.count(&outcome, started);
+        outcome
+    }
+
+    pub(super) async fn supervise_interactive<T, E, F, Fut>(
+        &self,
+        mut options: TxnOptions,
+        mut body: F,
+    ) -> Result<T, TxnError<E>>
+    where
+        F: FnMut(Txn) -> Fut,
+        Fut: Future<Output = Result<T, TxnError<E>>>,
+    {
+        if let Some(error) = self.inside_transaction() {
+            return Err(error.widen());
+        }
+        let admitted = self.admitted(&mut options).await.map_err(TxnError::widen)?;
+        let mut attempts = admitted.attempts();
+        loop {
+            attempts.number += 1;
+            admitted.trace.record("attempt", attempts.number);
+            let result = match self.begin(&options, &admitted, &mut attempts).await {
+                Ok(attempt) => {
+                    let ended = self.attempt(&attempt, &mut body).await;
+                    if let Err(error) = &ended {
+                        attempts.lost_to(error, attempt.0.death());
+                    }
+                    ended
+                }
+                Err(error) => {
+                    attempts.lost_to(&error, None);
+                    Err(error.widen())
+                }
+            };
+            let error = match self.handled(result, true, &mut attempts, &options) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            self.stand_back(error, &mut attempts, &options, admitted.deadline)
+                .await?;
+        }
+    }
+
+    /// Begins a transaction that nobody runs again.
+    pub(crate) async fn begin_by_hand(&self, mut options: TxnOptions) -> Result<Running, TxnError> {
+        if let Some(error) = self.inside_transaction() {
+            return Err(error);
+        }
+        let admitted = self.admitted(&mut options).await?;
+        let mut attempts = admitted.attempts();
+        attempts.number = 1;
+        self.begin(&options, &admitted, &mut attempts).await
+    }
+
+    /// Begins an attempt: its locker, and its snapshot if it reads from one.
+    async fn begin(
+        &self,
+        options: &TxnOptions,
+        admitted: &Admitted,
+        attempts: &mut Attempts,
+    ) -> Result<Running, TxnError> {
+        let Admitted { deadline, span, .. } = *admitted;
+        let isolation = options.isolation;
+        let locker = match &self.locks {
+            _ if isolation == Isolation::Optimistic => None,
+            None => return Err(TxnError::NoLockTable),
+            Some(table) => {
+                let spec = LockerSpec {
+                    name: options.name.clone().map(Into::into),
+                    age: attempts.age,
+                    priority: options.priority,
+                    site: options.site,
+                    lock_timeout: options.lock_timeout,
+                    txn_timeout: options.txn_timeout,
+                };
+                let locker = table.locker(spec).map_err(conflict)?;
+                attempts.age = Some(locker.age());
+                Some(locker)
+            }
+        };
+        let snapshot = match isolation {
+            Isolation::Snapshot => {
+                let name = options.name.clone();
+                let held = self.env.hold_snapshot(options.site, name, deadline, span);
+                Some(held.await?)
+            }
+            _ => None,
+        };
+        let start = Start {
+            env: Arc::clone(&self.env),
+            name: options.name.clone(),
+            site: options.site,
+            isolation,
+            deadline,
+            span,
+            durability: options.durability.map(for_one_transaction),
+            number: attempts.number,
+            permit: Arc::clone(&admitted.permit),
+            locker,
+            snapshot,
+            first: attempts.goes_first().then(|| self.env.shared.go_first()),
+            trace: admitted.trace.clone(),
+        };
+        Ok(Running(Attempt::new(start, self.seed)))
+    }
+
+    async fn attempt<T, E, F, Fut>(&self, attempt: &Running, body: &mut F) -> Result<T, TxnError<E>>
+    where
+        F: FnMut(Txn) -> Fut,
+        Fut: Future<Output = Result<T, TxnError<E>>>,
+    {
+        let (site, deadline) = (attempt.0.site(), attempt.0.deadline());
+        let panicked = |message| Err(TxnError::BodyPanicked { message, site });
+        let future = catch_unwind(AssertUnwindSafe(|| body(attempt.0.txn())));
+        let future = match future {
+            Ok(future) => {
+                Inside::new(self.env.shared.id, site, future).instrument(attempt.0.trace().clone())
+            }
+            Err(panic) => return panicked(panic_message(&*panic)),
+        };
+        match self.env.shared.clock.until(deadline, future).await {
+            Some(Ok(Ok(value))) => {
+                let committed = attempt.0.commit(None).await;
+                committed.map(|()| value).map_err(TxnError::widen)
+            }
+            Some(Ok(Err(TxnError::Abort(no)))) => {
+                // A no that came of what never was so at one moment is not the application's last word. One that was
+                // said in spite of a conflict is.
+                if attempt.0.death().is_none() {
+                    attempt.0.could_have_been().await.map_err(TxnError::widen)?;
+                }
+                Err(TxnError::Abort(no))
+            }
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(message)) => panicked(message),
+            None => Err(attempt.0.out_of_time(Stage::Ran).widen()),
+        }
+    }
+}
+
+/// An attempt that is under way: undone when this is dropped, unless the writer has it.
+pub(crate) struct Running(pub(crate) Arc<Attempt>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

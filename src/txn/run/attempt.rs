@@ -1,0 +1,339 @@
+//! One attempt of an interactive transaction: its locks, its reads, and what it has buffered.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::isolation::Isolation;
+use super::ops::Txn;
+use super::state::{NodeId, State};
+use crate::actors::lock_table::Locker;
+use crate::config::Durability;
+use crate::env::{Core, FirstInBatch, Holding, RawTable, ReadTxn, Snapshot};
+use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
+use crate::locks::{LockerSpec, Mode, Object};
+use crate::messages::lock_table::Wait;
+use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch, WhichSet};
+
+/// What an attempt begins with.
+pub(crate) struct Start {
+    pub env: Arc<Core>,
+    pub name: Name,
+    pub site: Site,
+    pub isolation: Isolation,
+    pub deadline: Instant,
+    /// The time from the send to the deadline.
+    pub span: Duration,
+    pub durability: Option<Durability>,
+    /// Which attempt it is: 1 for the first.
+    pub number: u32,
+    pub permit: Arc<OwnedSemaphorePermit>,
+    pub locker: Option<Locker>,
+    pub snapshot: Option<Snapshot>,
+    /// It has lost so many re-checks that it goes before plain updates.
+    pub first: Option<FirstInBatch>,
+    pub trace: tracing::Span,
+}
+
+/// See the module.
+pub(crate) struct Attempt {
+    pub(super) start: Start,
+    pub(super) root: Option<Arc<Locker>>,
+    state: Mutex<State>,
+    /// The writer has it, with its locks, which go when the writer is done (I4).
+    handed_over: AtomicBool,
+}
+
+/// A transaction or a child: what its handles share.
+pub(super) struct Node {
+    pub attempt: Arc<Attempt>,
+    pub id: NodeId,
+    pub locker: Option<Arc<Locker>>,
+}
+
+impl Attempt {
+    pub(crate) fn new(mut start: Start, seed: [u64; 2]) -> Arc<Self> {
+        let config = &start.env.shared.config;
+        let limits = Limits {
+            read_entries: config.max_read_set(),
+            write_bytes: usize::try_from(config.max_write_set()).unwrap_or(usize::MAX),
+        };
+        let root = start.locker.take().map(Arc::new);
+        Arc::new(Self {
+            start,
+            root,
+            state: Mutex::new(State::new(Sets::new(limits, seed))),
+            handed_over: AtomicBool::new(false),
+        })
+    }
+
+    /// A handle of the transaction.
+    pub(crate) fn txn(self: &Arc<Self>) -> Txn {
+        Txn::new(Arc::new(Node {
+            attempt: Arc::clone(self),
+            id: NodeId::ROOT,
+            locker: self.root.clone(),
+        }))
+    }
+
+    pub(crate) fn site(&self) -> Site {
+        self.start.site
+    }
+
+    pub(crate) fn trace(&self) -> &tracing::Span {
+        &self.start.trace
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.start.deadline
+    }
+
+    /// Why it is lost, if it is.
+    pub(crate) fn death(&self) -> Option<TxnError> {
+        self.state().death().map(TxnError::duplicate)
+    }
+
+    /// Undoes it, unless the writer has it: nothing may be used any more, and its locks are free.
+    pub(crate) fn abort(&self) {
+        self.state().end();
+        if !self.handed_over.load(Ordering::Acquire) {
+            self.release();
+        }
+    }
+
+    pub(super) fn release(&self) {
+        if let Some(root) = &self.root {
+            root.end();
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Runs `read` on the newest committed state, or on the transaction's snapshot.
+    pub(super) async fn read<R, F>(&self, read: F) -> Result<(usize, R), TxnError>
+    where
+        F: Fn(&ReadTxn<'_>) -> Result<R, DbError> + Send + 'static,
+        R: Send + 'static,
+    {
+        let read = move |txn: &ReadTxn<'_>| {
+            use crate::env::Readable;
+            Ok::<_, TxnError>((txn.snapshot_id(), read(txn)?))
+        };
+        if let Some(snapshot) = &self.start.snapshot {
+            let asked = snapshot.ask(read);
+            return match self.clock().until(self.start.deadline, asked).await {
+                Some(answer) => answer?,
+                None => Err(self.out_of_time(Stage::Ran)),
+            };
+        }
+        // Whoever writes after this is noticed: the mark is older than what is read.
+        let mark = self.start.env.shared.outside_writes();
+        self.state().outside.get_or_insert(mark);
+        self.view(read).await
+    }
+
+    /// Runs a view in place, outside of the transaction.
+    pub(super) async fn view<R, F>(&self, read: F) -> Result<R, TxnError>
+    where
+        F: Fn(&ReadTxn<'_>) -> Result<R, TxnError> + Send + 'static,
+        R: Send + 'static,
+    {
+        let Start {
+            env,
+            site,
+            name,
+            deadline,
+            ..
+        } = &self.start;
+        match env.view_now(site, &read) {
+            Ok(result) => result,
+            Err((tried, _)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let slowly = env.view_slowly(tried, site, name.clone(), left, read);
+                slowly.await
+            }
+        }
+    }
+
+    pub(crate) fn out_of_time(&self, stage: Stage) -> TxnError {
+        TxnError::DeadlineExceeded {
+            deadline: self.start.span,
+            stage,
+        }
+    }
+
+    pub(super) fn clock(&self) -> &crate::clock::Clock {
+        &self.start.env.shared.clock
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl Node {
+    /// The node may be used, or why not.
+    pub(super) fn check(&self) -> Result<(), TxnError> {
+        self.attempt.state().usable(self.id).map(drop)
+    }
+
+    /// Locks the object until the transaction ends.
+    pub(super) async fn lock(
+        &self,
+        object: &Object,
+        mode: Mode,
+        site: Site,
+    ) -> Result<(), TxnError> {
+        {
+            let mut state = self.attempt.state();
+            state.usable(self.id)?;
+            if state.holds(object, mode) {
+                return Ok(());
+            }
+        }
+        let Some(locker) = &self.locker else {
+            return Ok(());
+        };
+        let lock = async {
+            let ask = || locker.lock_at(object, mode, Wait::Default, site);
+            match ask().await {
+                // Told once; no reason to fail.
+                Err(LockError::HeldTooLong(_)) => ask().await,
+                answer => answer,
+            }
+        };
+        let deadline = self.attempt.start.deadline;
+        match self.attempt.clock().until(deadline, lock).await {
+            Some(Ok(())) => {
+                let mut state = self.attempt.state();
+                state.usable(self.id)?.remember((object.clone(), mode));
+                Ok(())
+            }
+            Some(Err(LockError::ShuttingDown)) => Err(TxnError::ShuttingDown),
+            Some(Err(error)) => {
+                let is_dead = locker.is_usable().is_err();
+                let error = TxnError::Conflict(error);
+                if is_dead {
+                    self.die(&error);
+                }
+                Err(error)
+            }
+            None => {
+                let error = self.attempt.out_of_time(Stage::WaitedForLocks);
+                self.die(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The transaction is lost: it may not be used any more and holds nothing. Of a child only the child, if its family
+    /// survives.
+    pub(super) fn die(&self, why: &TxnError) {
+        let root = self.attempt.root.as_ref();
+        let is_conflict = matches!(why, TxnError::Conflict(_));
+        let whole = !is_conflict || root.is_none_or(|root| root.is_usable().is_err());
+        self.attempt.state().die(self.id, whole, why);
+        match whole {
+            true => self.attempt.release(),
+            false => {
+                if let Some(locker) = &self.locker {
+                    locker.end();
+                }
+            }
+        }
+    }
+
+    /// The lock table's name for a record of the table.
+    pub(super) fn record(table: &RawTable, key: &[u8]) -> Object {
+        Object::new(Arc::clone(table.name()), key)
+    }
+
+    /// Remembers what was read, to be compared at the commit.
+    pub(super) fn note_read(
+        &self,
+        table: &RawTable,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), TxnError> {
+        let seen = {
+            let mut state = self.attempt.state();
+            state.usable(self.id)?;
+            state.sets.read(table_ref(table), key, value)
+        };
+        match seen {
+            Ok(Seen::First | Seen::Same) => Ok(()),
+            Ok(Seen::Changed) => {
+                let error = TxnError::ReadChanged {
+                    database: Arc::clone(table.name()),
+                };
+                self.die(&error);
+                Err(error)
+            }
+            Err(error) => Err(too_much(error)),
+        }
+    }
+
+    pub(super) fn child_locker(&self, site: Site) -> Result<Option<Arc<Locker>>, TxnError> {
+        let Some(locker) = &self.locker else {
+            return Ok(None);
+        };
+        let spec = LockerSpec {
+            name: self.attempt.start.name.clone().map(Into::into),
+            site,
+            ..LockerSpec::new()
+        };
+        let child = locker.child(spec).map_err(TxnError::Conflict)?;
+        Ok(Some(Arc::new(child)))
+    }
+}
+
+pub(super) fn table_ref(table: &RawTable) -> TableRef {
+    TableRef {
+        id: table.id(),
+        order: table.order(),
+    }
+}
+
+pub(super) fn too_much(error: TooMuch) -> TxnError {
+    use crate::error::SetKind;
+    TxnError::TooMuch {
+        which: match error.which {
+            WhichSet::ReadSet => SetKind::ReadSet,
+            WhichSet::WriteSet => SetKind::WriteSet,
+        },
+        limit: error.limit,
+    }
+}
+
+/// The locks of a transaction on their way through the writer (I4): released when this is dropped, also while handles of the
+/// transaction are kept.
+pub(super) struct Riding(Arc<Attempt>);
+
+impl Riding {
+    pub(super) fn on(attempt: &Arc<Attempt>) -> Self {
+        attempt.handed_over.store(true, Ordering::Release);
+        Self(Arc::clone(attempt))
+    }
+}
+
+impl Holding for Riding {
+    fn check(&self) -> Result<(), TxnError> {
+        match &self.0.root {
+            Some(root) => root.is_usable().map_err(TxnError::Conflict),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Riding {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}

@@ -1,0 +1,197 @@
+//! The end of a transaction: what it read is compared, if anybody may have changed it, and what it wrote is applied.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::attempt::{Attempt, Riding};
+use super::isolation::Isolation;
+use super::state::{NodeId, Sources};
+use crate::env::{Ask, Kind, RawTable, ReadTxn, Readable, UpdateBody, WriteTxn};
+use crate::error::TxnError;
+use crate::txn::sets::{Check, Limits, Sets, Write};
+
+/// Something else that is to be done in the same LMDB transaction, after the writes.
+pub(crate) type WithCommit = Box<dyn FnMut(&mut WriteTxn<'_>) -> Result<(), TxnError> + Send>;
+
+/// What is left of a transaction that may not be used any more.
+struct Prepared {
+    sets: Sets,
+    tables: SmallVec<[RawTable; 2]>,
+    isolation: Isolation,
+    sources: Sources,
+    must_compare: bool,
+    /// The number of outside writes before the first read.
+    outside: Option<u64>,
+}
+
+impl Attempt {
+    /// Applies the transaction; answered when that is durable.
+    pub(crate) async fn commit(self: &Arc<Self>, with: Option<WithCommit>) -> Result<(), TxnError> {
+        let prepared = Arc::new(self.prepare()?);
+        if prepared.sets.is_read_only() && with.is_none() {
+            let outcome = self.compare(&prepared).await;
+            self.release();
+            return outcome.map(drop);
+        }
+        let mut outside = prepared.outside;
+        if prepared.may_be_stale(self) {
+            let compared = self.compare(&prepared).await;
+            outside = compared.inspect_err(|_| self.release())?;
+        }
+        self.apply(prepared, outside, with).await
+    }
+
+    /// Whether what the closure saw can have been so at one moment: then what it answers can be trusted, also if it said no.
+    pub(crate) async fn could_have_been(&self) -> Result<(), TxnError> {
+        let prepared = Arc::new(self.prepare()?);
+        self.compare(&prepared).await.map(drop)
+    }
+
+    fn prepare(&self) -> Result<Prepared, TxnError> {
+        let mut state = self.state();
+        if let Some(dead) = state.death() {
+            return Err(dead.duplicate());
+        }
+        state.usable(NodeId::ROOT)?;
+        state.end();
+        Ok(Prepared {
+            sets: std::mem::replace(&mut state.sets, Sets::new(Limits::default(), [0; 2])),
+            tables: state.take_tables(),
+            isolation: self.start.isolation,
+            sources: state.sources,
+            must_compare: state.must_compare,
+            outside: state.outside,
+        })
+    }
+
+    /// Compares what was read on this thread, so that the writer does not have to unless something is written meanwhile.
+    /// Answers the number of outside writes before it looked.
+    async fn compare(&self, prepared: &Arc<Prepared>) -> Result<Option<u64>, TxnError> {
+        if !prepared.has_to_be_compared() {
+            return Ok(prepared.outside);
+        }
+        let mark = self.start.env.shared.outside_writes();
+        let (once, env) = (Arc::clone(prepared), Arc::clone(&self.start.env));
+        let compare = move |txn: &ReadTxn<'_>| {
+            let quiet = !once.is_always_compared()
+                && once.outside == Some(mark)
+                && txn.snapshot_id() == env.shared.last_ours();
+            match quiet {
+                true => Ok(()),
+                false => once.check(txn),
+            }
+        };
+        self.view(compare).await?;
+        Ok(Some(mark))
+    }
+
+    async fn apply(
+        self: &Arc<Self>,
+        prepared: Arc<Prepared>,
+        outside: Option<u64>,
+        mut with: Option<WithCommit>,
+    ) -> Result<(), TxnError> {
+        let start = &self.start;
+        let mut ask = Ask::new(start.name.clone(), start.site, start.deadline, start.span);
+        ask.durability = start.durability;
+        ask.permit = Some(Arc::clone(&start.permit));
+        ask.attempts_before = start.number - 1;
+        ask.locks = Some(Box::new(Riding::on(self)));
+        ask.kind = Kind::Interactive {
+            first: start.first.is_some(),
+        };
+        ask.trace = start.trace.clone();
+        let body: UpdateBody<(), std::convert::Infallible> = Box::new(move |txn| {
+            let quiet = outside.is_some() && txn.outside() == outside;
+            if prepared.has_checks() && (prepared.is_always_compared() || !quiet) {
+                prepared.check(txn)?;
+            }
+            prepared.write(txn)?;
+            match &mut with {
+                Some(with) => with(txn),
+                None => Ok(()),
+            }
+        });
+        self.start.env.update(ask, body).await?.result
+    }
+}
+
+impl Prepared {
+    fn is_always_compared(&self) -> bool {
+        (self.must_compare || self.isolation.always_compares()) && self.has_checks()
+    }
+
+    fn has_checks(&self) -> bool {
+        self.sets.read_entries() > 0
+    }
+
+    /// Reads from one snapshot agree with each other.
+    fn has_to_be_compared(&self) -> bool {
+        let alone = self.sets.is_read_only() && self.sources != Sources::Several;
+        self.has_checks() && (self.must_compare || !alone)
+    }
+
+    /// Whether it is worth a view to find out before the writer does.
+    fn may_be_stale(&self, attempt: &Attempt) -> bool {
+        let outside = attempt.start.env.shared.outside_writes();
+        self.has_to_be_compared() && (self.is_always_compared() || self.outside != Some(outside))
+    }
+
+    fn table(&self, id: u64) -> Result<&RawTable, TxnError> {
+        let found = self.tables.iter().find(|table| table.id() == id);
+        found.ok_or(TxnError::Database(crate::error::DbError::Foreign))
+    }
+
+    fn changed(&self, table: &RawTable) -> TxnError {
+        let database = Arc::clone(table.name());
+        match self.isolation {
+            Isolation::Snapshot => TxnError::WriteConflict { database },
+            _ => TxnError::ReadChanged { database },
+        }
+    }
+
+    /// Compares everything that was read with what is there.
+    fn check(&self, txn: &dyn Readable) -> Result<(), TxnError> {
+        for check in self.sets.checks() {
+            match check {
+                Check::Key(check) => {
+                    let table = self.table(check.table.id)?;
+                    if !check.agrees(table.get(txn, check.key)?) {
+                        return Err(self.changed(table));
+                    }
+                }
+                Check::Range(check) => {
+                    let table = self.table(check.table.id)?;
+                    let mut present = check.fold();
+                    table.walk(
+                        txn,
+                        check.from,
+                        check.to,
+                        check.reverse,
+                        &mut |key, value| present.entry(key, value),
+                    )?;
+                    if !present.agrees() {
+                        return Err(self.changed(table));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, txn: &mut WriteTxn<'_>) -> Result<(), TxnError> {
+        for write in self.sets.writes() {
+            match write {
+                Write::Clear { table, from, to } => {
+                    self.table(table.id)?.delete_range(txn, from, to)?;
+                }
+                Write::Put { table, key, value } => self.table(table.id)?.put(txn, key, value)?,
+                Write::Delete { table, key } => {
+                    self.table(table.id)?.delete(txn, key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
