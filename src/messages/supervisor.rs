@@ -56,6 +56,15 @@ pub(crate) struct Once<T> {
     pub codec: Codec<T>,
 }
 
+impl<T: Serialize + DeserializeOwned> Once<T> {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        Self {
+            key: key.into(),
+            codec: Codec::new(),
+        }
+    }
+}
+
 pub(crate) enum Body<T, E> {
     Update(UpdateBody<T, E>),
     View(ViewBody<T, E>),
@@ -350,10 +359,7 @@ impl<T, E> RunTxn<T, E> {
     where
         T: Serialize + DeserializeOwned,
     {
-        self.once = Some(Box::new(Once {
-            key: key.as_ref().into(),
-            codec: Codec::new(),
-        }));
+        self.once = Some(Box::new(Once::new(key.as_ref())));
         self
     }
 

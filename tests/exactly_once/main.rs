@@ -17,6 +17,7 @@ mod again;
 mod crash;
 mod doors;
 mod expiry;
+mod interactive;
 mod refused;
 mod senders;
 
@@ -40,6 +41,11 @@ impl Runs {
     /// How often.
     pub fn count(&self) -> usize {
         self.0.load(Ordering::SeqCst)
+    }
+
+    /// It has run once more.
+    pub fn ran(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Adds one to a number, and answers what it has then.

@@ -131,7 +131,8 @@ fn role_of_another_process_that_sends_the_key() {
     );
 }
 
-fn elsewhere(folder: PathBuf) {
+/// Has another process send the key, without a name, and add one to number 1.
+pub fn elsewhere(folder: PathBuf) {
     let dir = crate::support::folder();
     let (status, output) = stage::run(stage::program(OTHER, &folder), dir.path());
     assert!(status.success(), "{status}\n{output}");

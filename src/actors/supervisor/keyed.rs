@@ -2,36 +2,37 @@
 //!
 //! The key is locked before anything else is, so that two senders of it in this process run one after the other; then a view
 //! looks for its answer. Between that look and the commit another process may have stored one: so the writer looks again, in the
-//! transaction that carries the effect, and stores the answer there. Whoever drives a transaction does these in this order:
-//! [`Keyed::object`] locked, [`Keyed::look_up`], the body, and on the writer [`Keyed::look`], the effect, [`Keyed::keep`].
+//! transaction that carries the effect, and stores the answer there.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::runtime::{Admitted, Runtime};
+use crate::actors::lock_table::Locker;
 use crate::env::{ANSWERS, AnswerStore, Ask, Core, Readable, UpdateBody, WriteTxn};
 use crate::error::{DbError, Stage, TxnError};
 use crate::locks::Object;
 use crate::messages::supervisor::{Once, TxnOptions};
-use crate::txn::answers::{Codec, Fingerprint, MAX_KEY, Seen};
+use crate::txn::answers::{AnswerError, Codec, Fingerprint, MAX_KEY, Seen};
+use crate::txn::run::WithCommit;
 
-/// The key of a transaction, bound to the answers of an environment.
-pub(crate) struct Keyed<T> {
+/// A key, bound to the answers of an environment, whatever they are.
+#[derive(Clone)]
+struct Slot {
     key: Arc<[u8]>,
     fingerprint: Fingerprint,
-    codec: Codec<T>,
     store: AnswerStore,
 }
 
-impl<T> Clone for Keyed<T> {
-    fn clone(&self) -> Self {
-        Self {
-            key: Arc::clone(&self.key),
-            fingerprint: self.fingerprint,
-            codec: self.codec,
-            store: self.store.clone(),
-        }
-    }
+/// The key of a transaction that answers with a `T`.
+pub(crate) struct Keyed<T> {
+    slot: Slot,
+    codec: Codec<T>,
 }
+
+/// The answer that the writer has found in the place of the one that it was to store, if it has.
+pub(crate) type Found = Arc<Mutex<Option<Vec<u8>>>>;
 
 impl<T> Once<T> {
     /// Whether it can be a key at all, which needs no look at anything.
@@ -62,51 +63,76 @@ impl Runtime {
             });
         };
         Ok(Keyed {
-            key: once.key,
-            fingerprint: Fingerprint::new(options.name.as_deref(), options.request),
+            slot: Slot {
+                key: once.key,
+                fingerprint: Fingerprint::new(options.name.as_deref(), options.request),
+                store: store?,
+            },
             codec: once.codec,
-            store: store?,
         })
+    }
+}
+
+impl Slot {
+    /// Has `read` read the stored answer, if there is one: then nothing may run, nor after any error.
+    fn look<A>(
+        &self,
+        txn: &impl Readable,
+        read: impl FnOnce(&[u8]) -> Result<A, AnswerError>,
+    ) -> Result<Option<A>, TxnError> {
+        let found = self
+            .store
+            .look(txn, &self.key, self.fingerprint, |seen| match seen {
+                Seen::Fresh | Seen::Expired => Ok(None),
+                Seen::Stored(answer) => read(answer)
+                    .map(Some)
+                    .map_err(|error| self.unreadable(error)),
+                Seen::Unreadable(error) => Err(self.unreadable(error)),
+                Seen::Reused => Err(TxnError::KeyReused {
+                    key: Arc::clone(&self.key),
+                }),
+            });
+        found?
+    }
+
+    fn keep(&self, txn: &mut WriteTxn<'_>, answer: &[u8]) -> Result<(), TxnError> {
+        let kept = self.store.keep(txn, &self.key, self.fingerprint, answer);
+        kept.map_err(TxnError::Database)
+    }
+
+    fn unreadable(&self, source: AnswerError) -> TxnError {
+        TxnError::AnswerUnreadable {
+            key: Arc::clone(&self.key),
+            source,
+        }
     }
 }
 
 impl<T> Keyed<T> {
     /// What is locked while the transaction runs, and before everything else.
     pub(crate) fn object(&self) -> Object {
-        Object::new(ANSWERS, &self.key)
+        Object::new(ANSWERS, &self.slot.key)
     }
 
-    /// The stored answer, if there is one: then nothing may run.
+    /// The stored answer, in a view of its own, which is what an attempt begins with once the key is locked.
     ///
     /// # Errors
     ///
-    /// [`TxnError::KeyReused`] and [`TxnError::AnswerUnreadable`]: then nothing may run either.
-    pub(crate) fn look(&self, txn: &impl Readable) -> Result<Option<T>, TxnError> {
-        let unreadable = |source| TxnError::AnswerUnreadable {
-            key: Arc::clone(&self.key),
-            source,
-        };
-        self.store
-            .look(txn, &self.key, self.fingerprint, |seen| match seen {
-                Seen::Fresh | Seen::Expired => Ok(None),
-                Seen::Stored(answer) => self.codec.read(answer).map(Some).map_err(unreadable),
-                Seen::Unreadable(error) => Err(unreadable(error)),
-                Seen::Reused => Err(TxnError::KeyReused {
-                    key: Arc::clone(&self.key),
-                }),
-            })?
+    /// [`TxnError::KeyReused`], [`TxnError::AnswerUnreadable`], and what can keep a view from being run: after each of them
+    /// nothing may run.
+    pub(crate) async fn look_up(&self, core: &Core, ask: Ask) -> Result<Option<T>, TxnError> {
+        let slot = self.slot.clone();
+        let found = core.look(ask, move |txn| slot.look(txn, |answer| Ok(answer.to_vec())));
+        found.await?.map(|answer| self.read(&answer)).transpose()
     }
 
-    /// [`Keyed::look`] in a view of its own, which is what an attempt begins with once the key is locked.
-    pub(crate) async fn look_up(&self, core: &Core, ask: Ask) -> Result<Option<T>, TxnError>
-    where
-        T: Send + 'static,
-    {
-        let keyed = self.clone();
-        core.look(ask, move |txn| keyed.look(txn)).await
+    /// A stored answer, as a value.
+    pub(crate) fn read(&self, answer: &[u8]) -> Result<T, TxnError> {
+        let read = self.codec.read(answer);
+        read.map_err(|error| self.slot.unreadable(error))
     }
 
-    /// What [`Keyed::keep`] is to store for `value`, and the value as everybody is answered it, the first sender included.
+    /// What is to be stored for `value`, and the value as everybody is answered it, the first sender included.
     ///
     /// # Errors
     ///
@@ -115,15 +141,30 @@ impl<T> Keyed<T> {
         self.codec
             .write(value)
             .map_err(|source| TxnError::AnswerNotStorable {
-                key: Arc::clone(&self.key),
+                key: Arc::clone(&self.slot.key),
                 source,
             })
     }
 
-    /// Stores an answer in the transaction that carries the effect, after a [`Keyed::look`] in that same transaction.
-    pub(crate) fn keep(&self, txn: &mut WriteTxn<'_>, answer: &[u8]) -> Result<(), TxnError> {
-        let kept = self.store.keep(txn, &self.key, self.fingerprint, answer);
-        kept.map_err(TxnError::Database)
+    /// What is to be done on the writer with the effect of a transaction that answers `answer`: store it, unless another
+    /// process has stored one meanwhile. Then the effect is undone, by an error that nobody is answered, and what was stored is
+    /// in [`Found`]. `lock` goes with it, and is given back with it.
+    pub(crate) fn with_commit(&self, answer: Vec<u8>, lock: Option<Locker>) -> (WithCommit, Found) {
+        let found = Found::default();
+        let (slot, stored) = (self.slot.clone(), Arc::clone(&found));
+        let with = move |txn: &mut WriteTxn<'_>| {
+            let _held = &lock;
+            let earlier = slot.look(txn, |answer| Ok(answer.to_vec()))?;
+            let is_first = earlier.is_none();
+            *stored.lock() = earlier;
+            match is_first {
+                true => slot.keep(txn, &answer),
+                false => Err(TxnError::KeyReused {
+                    key: Arc::clone(&slot.key),
+                }),
+            }
+        };
+        (Box::new(with), found)
     }
 
     /// A body that looks first, and stores its answer with its effect.
@@ -132,14 +173,18 @@ impl<T> Keyed<T> {
         T: 'static,
         E: 'static,
     {
-        let keyed = self.clone();
+        let keyed = Self {
+            slot: self.slot.clone(),
+            codec: self.codec,
+        };
         Box::new(move |txn| {
-            if let Some(answer) = keyed.look(txn).map_err(TxnError::widen)? {
+            let stored = keyed.slot.look(txn, |answer| keyed.codec.read(answer));
+            if let Some(answer) = stored.map_err(TxnError::widen)? {
                 return Ok(answer);
             }
             let value = body(txn)?;
             let (bytes, value) = keyed.prepare(&value).map_err(TxnError::widen)?;
-            keyed.keep(txn, &bytes).map_err(TxnError::widen)?;
+            keyed.slot.keep(txn, &bytes).map_err(TxnError::widen)?;
             Ok(value)
         })
     }

@@ -5,17 +5,17 @@ use std::time::Instant;
 use super::attempts::Attempts;
 use super::keyed::Keyed;
 use super::runtime::{Admitted, Runtime};
-use crate::actors::lock_table::Locker;
+use crate::actors::lock_table::{Locker, Locks};
 use crate::env::Holding;
 use crate::error::LockError;
 use crate::error::{Site, Stage, TxnError};
-use crate::locks::{LockerSpec, Mode, Object};
+use crate::locks::{Age, LockerSpec, Mode, Object};
 use crate::messages::lock_table::Wait;
 use crate::messages::supervisor::TxnOptions;
 
 impl Runtime {
     /// Takes the locks, one after the other: that of the key first, and the declared ones only if there is no answer for it.
-    pub(super) async fn take_locks<T: Send + 'static>(
+    pub(super) async fn take_locks<T>(
         &self,
         options: &mut TxnOptions,
         keyed: Option<&Keyed<T>>,
@@ -40,32 +40,43 @@ impl Runtime {
                     object == other && table.covers(object, *stronger, *weaker)
                 });
         }
-        let locker = table
-            .locker(LockerSpec {
-                name: options.name.clone().map(Into::into),
-                age: attempts.age,
-                priority: options.priority,
-                site: options.site,
-                lock_timeout: options.lock_timeout,
-                txn_timeout: options.txn_timeout,
-            })
-            .map_err(conflict)?;
+        let age = attempts.age;
+        let locker = match keyed {
+            None => locker(table, options, age)?,
+            Some(keyed) => match self.take_key(options, keyed, admitted, attempts).await? {
+                Taken::Locks(Some(locker)) => locker,
+                taken => return Ok(taken),
+            },
+        };
         attempts.age = Some(locker.age());
         let deadline = admitted.deadline;
-        if let Some(keyed) = keyed {
-            let key = (keyed.object(), Mode::Write);
-            self.lock(&locker, &key, options.site, deadline, attempts)
-                .await?;
-            if let Some(answer) = keyed.look_up(&self.env, admitted.ask(options)).await? {
-                return Ok(Taken::Answer(answer));
-            }
-        }
         for wanted in &options.locks {
             // Failing, it leaves its locks here: others wait for them.
             self.lock(&locker, wanted, options.site, deadline, attempts)
                 .await?;
         }
         Ok(Taken::Locks(Some(locker)))
+    }
+
+    /// Locks the key of an attempt, with a locker of its own, and looks for its answer.
+    pub(super) async fn take_key<T>(
+        &self,
+        options: &TxnOptions,
+        keyed: &Keyed<T>,
+        admitted: &Admitted,
+        attempts: &mut Attempts,
+    ) -> Result<Taken<T>, TxnError> {
+        let Some(table) = &self.locks else {
+            return Err(TxnError::NoLockTable);
+        };
+        let locker = locker(table, options, attempts.age)?;
+        let key = (keyed.object(), Mode::Write);
+        self.lock(&locker, &key, options.site, admitted.deadline, attempts)
+            .await?;
+        match keyed.look_up(&self.env, admitted.ask(options)).await? {
+            Some(answer) => Ok(Taken::Answer(answer)),
+            None => Ok(Taken::Locks(Some(locker))),
+        }
     }
 
     async fn lock(
@@ -96,6 +107,19 @@ impl Runtime {
             }),
         }
     }
+}
+
+/// A locker for an attempt; a first one has no age yet.
+fn locker(table: &Locks, options: &TxnOptions, age: Option<Age>) -> Result<Locker, TxnError> {
+    let spec = LockerSpec {
+        name: options.name.clone().map(Into::into),
+        age,
+        priority: options.priority,
+        site: options.site,
+        lock_timeout: options.lock_timeout,
+        txn_timeout: options.txn_timeout,
+    };
+    table.locker(spec).map_err(conflict)
 }
 
 /// What an attempt has before its body runs.

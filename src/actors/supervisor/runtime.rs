@@ -242,7 +242,9 @@ impl Runtime {
             (None, _) => {}
         }
         let body = match body {
-            Body::Interactive(body) => return self.supervise_interactive(options, body).await,
+            Body::Interactive(body) => {
+                return self.supervise_interactive(options, once, body).await;
+            }
             body => body,
         };
         if let (Body::Update(_), Some(error)) = (&body, self.inside_transaction()) {
