@@ -117,6 +117,7 @@ pub use messages::lock_table::{
     Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
 pub use txn::sets::WhichSet;

@@ -166,7 +166,10 @@ impl Writer {
     fn unsigned(&mut self, error: heed::Error, bodies: usize) -> Unsigned {
         use heed::MdbError::{MapFull, TxnFull};
         match error {
-            heed::Error::Mdb(MapFull) => Unsigned::Failed(error),
+            heed::Error::Mdb(MapFull) => {
+                self.record_in_the_way = true;
+                Unsigned::Failed(error)
+            }
             heed::Error::Mdb(TxnFull) if bodies > 1 => Unsigned::Failed(error),
             error if is_fatal(&error) => {
                 self.shared.poison(StorageError::new("writing", error));
@@ -196,3 +199,6 @@ impl Writer {
 
 /// Before the first commit that is known to be ours, and when nobody knows what was committed.
 pub(super) const UNKNOWN: u64 = u64::MAX;
+
+#[cfg(test)]
+pub(super) mod tests;
