@@ -8,7 +8,10 @@ use crate::clock::block_on;
 use crate::env::outside::tests::{Answer, LONG, World, answer};
 use crate::error::{StorageError, TxnError};
 
-const INTERACTIVE: Kind = Kind::Interactive { first: false };
+const INTERACTIVE: Kind = Kind::Interactive {
+    first: false,
+    announced: true,
+};
 
 /// Has the attempt hold updates back until it is dropped, however slow the machine is.
 fn for_long(world: &World) -> GoesFirst {
@@ -39,7 +42,10 @@ fn i08_plain_updates_wait_for_an_attempt_that_goes_first() {
     let mark = world.core.shared.outside();
     let mut plain = held(&world);
     // Those of interactive transactions do not wait.
-    let first = Kind::Interactive { first: true };
+    let first = Kind::Interactive {
+        first: true,
+        announced: true,
+    };
     answer(world.writing(INTERACTIVE));
     answer(world.writing(first));
     assert!(plain.try_recv().is_err());
@@ -198,7 +204,10 @@ fn i08_a_plain_writer_that_never_stops_does_not_undo_who_goes_first() {
                 Ok::<_, TxnError>(table.get(txn, b"count")?.map(<[u8]>::to_vec))
             });
             let Ok(Ok(read)) = read else { return false };
-            let first = Kind::Interactive { first: true };
+            let first = Kind::Interactive {
+                first: true,
+                announced: true,
+            };
             answer(world.send(first, move |txn| {
                 let unchanged = table.get(txn, b"count")? == read.as_deref();
                 assert!(unchanged || txn.outside() != Some(mark));

@@ -21,8 +21,14 @@ use crate::error::{DatabaseError, StorageError, TxnError};
 
 /// Nothing takes so long unless it is broken.
 pub(in crate::env) const LONG: Duration = Duration::from_secs(60);
-const INTERACTIVE: Kind = Kind::Interactive { first: false };
-const FIRST: Kind = Kind::Interactive { first: true };
+const INTERACTIVE: Kind = Kind::Interactive {
+    first: false,
+    announced: true,
+};
+const FIRST: Kind = Kind::Interactive {
+    first: true,
+    announced: true,
+};
 
 pub(in crate::env) type Answer<T> = oneshot::Receiver<Result<T, TxnError>>;
 
@@ -225,6 +231,33 @@ fn a_plain_update_is_an_outside_write() {
     // And only once.
     let mark = world.mark();
     assert_eq!(world.write(INTERACTIVE), Some(mark));
+}
+
+#[test]
+fn an_interactive_commit_that_no_lock_announced_is_an_outside_write() {
+    const OPTIMISTIC: Kind = Kind::Interactive {
+        first: false,
+        announced: false,
+    };
+    let world = World::new();
+    world.write(INTERACTIVE);
+    let mark = world.mark();
+    world.write(OPTIMISTIC);
+    assert!(world.mark() > mark);
+    assert!(!world.core.shared.is_undisturbed(mark, world.last_id()));
+    // The commit was ours all the same: it counts once.
+    let mark = world.mark();
+    assert_eq!(world.write(INTERACTIVE), Some(mark));
+
+    // And for those behind it in its batch.
+    let hold = world.hold_writer(Kind::Plain);
+    let before = world.writing(INTERACTIVE);
+    let optimistic = world.writing(OPTIMISTIC);
+    let behind = world.writing(INTERACTIVE);
+    drop(hold);
+    assert_eq!(answer(before), Some(mark));
+    answer(optimistic);
+    assert_eq!(answer(behind), None);
 }
 
 #[test]
