@@ -117,6 +117,7 @@ pub use messages::lock_table::{
     Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
 pub use txn::sets::WhichSet;
@@ -145,6 +146,8 @@ mod pages {
     struct Choosing;
     #[doc = include_str!("../docs/guide.md")]
     struct Guide;
+    #[doc = include_str!("../docs/isolation.md")]
+    struct IsolationPage;
     #[doc = include_str!("../docs/locks.md")]
     struct LocksPage;
     #[doc = include_str!("../docs/migrating.md")]

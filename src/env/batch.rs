@@ -221,7 +221,7 @@ impl Writer {
         items: &mut [Item],
         refused: Option<&Refusal>,
     ) -> Pass {
-        self.plain_wrote = false;
+        self.outside_wrote = false;
         let group = self.grouping.size(items.len());
         let most = crate::clock::far(Instant::now(), self.shared.config.batch_time());
         let mut at = 0;
@@ -259,7 +259,7 @@ impl Writer {
         };
         match self.run_body(txn, item) {
             Verdict::Keep => {
-                self.plain_wrote |= wrote_outside(item);
+                self.outside_wrote |= wrote_outside(item);
                 Ok(at + 1)
             }
             // A transaction of its own is simply aborted: see `commit`.
@@ -299,7 +299,7 @@ impl Writer {
         match self.run_body(&mut child, item) {
             Verdict::Keep => {
                 child.commit().map_err(|error| nested(error, at))?;
-                self.plain_wrote |= wrote_outside(item);
+                self.outside_wrote |= wrote_outside(item);
                 return Ok(at + 1);
             }
             Verdict::Undo => child.abort(),
@@ -344,20 +344,20 @@ impl Writer {
         if end == at + 1 {
             return self.run_alone(env, txn, items, at, refused);
         }
-        let plain_wrote = self.plain_wrote;
+        let outside_wrote = self.outside_wrote;
         let mut child = txn.child(env).map_err(|error| nested(error, at))?;
         for nth in at..end {
             let Some(item) = items.get_mut(nth) else {
                 break;
             };
             match self.run_body(&mut child, item) {
-                Verdict::Keep => self.plain_wrote |= wrote_outside(item),
+                Verdict::Keep => self.outside_wrote |= wrote_outside(item),
                 Verdict::Undo if !item.wrote => {}
                 Verdict::Undo | Verdict::Spoiled(Spoiled::Other) => {
                     // The group runs again without it.
                     item.alone = true;
                     child.abort();
-                    self.plain_wrote = plain_wrote;
+                    self.outside_wrote = outside_wrote;
                     return Ok(at);
                 }
                 Verdict::Spoiled(spoiled) => {

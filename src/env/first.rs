@@ -117,6 +117,9 @@ impl First {
 
     /// Whether plain updates are to be held back; `most` is how many there may be.
     pub(super) fn holds(&self, most: usize) -> bool {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
         let held = self.held.lock();
         held.len() < most && self.end(&held).is_some_and(|end| Instant::now() < end)
     }
@@ -124,8 +127,8 @@ impl First {
     /// When those that are held back have to go on, if there are any.
     pub(super) fn due(&self) -> Option<Instant> {
         let held = self.held.lock();
-        let &(since, _) = held.front()?;
-        Some(self.end(&held).unwrap_or(since))
+        held.front()?;
+        Some(self.end(&held).unwrap_or_else(Instant::now))
     }
 
     /// Until when plain updates are held back, if they are.
@@ -158,3 +161,6 @@ impl First {
         self.tell.store(tell, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The environment: LMDB, its one writer thread, its readers, and the gate that keeps everybody out while the map changes.
 
+mod answers;
 mod asking;
 mod batch;
 mod claims;
@@ -33,6 +34,7 @@ mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use answers::{ANSWERS, AnswerStore};
 pub(crate) use asking::Wait;
 pub(crate) use core::Core;
 pub use database::Db;

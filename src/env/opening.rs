@@ -97,6 +97,7 @@ impl Core {
                 shared.gate.shut(Entry::Admitted) != Some(Shut::Closing)
             });
         }
+        core.watch_answers();
         Ok(core)
     }
 }

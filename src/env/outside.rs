@@ -1,4 +1,5 @@
-//! Outside writes: those that no record lock announced, by a plain update or by another process (DESIGN §6).
+//! Outside writes: those that no record lock announced, by a plain update, by an optimistic transaction or by another process
+//! (DESIGN §6).
 //!
 //! An interactive transaction that nobody wrote around need not compare again what it read. Whether somebody did is told by a
 //! number that grows with outside writes, the mark, and not by LMDB's transaction ids: LMDB skips an empty commit, so another
@@ -24,7 +25,8 @@ pub(crate) enum Kind {
     Interactive {
         /// It runs before the plain bodies of its batch (I8).
         first: bool,
-        /// It holds write locks on what it writes. One that takes no locks is an outside write to those that do.
+        /// Record locks have announced what it writes. Not so where none were taken: then it is as an update to all who trust
+        /// in theirs.
         announced: bool,
     },
 }
@@ -34,7 +36,6 @@ impl Kind {
         matches!(self, Self::Interactive { first: true, .. })
     }
 
-    /// Whether record locks have announced what it writes.
     pub(crate) fn is_announced(self) -> bool {
         matches!(
             self,
@@ -116,7 +117,7 @@ impl Writer {
 
     /// What a body is told, that runs next.
     pub(super) fn mark(&self) -> Option<u64> {
-        (!self.plain_wrote).then(|| self.shared.outside())
+        (!self.outside_wrote).then(|| self.shared.outside())
     }
 
     /// Opens the keeper's own database before the first commit that needs it.
@@ -165,7 +166,10 @@ impl Writer {
     fn unsigned(&mut self, error: heed::Error, bodies: usize) -> Unsigned {
         use heed::MdbError::{MapFull, TxnFull};
         match error {
-            heed::Error::Mdb(MapFull) => Unsigned::Failed(error),
+            heed::Error::Mdb(MapFull) => {
+                self.record_in_the_way = true;
+                Unsigned::Failed(error)
+            }
             heed::Error::Mdb(TxnFull) if bodies > 1 => Unsigned::Failed(error),
             error if is_fatal(&error) => {
                 self.shared.poison(StorageError::new("writing", error));
@@ -195,3 +199,6 @@ impl Writer {
 
 /// Before the first commit that is known to be ours, and when nobody knows what was committed.
 pub(super) const UNKNOWN: u64 = u64::MAX;
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::env::answers::Answers;
 use crate::env::first::First;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
@@ -60,6 +61,8 @@ pub(crate) struct Shared {
     pub last_committed: AtomicU64,
     pub outside: Outside,
     pub first: First,
+    /// The answers that are stored for transactions with a key.
+    pub answers: Arc<Answers>,
     forks: u32,
     max_key: usize,
 }
@@ -185,6 +188,7 @@ impl Shared {
         file: Option<(u64, u64)>,
     ) -> Self {
         let map_size = env.info().map_size as u64;
+        let answers = Arc::new(Answers::new(config.idempotency_window()));
         let max_key = env.max_key_size();
         let holders = Holders::new(&config);
         Self {
@@ -212,6 +216,7 @@ impl Shared {
             last_committed: AtomicU64::new(0),
             outside: Outside::default(),
             first: First::default(),
+            answers,
             forks: raw::forks(),
             max_key,
         }

@@ -191,7 +191,7 @@ impl<'e> WriteTxn<'e> {
     }
 
     /// The mark of outside writes for this body: one that was taken before the first read and is the same says that nobody has
-    /// written outside since. `None`: a plain update has, earlier in the same batch.
+    /// written outside since. `None`: somebody has, earlier in the same batch.
     pub(crate) fn outside(&self) -> Option<u64> {
         self.run.outside
     }

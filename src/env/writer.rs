@@ -3,6 +3,8 @@
 //! LMDB's writer mutex belongs to a thread, a map may only be resized while nobody is on it, and two openings of databases
 //! must not overlap. One thread that does all of it, one thing after the other, makes each of these true by construction.
 
+mod collecting;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use crate::env::outside::UNKNOWN;
 use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
 use crate::env::reserved::is_reserved;
-use crate::env::shared::{Command, Question, Shared, UpdateTask};
+use crate::env::shared::{Command, Question, Shared};
 use crate::env::{raw, recovery};
 use crate::error::{DatabaseError, EnvError, StorageError, TxnError};
 
@@ -40,10 +42,12 @@ pub(crate) struct Writer {
     pub(super) meta_sync: bool,
     /// The last commit that is accounted for: see [`Writer::look_outside`].
     pub(super) accounted: u64,
-    /// A plain body that ran before in the transaction has written.
-    pub(super) plain_wrote: bool,
+    /// A body that ran before in the transaction has written what no record lock announced.
+    pub(super) outside_wrote: bool,
     /// The keeper's record could not be written in this batch.
     pub(super) recordless: bool,
+    /// The map was too small for the keeper's record, or for a commit with it.
+    pub(super) record_in_the_way: bool,
     /// When the last body began.
     pub(super) body_began: Option<Instant>,
     stopping: bool,
@@ -81,8 +85,9 @@ impl Writer {
             unsynced_since: None,
             meta_sync,
             accounted: UNKNOWN,
-            plain_wrote: false,
+            outside_wrote: false,
             recordless: false,
+            record_in_the_way: false,
             body_began: None,
             stopping: false,
             recovery_asked: Vec::new(),
@@ -142,12 +147,6 @@ impl Writer {
         }
     }
 
-    /// Whether updates are held back that have to go on.
-    fn held_is_due(&self) -> bool {
-        let due = self.shared.first.due();
-        due.is_some_and(|due| due <= Instant::now())
-    }
-
     /// The next command; `None` when there was none for so long that something periodic is due.
     fn next(&mut self) -> Option<Command> {
         if let Some(command) = self.waiting.pop_front() {
@@ -191,93 +190,6 @@ impl Writer {
             since,
             self.shared.config.flush_interval(),
         ))
-    }
-
-    /// Collects a batch behind what was held back, and behind `first`, and commits it.
-    fn update(&mut self, first: Option<UpdateTask>) {
-        let shared = Arc::clone(&self.shared);
-        let _busy = shared.first.busy();
-        let most = self.shared.config.batch();
-        let holds = shared.first.holds(self.shared.config.queue());
-        let mut batch = Vec::new();
-        if !holds {
-            batch.extend(std::iter::from_fn(|| shared.first.let_go()).take(most));
-        }
-        if let Some(first) = first {
-            self.waiting.push_front(Command::Update(first));
-        }
-        self.take_queued(&mut batch, most, holds);
-        if batch.is_empty() {
-            // All of them are held back.
-            return;
-        }
-        let before = batch.len();
-        if self.waiting.is_empty()
-            && let Some((expected, limit)) = self.gather.wait_for(before)
-        {
-            let expected = expected.min(most);
-            let until = Instant::now() + limit;
-            // Yielding, not parking: a parked receiver would cost each sender a system call.
-            while before + self.commands.len() < expected && Instant::now() < until {
-                thread::yield_now();
-            }
-            self.take_queued(&mut batch, most, holds);
-            self.gather.waited(before, batch.len());
-        }
-        self.run_collected(batch);
-    }
-
-    /// Runs and commits a batch.
-    fn run_collected(&mut self, batch: Vec<UpdateTask>) {
-        self.shared
-            .counters
-            .queued
-            .fetch_sub(batch.len(), Ordering::Relaxed);
-        let bodies = batch.len();
-        let started = Instant::now();
-        self.run_batch(batch);
-        tracing::trace!(target: "lockkeeper", bodies, elapsed = ?started.elapsed(), "batch");
-        self.gather.answered(bodies, self.commands.len());
-        if self.shared.config.durability() == Durability::NoSync && self.unsynced_since.is_none() {
-            self.unsynced_since = Some(Instant::now());
-        }
-        self.grow_ahead();
-    }
-
-    /// Takes updates from the queue, up to the first command that is something else.
-    fn take_queued(&mut self, batch: &mut Vec<UpdateTask>, most: usize, holds: bool) {
-        while batch.len() < most {
-            let next = match self.waiting.pop_front() {
-                Some(next) => Ok(next),
-                None => self.commands.try_recv(),
-            };
-            match next {
-                Ok(Command::Update(task)) if holds => {
-                    batch.extend(self.shared.first.hold_back(task));
-                }
-                Ok(Command::Update(task)) => batch.push(task),
-                Ok(other) => {
-                    self.waiting.push_front(other);
-                    return;
-                }
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Runs all that is held back, before something that must not overtake it.
-    fn let_all_go(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let _busy = shared.first.busy();
-        let most = self.shared.config.batch();
-        while self.shared.poison.event().is_none() && !self.is_stopping() {
-            let held = std::iter::from_fn(|| self.shared.first.let_go());
-            let batch: Vec<_> = held.take(most).collect();
-            if batch.is_empty() {
-                return;
-            }
-            self.run_collected(batch);
-        }
     }
 
     fn control(&mut self, command: Command) {

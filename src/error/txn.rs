@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
+use crate::txn::answers::AnswerError;
 use crate::txn::sets::WhichSet;
 
 /// How a transaction ended that did not commit.
@@ -181,6 +182,35 @@ pub enum TxnError<E = Infallible> {
     /// The process was forked: the child must not use the environment. Remedy: open it after the fork.
     #[error("the process was forked after the environment was opened")]
     Forked,
+    /// The transaction was sent with a key that stands for another request: one of another name, or with another
+    /// [`request`](crate::RunTxn::request). Nothing was written. Remedy: a new key for each request, and the same request with the
+    /// same key.
+    #[error("the key \"{}\" was used for another request", .key.escape_ascii())]
+    KeyReused {
+        /// The key.
+        key: Arc<[u8]>,
+    },
+    /// An answer is stored for the key, and cannot be read. The effect may be there; the body was not run again. Remedy: look
+    /// before you send it with another key.
+    #[error("the answer stored for the key \"{}\" cannot be read", .key.escape_ascii())]
+    AnswerUnreadable {
+        /// The key.
+        key: Arc<[u8]>,
+        /// What is wrong with it.
+        source: AnswerError,
+    },
+    /// The body's answer cannot be stored for the key. Nothing was written. Remedy: see [`AnswerError`].
+    #[error("the answer for the key \"{}\" cannot be stored", .key.escape_ascii())]
+    AnswerNotStorable {
+        /// The key.
+        key: Arc<[u8]>,
+        /// Why.
+        source: AnswerError,
+    },
+    /// A view was sent with a key. It has no effect that could happen twice, and an old answer in the place of what is there now
+    /// would be wrong. Remedy: no key.
+    #[error("a view takes no key: it changes nothing that could happen twice")]
+    KeyOnView,
     /// A database handle refused.
     #[error(transparent)]
     Database(DbError),
@@ -296,13 +326,16 @@ impl<E> TxnError<E> {
             | Self::NoLockTable
             | Self::SnapshotUnderNoLock
             | Self::Forked
+            | Self::KeyReused { .. }
+            | Self::AnswerNotStorable { .. }
+            | Self::KeyOnView
             | Self::Database(
                 DbError::KeySize { .. }
                 | DbError::Foreign
                 | DbError::Deleted { .. }
                 | DbError::HandleNewerThanSnapshot { .. },
             ) => ErrorClass::Usage,
-            Self::Database(_) => ErrorClass::Storage,
+            Self::Database(_) | Self::AnswerUnreadable { .. } => ErrorClass::Storage,
             Self::Storage(error) if error.is_full() => ErrorClass::Full,
             Self::Storage(_) => ErrorClass::Storage,
         }
@@ -310,7 +343,8 @@ impl<E> TxnError<E> {
 
     /// Whether the same transaction, sent again a little later, may well succeed, and sending it again is safe.
     ///
-    /// [`TxnError::MaybeCommitted`] is not: look first.
+    /// [`TxnError::MaybeCommitted`] is not: look first, or send it with [a key](crate::RunTxn::idempotent) from the beginning;
+    /// then it may be sent again.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict(error) => error.is_retryable(),
@@ -381,6 +415,10 @@ impl<E> TxnError<E> {
             SnapshotUnderNoLock,
             NoLockTable,
             Forked,
+            KeyReused { key },
+            AnswerUnreadable { key, source },
+            AnswerNotStorable { key, source },
+            KeyOnView,
             Database(error),
             Storage(error),
         )
@@ -451,6 +489,18 @@ impl TxnError {
             Self::SnapshotUnderNoLock => Self::SnapshotUnderNoLock,
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
+            Self::KeyReused { key } => Self::KeyReused {
+                key: Arc::clone(key),
+            },
+            Self::AnswerUnreadable { key, source } => Self::AnswerUnreadable {
+                key: Arc::clone(key),
+                source: source.clone(),
+            },
+            Self::AnswerNotStorable { key, source } => Self::AnswerNotStorable {
+                key: Arc::clone(key),
+                source: source.clone(),
+            },
+            Self::KeyOnView => Self::KeyOnView,
             Self::Database(error) => Self::Database(error.duplicate()),
             Self::Storage(error) => Self::Storage(error.clone()),
         }

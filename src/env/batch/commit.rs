@@ -71,6 +71,7 @@ impl Writer {
                 Ok(())
             }
             Err(heed::Error::Mdb(MdbError::MapFull)) => {
+                self.record_in_the_way = signed.is_some();
                 for item in items.iter() {
                     item.ask.ticket.revert_commit();
                 }

@@ -143,7 +143,13 @@ impl Writer {
         items: &mut [Item],
         refused: &mut Option<Refusal>,
     ) {
+        let without = std::mem::take(&mut self.record_in_the_way);
         if let Change::Refused(refusal) = self.grow() {
+            if without {
+                // No body is refused for the sake of the record.
+                self.recordless = true;
+                return;
+            }
             if let [item] = items {
                 item.state = State::Impossible(item.refused(refusal.clone()));
             }
