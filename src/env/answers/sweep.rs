@@ -12,6 +12,7 @@ use super::{AnswerStore, Answers};
 use crate::env::Core;
 use crate::env::gate::{Entry, Shut};
 use crate::env::job::{Ask, Ran, Ticket, UpdateJob, guarded};
+use crate::env::outside::Kind;
 use crate::env::reserved::Reserved;
 use crate::env::shared::{Command, Question};
 use crate::env::transaction::WriteTxn;
@@ -139,7 +140,8 @@ impl Sweep {
         let span = core.shared.config.deadline();
         let deadline = crate::clock::far(Instant::now(), span);
         let name = Reserved::Answers.name();
-        let ask = Ask::new(Some(name.into()), site(), deadline, span);
+        let mut ask = Ask::new(Some(name.into()), site(), deadline, span);
+        ask.kind = Kind::Keeper;
         // Refused: the keeper goes down, or has to recover. The next process, or the next look, begins again.
         drop(core.submit(ask, Box::new(self)));
     }
@@ -176,3 +178,6 @@ impl UpdateJob for Sweep {
 fn site() -> Site {
     Location::caller()
 }
+
+#[cfg(test)]
+mod tests;
