@@ -6,35 +6,28 @@
 mod moment;
 mod sweep;
 
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use heed::types::Bytes;
-use heed::{DatabaseFlags, DefaultComparator, MdbError};
+use heed::MdbError;
 use parking_lot::Mutex;
 
-use crate::env::gate::Entry;
+use crate::env::Core;
 use crate::env::job::{Ask, ViewBody, guarded};
-use crate::env::registry::OpenSpec;
-use crate::env::shared::Command;
+use crate::env::reserved::Reserved;
+use crate::env::table::RawTable;
 use crate::env::transaction::{ReadTxn, Readable, WriteTxn};
 use crate::env::view::{Tried, try_view};
-use crate::env::{Core, Db};
 use crate::error::{DatabaseError, DbError, StorageError, TxnError};
 use crate::txn::answers::{
     self, Anchor, AnswerClock, Fingerprint, Pages, PagesMut, Reading, Seen, Ticks,
 };
 
-/// The database of the answers, and the namespace of the locks on their keys.
-pub(crate) const ANSWERS: &str = "__lockkeeper.answers";
-
 /// How many expired answers a commit takes along: more than it adds, so that they become fewer under load, and few enough that
 /// nobody notices.
 const WITH_A_COMMIT: usize = 16;
-
-type AnswersDb = Db<Bytes, Bytes>;
 
 /// What is known of the answers of one environment.
 pub(crate) struct Answers {
@@ -74,7 +67,7 @@ impl Answers {
 #[derive(Clone)]
 pub(crate) struct AnswerStore {
     answers: Arc<Answers>,
-    db: AnswersDb,
+    table: RawTable,
 }
 
 impl AnswerStore {
@@ -86,7 +79,7 @@ impl AnswerStore {
         fingerprint: Fingerprint,
         read: impl FnOnce(Seen<&[u8]>) -> A,
     ) -> Result<A, DbError> {
-        let pages = In { db: self.db, txn };
+        let pages = self.pages(txn);
         let now = self.answers.now(&pages)?.ticks;
         Ok(read(answers::look(&pages, key, fingerprint, now)?))
     }
@@ -99,7 +92,7 @@ impl AnswerStore {
         fingerprint: Fingerprint,
         answer: &[u8],
     ) -> Result<(), DbError> {
-        let mut pages = Into { db: self.db, txn };
+        let mut pages = self.pages_mut(txn);
         let clock = self.answers.now(&pages)?;
         let window = self.answers.window;
         let what = (fingerprint, answer);
@@ -108,46 +101,46 @@ impl AnswerStore {
 
     /// Removes at most `most` that have expired; answers how many there were.
     fn sweep(&self, txn: &mut WriteTxn<'_>, most: usize) -> Result<usize, DbError> {
-        let mut pages = Into { db: self.db, txn };
+        let mut pages = self.pages_mut(txn);
         let clock = self.answers.now(&pages)?;
         answers::sweep(&mut pages, &clock, most)
     }
 
     fn anything_expired(&self, txn: &impl Readable) -> Result<bool, DbError> {
-        let pages = In { db: self.db, txn };
+        let pages = self.pages(txn);
         let Ticks(now) = self.answers.now(&pages)?.ticks;
         answers::anything_expired(&pages, Ticks(now))
+    }
+
+    fn pages<'t>(&'t self, txn: &'t dyn Readable) -> In<'t> {
+        let table = &self.table;
+        In { table, txn }
+    }
+
+    fn pages_mut<'t, 'e>(&'t self, txn: &'t mut WriteTxn<'e>) -> Into<'t, 'e> {
+        let table = &self.table;
+        Into { table, txn }
     }
 }
 
 impl Core {
     /// The answers of this environment, whose database is made at the first use.
     pub(crate) async fn answers(&self) -> Result<AnswerStore, TxnError> {
-        if let Some(found) = self.find_answers() {
-            return found;
-        }
-        self.shared
-            .ask_writer(Entry::Admitted, |question| {
-                Command::Open(spec(true), question)
-            })
-            .await
-            .map_err(not_opened)?;
-        self.find_answers().unwrap_or_else(|| {
-            let name = ANSWERS.into();
-            Err(not_opened(DatabaseError::NoSuchDatabase { name }))
-        })
+        let table = self.reserved(Reserved::Answers).await;
+        table
+            .map(|table| self.answers_in(table))
+            .map_err(not_opened)
     }
 
-    fn find_answers(&self) -> Option<Result<AnswerStore, TxnError>> {
-        let found = self
-            .shared
-            .registry
-            .find::<DefaultComparator>(&spec(true))?;
-        let store = |found| AnswerStore {
-            answers: Arc::clone(&self.shared.answers),
-            db: Db::new(self.shared.id, found),
-        };
-        Some(found.map(store).map_err(not_opened))
+    /// The same if the database is open.
+    fn find_answers(&self) -> Option<AnswerStore> {
+        let table = self.shared.reserved(Reserved::Answers)?;
+        Some(self.answers_in(table))
+    }
+
+    fn answers_in(&self, table: RawTable) -> AnswerStore {
+        let answers = Arc::clone(&self.shared.answers);
+        AnswerStore { answers, table }
     }
 
     /// Runs a short view for a transaction that has been admitted: in place, or where that cannot be, on a reader thread.
@@ -171,10 +164,6 @@ impl Core {
     }
 }
 
-fn spec(create: bool) -> OpenSpec {
-    OpenSpec::new::<Bytes, Bytes, DefaultComparator>(Some(ANSWERS), DatabaseFlags::empty(), create)
-}
-
 /// A transaction knows no errors of openings.
 fn not_opened(error: DatabaseError) -> TxnError {
     let why = match error {
@@ -190,41 +179,54 @@ fn not_opened(error: DatabaseError) -> TxnError {
 }
 
 /// The pages as a transaction reads them.
-struct In<'t, R> {
-    db: AnswersDb,
-    txn: &'t R,
+struct In<'t> {
+    table: &'t RawTable,
+    txn: &'t dyn Readable,
 }
 
 /// The pages as an update reads and writes them.
 struct Into<'t, 'e> {
-    db: AnswersDb,
+    table: &'t RawTable,
     txn: &'t mut WriteTxn<'e>,
 }
 
-impl<R: Readable> Pages for In<'_, R> {
+impl Pages for In<'_> {
     type Error = DbError;
 
     fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, DbError> {
-        self.db.get(self.txn, key)
+        self.table.get(self.txn, key)
     }
 
     fn keys(&self, from: &[u8], below: &[u8], most: usize) -> Result<Vec<Vec<u8>>, DbError> {
-        let range = (Bound::Included(from), Bound::Excluded(below));
-        let entries = self.db.range(self.txn, &range)?.take(most);
-        entries.map(|entry| Ok(entry?.0.to_vec())).collect()
+        let (from, below) = (Bound::Included(from), Bound::Excluded(below));
+        let mut keys = Vec::new();
+        self.table
+            .walk(self.txn, from, below, false, &mut |key, _| {
+                if keys.len() == most {
+                    return ControlFlow::Break(());
+                }
+                keys.push(key.to_vec());
+                ControlFlow::Continue(())
+            })?;
+        Ok(keys)
     }
 
     fn last(&self, from: &[u8], below: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
-        let range = (Bound::Included(from), Bound::Excluded(below));
-        let last = self.db.rev_range(self.txn, &range)?.next();
-        last.map(|entry| Ok(entry?.0.to_vec())).transpose()
+        let (from, below) = (Bound::Included(from), Bound::Excluded(below));
+        let mut last = None;
+        self.table
+            .walk(self.txn, from, below, true, &mut |key, _| {
+                last = Some(key.to_vec());
+                ControlFlow::Break(())
+            })?;
+        Ok(last)
     }
 }
 
 impl Into<'_, '_> {
-    fn read(&self) -> In<'_, WriteTxn<'_>> {
+    fn read(&self) -> In<'_> {
         In {
-            db: self.db,
+            table: self.table,
             txn: self.txn,
         }
     }
@@ -234,7 +236,7 @@ impl Pages for Into<'_, '_> {
     type Error = DbError;
 
     fn get(&self, key: &[u8]) -> Result<Option<&[u8]>, DbError> {
-        self.db.get(&*self.txn, key)
+        self.table.get(self.txn, key)
     }
 
     fn keys(&self, from: &[u8], below: &[u8], most: usize) -> Result<Vec<Vec<u8>>, DbError> {
@@ -248,10 +250,10 @@ impl Pages for Into<'_, '_> {
 
 impl PagesMut for Into<'_, '_> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), DbError> {
-        self.db.put(self.txn, key, value)
+        self.table.put(self.txn, key, value)
     }
 
     fn delete(&mut self, key: &[u8]) -> Result<(), DbError> {
-        self.db.delete(self.txn, key).map(drop)
+        self.table.delete(self.txn, key).map(drop)
     }
 }

@@ -187,7 +187,6 @@ impl<KC, DC, C: Comparator + Send + Sync + 'static> Db<KC, DC, C> {
     }
 
     /// All values of a key, in a database with duplicates.
-    #[allow(clippy::type_complexity)]
     pub fn get_duplicates<'a, 't>(
         &self,
         txn: &'t (impl Readable + ?Sized),

@@ -34,7 +34,7 @@ mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use answers::{ANSWERS, AnswerStore};
+pub(crate) use answers::AnswerStore;
 pub(crate) use asking::Wait;
 pub(crate) use core::Core;
 pub use database::Db;
@@ -49,7 +49,6 @@ pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
-#[allow(unused_imports, reason = "for the stored answers")]
 pub(crate) use reserved::Reserved;
 pub use snapshot::Snapshot;
 pub use stats::{DatabaseStats, EnvStats};

@@ -29,9 +29,15 @@ pub(crate) enum Kind {
         /// in theirs.
         announced: bool,
     },
+    /// The keeper, in a database of its own, which no transaction reads: nothing that others have to compare.
+    Keeper,
 }
 
 impl Kind {
+    fn is_interactive(self) -> bool {
+        matches!(self, Self::Interactive { .. })
+    }
+
     pub(crate) fn is_first(self) -> bool {
         matches!(self, Self::Interactive { first: true, .. })
     }
@@ -122,7 +128,8 @@ impl Writer {
 
     /// Opens the keeper's own database before the first commit that needs it.
     pub(super) fn prepare_record(&mut self, items: &[Item]) {
-        let needed = items.iter().any(|item| item.ask.kind != Kind::Plain);
+        // What the keeper writes needs no record as long as no transaction has needed one.
+        let needed = items.iter().any(|item| item.ask.kind.is_interactive());
         if needed && !self.recordless && self.shared.reserved(Reserved::Meta).is_none() {
             let opened = self.open_database(&Reserved::Meta.spec());
             if let Err(error) = opened {
@@ -133,7 +140,8 @@ impl Writer {
         }
     }
 
-    /// Writes the keeper's record, if an interactive transaction is in the commit; answers the id that the commit will have.
+    /// Writes the keeper's record, if something is in the commit that is not to count as outside; answers the id that the commit
+    /// will have.
     pub(super) fn sign(
         &mut self,
         txn: &mut WriteTxn<'_>,

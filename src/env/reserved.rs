@@ -21,7 +21,6 @@ pub(crate) enum Reserved {
     /// What the keeper writes into its own commits, to know them again.
     Meta,
     /// The stored answers of transactions that are run exactly once.
-    #[allow(dead_code, reason = "for the stored answers")]
     Answers,
 }
 
@@ -46,6 +45,7 @@ pub(crate) fn not_reserved(name: &Arc<str>) -> Result<(), DatabaseError> {
 }
 
 impl Reserved {
+    /// Also the namespace of the locks on what is in it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Meta => "__lockkeeper",
@@ -56,6 +56,13 @@ impl Reserved {
     pub(crate) fn spec(self) -> OpenSpec {
         let flags = DatabaseFlags::empty();
         OpenSpec::new::<Bytes, Bytes, DefaultComparator>(Some(self.name()), flags, true)
+    }
+
+    /// The same to be opened only if it is there.
+    pub(crate) fn existing(self) -> OpenSpec {
+        let mut spec = self.spec();
+        spec.create = false;
+        spec
     }
 }
 
@@ -77,7 +84,6 @@ impl Core {
     /// # Errors
     ///
     /// What can keep any database from being opened; and inside a body, where nothing can be opened (I14).
-    #[allow(dead_code, reason = "for the stored answers")]
     pub(crate) async fn reserved(&self, which: Reserved) -> Result<RawTable, DatabaseError> {
         if let Some(table) = self.shared.reserved(which) {
             return Ok(table);

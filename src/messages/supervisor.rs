@@ -342,8 +342,7 @@ impl<T, E> RunTxn<T, E> {
     /// - A key has 1 to 255 bytes, else it is [`DbError::KeySize`](crate::DbError::KeySize); on a view it is
     ///   [`TxnError::KeyOnView`]. Both are answered when it is sent.
     ///
-    /// The window is kept by a clock of its own, in the environment: a wall clock that jumps has no effect while a process runs. The
-    /// database `__lockkeeper.answers` counts among `max_databases`.
+    /// The window is kept by a clock of its own, in the environment: a wall clock that jumps has no effect while a process runs.
     ///
     /// ```
     /// use lockkeeper::{Keeper, RunTxn};

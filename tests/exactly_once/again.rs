@@ -138,9 +138,23 @@ fn without_a_key_nothing_is_stored() {
     }
     assert_eq!(runs.count(), 2);
     let databases = crate::support::stats(&keeper).environment.databases;
-    assert!(
-        databases
-            .iter()
-            .all(|db| db.name.as_deref() != Some(crate::ANSWERS))
-    );
+    let name = |db: &lockkeeper::DatabaseStats| db.name.as_deref() == Some(crate::ANSWERS);
+    assert!(!databases.iter().any(name));
+    keeper.blocking_shutdown(crate::support::SOON).unwrap();
+    drop(keeper);
+    assert!(!crate::has_answers(dir.path()), "nor is it made");
+}
+
+#[test]
+fn the_database_of_the_answers_takes_no_place_of_the_application() {
+    let dir = folder();
+    let builder = lockkeeper::Keeper::builder().path(dir.path());
+    let (keeper, numbers) = crate::support::open_with(builder.max_databases(1));
+    let runs = Runs::default();
+    assert_once(&keeper, numbers, runs.bump(numbers, 1).idempotent("key"));
+    assert_once(&keeper, numbers, runs.bump(numbers, 1).idempotent("key"));
+    let stats = crate::support::stats(&keeper).environment;
+    assert_eq!((stats.databases_open, stats.max_databases), (1, 1));
+    let names: Vec<_> = stats.databases.iter().map(|db| &db.name).collect();
+    assert!(names.contains(&&Some(crate::ANSWERS.into())), "{names:?}");
 }

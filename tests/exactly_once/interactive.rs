@@ -7,7 +7,7 @@ use lockkeeper::heed::types::U64;
 use lockkeeper::{Isolation, Keeper, Records, RunTxn, Txn, TxnError, abort};
 
 use crate::senders::elsewhere;
-use crate::support::{NUMBERS, Sent, assert_idle, block_on, folder, get, open, until};
+use crate::support::{NUMBERS, SOON, Sent, assert_idle, block_on, folder, get, open, until};
 use crate::{ANSWERS, Runs};
 
 type Cells = Records<U64<BigEndian>, U64<BigEndian>>;
@@ -149,5 +149,52 @@ fn of_two_that_send_at_once_one_runs_and_the_other_gets_its_answer() {
     assert_eq!(first.join().unwrap().unwrap(), 1);
     assert_eq!(second.join().unwrap().unwrap(), 1);
     assert_eq!(runs.count(), 2, "the other and this");
+    assert_idle(&keeper);
+}
+
+/// What it writes no record lock has announced: whoever has read it must not commit.
+#[test]
+fn a_plain_update_with_a_key_is_noticed_by_those_who_have_read_what_it_changes() {
+    let dir = folder();
+    let (keeper, numbers) = open(dir.path());
+    let cells = cells(&keeper);
+    let levels = [
+        Isolation::Serializable,
+        Isolation::RepeatableRead,
+        Isolation::Optimistic,
+    ];
+    for (before, level) in (0..).zip(levels) {
+        // From here on the database of the answers is open, and what has been committed is accounted for.
+        let first = Runs::default().bump(numbers, 9).idempotent([7, before]);
+        keeper.blocking_run(first).unwrap();
+        let write =
+            RunTxn::interactive(move |txn: Txn| async move { Ok(txn.put(cells, &8, &8).await?) });
+        block_on(keeper.run(write)).unwrap();
+        let runs = Runs::default();
+        let (read, is_read) = std::sync::mpsc::channel();
+        let (go, gone) = tokio::sync::watch::channel(false);
+        let counted = runs.clone();
+        let txn = RunTxn::interactive(move |txn: Txn| {
+            counted.ran();
+            let (read, mut gone) = (read.clone(), gone.clone());
+            async move {
+                let found = txn.get_as(cells, &1).await?.unwrap_or(0);
+                read.send(()).ok();
+                gone.wait_for(|gone| *gone).await.ok();
+                txn.put(cells, &2, &found).await?;
+                Ok(found)
+            }
+        });
+        let sender = keeper.clone();
+        let reader = std::thread::spawn(move || block_on(sender.run(txn.isolation(level))));
+        is_read.recv_timeout(SOON).unwrap();
+        let around = Runs::default().bump(numbers, 1).idempotent([1, before]);
+        keeper.blocking_run(around).unwrap();
+        go.send(true).unwrap();
+        let found = reader.join().unwrap().unwrap();
+        assert_eq!(found, u64::from(before) + 1, "{level:?}");
+        assert_eq!(runs.count(), 2, "{level:?}");
+        assert_eq!(get(&keeper, numbers, 2), Some(found), "{level:?}");
+    }
     assert_idle(&keeper);
 }

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lockkeeper::heed::types::Bytes;
-use lockkeeper::heed::{CommitOrAbort, Database, EnvOpenOptions};
+use lockkeeper::heed::{CommitOrAbort, Database, Env, EnvOpenOptions};
 use lockkeeper::{DbError, Keeper, RunTxn, TxnError, WriteTxn};
 
 use support::{Numbers, get};
@@ -91,23 +91,35 @@ pub fn stored(folder: &Path) -> usize {
 
 type Entries = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Changes what is stored as something would that is not this crate.
+type Answers = Database<'static, Bytes, Bytes>;
+
+/// The environment and its answers, if there is a database for them.
 #[expect(unsafe_code, reason = "heed opens environments no other way")]
-pub fn in_answers<T>(folder: &Path, change: impl FnOnce(&mut Entries) -> T) -> T {
-    type Answers = Database<'static, Bytes, Bytes>;
+fn open_answers(folder: &Path) -> (Env, Option<Answers>) {
     let mut options = EnvOpenOptions::new();
     options.max_dbs(8).map_size(1 << 28);
     // SAFETY: the file is on a local disk and changed through LMDB alone.
     let env = unsafe { options.open(folder) }.unwrap();
     let txn = env.read_txn().unwrap();
-    let answers: Answers = env
+    let answers = env
         .open_databases_and_commit(txn, |opener, txn| {
             let answers = opener.open_database(txn, Some(ANSWERS))?;
             Ok::<_, lockkeeper::heed::Error>(CommitOrAbort::<_, ()>::Commit(answers))
         })
         .unwrap()
-        .unwrap_commit()
-        .expect("the database is there");
+        .unwrap_commit();
+    (env, answers)
+}
+
+/// Whether an environment has a database for answers.
+pub fn has_answers(folder: &Path) -> bool {
+    open_answers(folder).1.is_some()
+}
+
+/// Changes what is stored as something would that is not this crate.
+pub fn in_answers<T>(folder: &Path, change: impl FnOnce(&mut Entries) -> T) -> T {
+    let (env, answers) = open_answers(folder);
+    let answers = answers.expect("the database is there");
     let mut txn = env.write_txn().unwrap();
     let mut entries: Entries = answers
         .iter(&txn)

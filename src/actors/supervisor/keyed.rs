@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::runtime::{Admitted, Runtime};
 use crate::actors::lock_table::Locker;
-use crate::env::{ANSWERS, AnswerStore, Ask, Core, Readable, UpdateBody, WriteTxn};
+use crate::env::{AnswerStore, Ask, Core, Readable, Reserved, UpdateBody, WriteTxn};
 use crate::error::{DbError, Stage, TxnError};
 use crate::locks::Object;
 use crate::messages::supervisor::{Once, TxnOptions};
@@ -111,7 +111,7 @@ impl Slot {
 impl<T> Keyed<T> {
     /// What is locked while the transaction runs, and before everything else.
     pub(crate) fn object(&self) -> Object {
-        Object::new(ANSWERS, &self.slot.key)
+        Object::new(Reserved::Answers.name(), &self.slot.key)
     }
 
     /// The stored answer, in a view of its own, which is what an attempt begins with once the key is locked.

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{ANSWERS, AnswerStore, Answers, spec};
+use super::{AnswerStore, Answers};
 use crate::env::Core;
 use crate::env::gate::{Entry, Shut};
 use crate::env::job::{Ask, Ran, Ticket, UpdateJob, guarded};
+use crate::env::outside::Kind;
+use crate::env::reserved::Reserved;
 use crate::env::shared::{Command, Question};
 use crate::env::transaction::WriteTxn;
 use crate::env::view::try_view;
@@ -36,7 +38,7 @@ impl Core {
                 return false;
             };
             opening.step(&core);
-            if let Some(Ok(store)) = core.find_answers() {
+            if let Some(store) = core.find_answers() {
                 core.look_for_expired(store);
             }
             core.shared.gate.shut(Entry::Admitted) != Some(Shut::Closing)
@@ -89,7 +91,7 @@ fn ask(core: &Core) -> Option<oneshot::Receiver<Result<(), DatabaseError>>> {
         reply,
         room,
     };
-    let command = Command::Open(spec(false), question);
+    let command = Command::Open(Reserved::Answers.existing(), question);
     core.shared.commands.try_send(command).ok()?;
     Some(answer)
 }
@@ -137,7 +139,9 @@ impl Sweep {
         };
         let span = core.shared.config.deadline();
         let deadline = crate::clock::far(Instant::now(), span);
-        let ask = Ask::new(Some(ANSWERS.into()), site(), deadline, span);
+        let name = Reserved::Answers.name();
+        let mut ask = Ask::new(Some(name.into()), site(), deadline, span);
+        ask.kind = Kind::Keeper;
         // Refused: the keeper goes down, or has to recover. The next process, or the next look, begins again.
         drop(core.submit(ask, Box::new(self)));
     }
@@ -174,3 +178,6 @@ impl UpdateJob for Sweep {
 fn site() -> Site {
     Location::caller()
 }
+
+#[cfg(test)]
+mod tests;
