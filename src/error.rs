@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use env::{DatabaseError, DbError, EnvError, MapBusy, NoRecords, SizeLimit, StorageError};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
-pub use txn::{ErrorClass, SetKind, Stage, TxnError};
+pub use txn::{ErrorClass, Stage, TxnError};
 
 /// Where a transaction was asked for.
 pub type Site = &'static Location<'static>;

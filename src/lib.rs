@@ -38,6 +38,9 @@
 //!   [`ShutdownError`].
 //! - **Transactions**: [`Keeper::update`] and [`Keeper::view`], or [`RunTxn`] as a message with a name, locks, a deadline, a
 //!   retry budget and a durability; [`WriteTxn`] and [`ReadTxn`] are what a body gets; [`TxnRunner`] is for tests.
+//! - **Transactions that span awaits**: [`Keeper::transaction`], [`RunTxn::interactive`], [`Keeper::begin`]; [`Txn`] is what the
+//!   closure gets, [`Records`] what it reads and writes, [`Isolation`] how much of others it sees, [`OpError`] why an operation
+//!   failed.
 //! - **Databases**: [`Keeper::database`] gives a [`Db`], a typed handle with heed's methods that may be copied into every body.
 //! - **Errors**: [`TxnError`], with [`TxnError::class`] and [`TxnError::is_retryable`]; [`DbError`], [`DatabaseError`],
 //!   [`EnvError`].
@@ -52,7 +55,7 @@
 //! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
-//! client goes away, backup, durability and recovery; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
+//! client goes away, backup, durability and recovery; `docs/isolation.md` interactive transactions; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
 //! rest.
 //!
 //! # Features
@@ -90,7 +93,7 @@ pub use env::{
 };
 pub use error::{
     DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
-    SetKind, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
@@ -114,8 +117,10 @@ pub use messages::lock_table::{
     Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};
+pub use txn::sets::WhichSet;
 
 /// A snapshot held over awaits, for those who drive one by hand. Not part of the public face: it may change in any version.
 #[doc(hidden)]

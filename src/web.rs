@@ -39,10 +39,13 @@ fn answer(status: StatusCode, text: String) -> HttpResponse {
     response.body(text)
 }
 
-/// 409 for what the body refused and for conflicts, 423 while a view keeps the map from growing, 503 with `Retry-After` for
+/// 409 for what the body refused and for conflicts, 422 for a key that was used for another request, 423 while a view keeps the map from growing, 503 with `Retry-After` for
 /// overload, a stalled writer, recovery and shutdown, 504 when the time ran out, 507 when there is no space, 500 otherwise.
 impl<E: fmt::Debug + fmt::Display> ResponseError for TxnError<E> {
     fn status_code(&self) -> StatusCode {
+        if let Self::KeyReused { .. } = self {
+            return StatusCode::UNPROCESSABLE_ENTITY;
+        }
         status(self.class())
     }
 
@@ -96,7 +99,9 @@ mod tests {
 
     #[test]
     fn errors_map_to_the_statuses_that_a_person_expects() {
-        let cases: [(TxnError<&str>, u16); 9] = [
+        let key = b"k"[..].into();
+        let cases: [(TxnError<&str>, u16); 10] = [
+            (TxnError::KeyReused { key }, 422),
             (TxnError::Abort("sold out"), 409),
             (TxnError::Overloaded { limit: 1 }, 503),
             (TxnError::NoSnapshot { max: 8 }, 503),

@@ -29,9 +29,7 @@ pub use lock::Lock;
 pub use locker::{LockGuard, Locker};
 pub use locks::Locks;
 pub use reply::LockReply;
-pub use several::{LocksDone, LocksFailed, LocksRun};
-
-use several::Running;
+pub use several::{GuardedRun, LocksDone, LocksFailed, LocksRun};
 
 use crate::locks::LockerSpec;
 use crate::messages::lock_table::{
@@ -138,20 +136,10 @@ impl Handler<Upgrade> for LockTable {
 }
 
 impl Handler<LockMany> for LockTable {
-    type Result = Later<Result<LocksHeld, LocksRefused>>;
+    type Result = Later<Result<LocksHeld, LocksRefused>, GuardedRun>;
 
     fn handle(&mut self, many: LockMany, _: &mut Self::Context) -> Self::Result {
-        let LockMany { locker, ops, site } = many;
-        let mut running = Running::new(locker, ops, site, true);
-        Later::new(std::future::poll_fn(move |context| {
-            running.poll(context).map(|(result, taken)| {
-                let guards = LockGuard::several(running.locker(), taken);
-                match result {
-                    Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
-                    Err(failed) => Err(LocksRefused::new(failed, guards)),
-                }
-            })
-        }))
+        Later::unboxed(GuardedRun::new(many))
     }
 }
 

@@ -3,6 +3,8 @@
 mod attempts;
 mod in_place;
 mod interactive;
+mod keyed;
+mod locking;
 mod runtime;
 
 use std::sync::Arc;

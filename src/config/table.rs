@@ -48,6 +48,8 @@ macro_rules! with_settings {
             retry_backoff: $crate::Backoff [copy, Randomised, Change::Never] = backoff(1, 100), "{base = \"1ms\", max = \"100ms\", factor = 2}", ();
             /// Whether a transaction is run again after a lock timeout or a transaction timeout.
             retry_timeouts: bool [copy, Switch, Change::Never] = true, "true", ();
+            /// How long the answer to a transaction with a key is kept. Sent again within it, the stored answer comes back and the body does not run.
+            idempotency_window: std::time::Duration [copy, Time, Change::Never] = DAY, "1day", bounds(millis(10), MONTH);
             /// Most keys and ranges that an interactive transaction can have read.
             max_read_set: usize [copy, Count<usize>, Change::Never] = 100_000, "100000", bounds(1, 100_000_000);
             /// Most bytes that an interactive transaction can be about to write, keys and a little for each entry included.

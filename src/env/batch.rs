@@ -6,6 +6,7 @@
 //! ([`Grouping`](super::gather::Grouping)). Every answer comes from the pass that committed: what an undone pass saw or
 //! answered is forgotten.
 
+mod commit;
 mod item;
 
 use std::sync::Arc;
@@ -14,18 +15,19 @@ use std::time::Instant;
 
 use heed::{Env, MdbError};
 
-use crate::config::Durability;
 use crate::env::gate::{Entry, Shut};
 use crate::env::growth::AdoptCounter;
 use crate::env::inside::InsideUpdate;
 use crate::env::job::{Ran, quietly};
 use crate::env::map::Refusal;
-use crate::env::raw;
+use crate::env::outside::Kind;
 use crate::env::shared::{Counters, Running, UpdateTask};
 use crate::env::transaction::{Spoiled, WriteTxn};
 use crate::env::writer::Writer;
-use crate::error::{StorageError, TxnError, body_name, brief, duplicate};
-use item::{Item, State, has_written};
+use crate::error::{StorageError, TxnError, body_name, brief};
+use commit::is_too_much;
+pub(super) use item::Item;
+use item::{State, has_written};
 
 /// How a pass over the bodies ended.
 enum Pass {
@@ -54,6 +56,8 @@ impl Writer {
     /// Runs, commits and answers all of `tasks`.
     pub(super) fn run_batch(&mut self, tasks: Vec<UpdateTask>) {
         let mut items: Vec<Item> = tasks.into_iter().map(Item::new).collect();
+        put_first(&mut items);
+        self.recordless = false;
         Counters::add(&self.shared.counters.batches, 1);
         Counters::add(&self.shared.counters.bodies, items.len() as u64);
         metrics::counter!("lockkeeper_batches_total").increment(1);
@@ -105,6 +109,7 @@ impl Writer {
                     item.state = State::Ready;
                 }
             }
+            self.prepare_record(items.get(..count).unwrap_or_default());
             let earliest = items.iter().map(|item| item.ask.deadline).min();
             let env = match self.env() {
                 Ok(env) => env,
@@ -134,6 +139,7 @@ impl Writer {
             };
             adoption.succeeded();
             let mut txn = WriteTxn::new(txn, shared.scope(), &shared.registry);
+            self.look_outside(&txn);
             let pass = self.pass(
                 &env,
                 &mut txn,
@@ -215,6 +221,7 @@ impl Writer {
         items: &mut [Item],
         refused: Option<&Refusal>,
     ) -> Pass {
+        self.plain_wrote = false;
         let group = self.grouping.size(items.len());
         let most = crate::clock::far(Instant::now(), self.shared.config.batch_time());
         let mut at = 0;
@@ -251,7 +258,10 @@ impl Writer {
             return Ok(at + 1);
         };
         match self.run_body(txn, item) {
-            Verdict::Keep => Ok(at + 1),
+            Verdict::Keep => {
+                self.plain_wrote |= wrote_outside(item);
+                Ok(at + 1)
+            }
             // A transaction of its own is simply aborted: see `commit`.
             Verdict::Undo if !many || !item.wrote => Ok(at + 1),
             Verdict::Undo => {
@@ -289,6 +299,7 @@ impl Writer {
         match self.run_body(&mut child, item) {
             Verdict::Keep => {
                 child.commit().map_err(|error| nested(error, at))?;
+                self.plain_wrote |= wrote_outside(item);
                 return Ok(at + 1);
             }
             Verdict::Undo => child.abort(),
@@ -333,18 +344,20 @@ impl Writer {
         if end == at + 1 {
             return self.run_alone(env, txn, items, at, refused);
         }
+        let plain_wrote = self.plain_wrote;
         let mut child = txn.child(env).map_err(|error| nested(error, at))?;
         for nth in at..end {
             let Some(item) = items.get_mut(nth) else {
                 break;
             };
             match self.run_body(&mut child, item) {
-                Verdict::Keep => {}
+                Verdict::Keep => self.plain_wrote |= wrote_outside(item),
                 Verdict::Undo if !item.wrote => {}
                 Verdict::Undo | Verdict::Spoiled(Spoiled::Other) => {
                     // The group runs again without it.
                     item.alone = true;
                     child.abort();
+                    self.plain_wrote = plain_wrote;
                     return Ok(at);
                 }
                 Verdict::Spoiled(spoiled) => {
@@ -385,7 +398,8 @@ impl Writer {
             deadline: item.ask.deadline,
             reported: false,
         });
-        txn.begin_body(item.ask.attempts_before + item.attempt, item.ask.deadline);
+        let attempt = item.ask.attempts_before + item.attempt;
+        txn.begin_body(attempt, item.ask.deadline, self.mark());
         let ran = {
             let _inside = InsideUpdate::enter(self.shared.id, item.ask.site);
             let trace = item.ask.trace.clone();
@@ -427,81 +441,21 @@ impl Writer {
                 ran = %brief(since.elapsed()), "the body that kept the writer has returned");
         }
     }
-
-    /// Commits `txn`. `Err(None)`: a caller gave up at the last moment, and the rest has to run again.
-    fn commit(
-        &mut self,
-        env: &Env,
-        txn: WriteTxn<'_>,
-        items: &mut [Item],
-    ) -> Result<(), Option<heed::Error>> {
-        let kept = |item: &Item| matches!(item.state, State::Kept);
-        let mut begun = 0;
-        let mut late = false;
-        for item in items.iter_mut() {
-            begun += 1;
-            if kept(item) && !item.ask.ticket.begin_commit() {
-                item.state = State::Gone;
-                if item.wrote {
-                    late = true;
-                    break;
-                }
-            }
-        }
-        if late {
-            for item in items.iter().take(begun) {
-                item.ask.ticket.revert_commit();
-            }
-            txn.abort();
-            return Err(None);
-        }
-        if !items.iter().any(kept) {
-            txn.abort();
-            return Ok(());
-        }
-        self.choose_durability(env, items);
-        let outcome = txn.commit();
-        match outcome {
-            Ok(()) => {
-                // Not the transaction's own id: LMDB skips a commit without a write, and gives the id to the next.
-                let last = env.info().last_txn_id as u64;
-                self.shared.last_committed.store(last, Ordering::Release);
-                Counters::add(&self.shared.counters.commits, 1);
-                Ok(())
-            }
-            Err(heed::Error::Mdb(MdbError::MapFull)) => {
-                for item in items.iter() {
-                    item.ask.ticket.revert_commit();
-                }
-                Err(Some(heed::Error::Mdb(MdbError::MapFull)))
-            }
-            Err(error) => Err(Some(error)),
-        }
-    }
-
-    /// A batch takes the strictest durability of those in it.
-    fn choose_durability(&mut self, env: &Env, items: &[Item]) {
-        let default = self.shared.config.durability();
-        if default == Durability::NoSync {
-            return;
-        }
-        let strictest = items
-            .iter()
-            .filter(|item| item.wrote && matches!(item.state, State::Kept))
-            .map(|item| item.ask.durability.unwrap_or(default))
-            .max()
-            .unwrap_or(default);
-        let meta_sync = strictest == Durability::Full;
-        if meta_sync != self.meta_sync && raw::set_meta_sync(env, meta_sync).is_ok() {
-            self.meta_sync = meta_sync;
-        }
-    }
 }
 
-/// Whether a smaller commit might succeed where this one failed.
-fn is_too_much(error: &heed::Error) -> bool {
-    matches!(error, heed::Error::Mdb(MdbError::TxnFull))
-        || StorageError::new("commit", duplicate(error)).is_full()
+/// Whether those that run after it in the same transaction see what no record lock announced.
+fn wrote_outside(item: &Item) -> bool {
+    item.ask.kind == Kind::Plain && item.wrote
+}
+
+/// Moves those that go first before all plain ones; apart from that the order stays.
+fn put_first(items: &mut [Item]) {
+    let plain = |item: &Item| item.ask.kind == Kind::Plain;
+    let from = items.iter().position(plain).unwrap_or(items.len());
+    let (_, behind) = items.split_at_mut(from);
+    if behind.iter().any(|item| item.ask.kind.is_first()) {
+        behind.sort_by_key(|item| !item.ask.kind.is_first());
+    }
 }
 
 fn nested(error: heed::Error, at: usize) -> Pass {

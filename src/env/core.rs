@@ -13,6 +13,7 @@ use crate::env::asking::{Blame, Sending, Wait};
 use crate::env::gate::Entry;
 use crate::env::job::{Answer, Ask, Reply, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob};
 use crate::env::registry::OpenSpec;
+use crate::env::reserved::not_reserved;
 use crate::env::shared::{Command, Counters, Shared, SizeRequest, UpdateTask, ViewTask};
 use crate::env::transaction::ReadTxn;
 use crate::env::view::{Tried, Tries, try_view};
@@ -200,6 +201,7 @@ impl Core {
         {
             return Err(DatabaseError::BadName { len: name.len() });
         }
+        spec.name.as_ref().map_or(Ok(()), not_reserved)?;
         if let Some(error) = self.refusal(Entry::New) {
             return Err(error.into());
         }
@@ -218,6 +220,7 @@ impl Core {
 
     /// Removes every entry of a database; answers how many there were.
     pub(crate) async fn clear(&self, name: Arc<str>) -> Result<u64, DatabaseError> {
+        not_reserved(&name)?;
         self.shared
             .ask_writer(Entry::New, |question| Command::Clear(name, question))
             .await
@@ -225,6 +228,7 @@ impl Core {
 
     /// Deletes a database.
     pub(crate) async fn delete(&self, name: Arc<str>) -> Result<(), DatabaseError> {
+        not_reserved(&name)?;
         let deleted = self
             .shared
             .ask_writer(Entry::New, |question| Command::Delete(name, question));

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::config::Durability;
 use crate::env::gate::Entry;
+use crate::env::outside::Kind;
 use crate::env::transaction::{ReadTxn, WriteTxn};
 use crate::error::{Name, Site, Stage, TxnError};
 
@@ -113,9 +114,9 @@ pub(crate) struct Ask {
     pub ticket: Arc<Ticket>,
     /// What it holds until its commit has returned, or it is aborted (I4).
     pub locks: Option<Held>,
-    pub kind: super::Kind,
     /// How often it ran before it came here.
     pub attempts_before: u32,
+    pub kind: Kind,
     pub trace: tracing::Span,
     /// Its place among the transactions in flight, kept as long as it is queued or runs.
     pub permit: Option<Arc<OwnedSemaphorePermit>>,
@@ -131,8 +132,8 @@ impl Ask {
             durability: None,
             ticket: Arc::new(Ticket::new()),
             locks: None,
-            kind: super::Kind::Plain,
             attempts_before: 0,
+            kind: Kind::Plain,
             trace: tracing::Span::none(),
             permit: None,
         }

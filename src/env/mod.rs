@@ -1,11 +1,13 @@
 //! The environment: LMDB, its one writer thread, its readers, and the gate that keeps everybody out while the map changes.
 
+mod answers;
 mod asking;
 mod batch;
 mod claims;
 mod copy;
 mod core;
 mod database;
+mod first;
 pub(crate) mod gate;
 mod gather;
 mod growth;
@@ -13,18 +15,18 @@ mod inside;
 mod job;
 mod map;
 mod opening;
+mod outside;
 mod poison;
 mod raw;
 mod records;
 mod recovery;
 mod registry;
+mod reserved;
 mod shared;
 mod sites;
 mod snapshot;
 mod stats;
 mod stopping;
-mod stub;
-pub(crate) use stub::*;
 mod table;
 mod transaction;
 mod view;
@@ -32,21 +34,25 @@ mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use answers::{ANSWERS, AnswerStore};
 pub(crate) use asking::Wait;
 pub(crate) use core::Core;
 pub use database::Db;
+pub(crate) use first::GoesFirst;
 pub use gate::Occupant;
 pub use inside::BodyKind;
 pub(crate) use job::{
     Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting, panic_message,
 };
+pub(crate) use outside::Kind;
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
 pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
+#[allow(unused_imports, reason = "for the stored answers")]
+pub(crate) use reserved::Reserved;
 pub use snapshot::Snapshot;
 pub use stats::{DatabaseStats, EnvStats};
-#[allow(unused_imports, reason = "for the runtime of interactive transactions")]
 pub(crate) use table::RawTable;
 pub use transaction::{ReadTxn, Readable, WriteTxn};
 pub(crate) use writer::random_seed;

@@ -49,8 +49,9 @@ impl Core {
             poison.listen(listener);
         }
         let clock = Clock::start().map_err(OpenError::Thread)?;
-        // Transactions and commands are bounded by their permits; one more is for the news of a fatal error, one for the end.
-        let (commands, for_writer) = flume::bounded(config.queue() + CONTROL_ROOM + 2);
+        // Transactions and commands are bounded by their permits; one more is for the news of a fatal error, one for that of an
+        // attempt that went first, one for the end.
+        let (commands, for_writer) = flume::bounded(config.queue() + CONTROL_ROOM + 3);
         let (views, for_readers) = flume::bounded(config.reader_queue());
         let readers = config.reader_threads();
         let stale_interval = config.stale_reader_interval();
@@ -96,6 +97,7 @@ impl Core {
                 shared.gate.shut(Entry::Admitted) != Some(Shut::Closing)
             });
         }
+        core.watch_answers();
         Ok(core)
     }
 }

@@ -11,7 +11,9 @@ use heed::Env;
 
 use crate::config::{Config, Durability, OnFatal, page_size};
 use crate::env::claims::file_id;
+use crate::env::outside::UNKNOWN;
 use crate::env::raw::{self, OpenPlan};
+use crate::env::reserved::RESERVED;
 use crate::env::shared::{Counters, Shared};
 use crate::env::writer::Writer;
 use crate::error::{EnvError, StorageError, TxnError};
@@ -123,6 +125,9 @@ fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
     shared.generation.fetch_add(1, Ordering::AcqRel);
     shared.env.store(Some(Arc::new(env)));
     writer.meta_sync = true;
+    // Others may have written meanwhile, and what was committed last may never have been answered.
+    writer.accounted = UNKNOWN;
+    shared.outside.grow();
     Counters::add(&shared.counters.recoveries, 1);
     metrics::counter!("lockkeeper_recoveries_total").increment(1);
     tracing::warn!(target: "lockkeeper", path = %shared.path.display(), "the environment has recovered");
@@ -158,7 +163,7 @@ pub(super) fn plan(config: &Config, map_size: u64) -> OpenPlan {
     OpenPlan {
         map_size: usize::try_from(map_size).unwrap_or(usize::MAX),
         max_readers: config.max_readers(),
-        max_databases: config.max_databases(),
+        max_databases: config.max_databases().saturating_add(RESERVED),
         no_sync: config.durability() == Durability::NoSync,
         no_lock: config.no_lock(),
     }

@@ -3,22 +3,25 @@
 //! The writer thread alone opens, so that two openings never share a slot of LMDB's; everybody else looks up. A handle
 //! survives a recovery, which opens every name anew, and knows when its database was deleted.
 
-use std::any::{Any, TypeId};
+mod spec;
+
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use heed::{
-    CommitOrAbort, Comparator, Database, DatabaseFlags, DefaultComparator, Env, Unspecified,
-    types::Bytes,
-};
+use heed::{Comparator, Database, DatabaseFlags, Env, Unspecified};
 use parking_lot::Mutex;
 
 use crate::env::EnvId;
 use crate::env::database::Db;
-use crate::env::recovery;
+use crate::env::reserved::is_reserved;
 use crate::env::table::RawTable;
 use crate::error::{DatabaseError, DbError};
+
+pub(crate) use spec::OpenSpec;
+use spec::Opened;
+pub(super) use spec::flags_in;
 
 /// A handle without its codecs.
 pub(crate) type Raw<C> = Database<'static, Unspecified, Unspecified, C>;
@@ -28,7 +31,6 @@ pub(crate) type Raw<C> = Database<'static, Unspecified, Unspecified, C>;
 pub(crate) struct DbId(u64);
 
 impl DbId {
-    #[allow(dead_code, reason = "for the runtime of interactive transactions")]
     pub(crate) fn number(self) -> u64 {
         self.0
     }
@@ -36,188 +38,6 @@ impl DbId {
 
 /// What LMDB's main database, which has no name, is called where one is needed.
 pub(crate) const MAIN: &str = "(main)";
-
-/// What is asked for when a database is opened.
-#[derive(Clone)]
-pub(crate) struct OpenSpec {
-    /// `None` is LMDB's main database.
-    pub name: Option<Arc<str>>,
-    pub flags: DatabaseFlags,
-    pub create: bool,
-    /// Nobody has said what is in it: the first who does decides.
-    untyped: bool,
-    kind: Kind,
-}
-
-/// The types behind a handle.
-#[derive(Clone)]
-struct Kind {
-    key: (TypeId, &'static str),
-    data: (TypeId, &'static str),
-    comparator: (TypeId, &'static str),
-    open: Opener,
-    empty: Emptier,
-    stat: Statter,
-}
-
-type Statter = fn(&heed::RoTxn<'_>, &(dyn Any + Send + Sync)) -> heed::Result<heed::DatabaseStat>;
-
-type Emptier = fn(&Env, &(dyn Any + Send + Sync), bool) -> heed::Result<u64>;
-type Opener = fn(&Env, &OpenSpec) -> heed::Result<Option<Opened>>;
-
-/// What came of an opening.
-struct Opened {
-    handle: Box<dyn Any + Send + Sync>,
-    /// The flags that the database has in the file, which are not those that somebody opens it with.
-    flags: DatabaseFlags,
-}
-
-impl OpenSpec {
-    pub(crate) fn new<KC, DC, C>(name: Option<&str>, flags: DatabaseFlags, create: bool) -> Self
-    where
-        KC: 'static,
-        DC: 'static,
-        C: Comparator + Send + Sync + 'static,
-    {
-        fn named<T: 'static>() -> (TypeId, &'static str) {
-            (TypeId::of::<T>(), std::any::type_name::<T>())
-        }
-        Self {
-            name: name.map(Arc::from),
-            flags,
-            create,
-            untyped: false,
-            kind: Kind {
-                key: named::<KC>(),
-                data: named::<DC>(),
-                comparator: named::<C>(),
-                open: open_typed::<C>,
-                empty: empty_typed::<C>,
-                stat: stat_typed::<C>,
-            },
-        }
-    }
-
-    /// The name as errors show it.
-    pub(crate) fn label(&self) -> Arc<str> {
-        self.name.clone().unwrap_or_else(|| MAIN.into())
-    }
-
-    /// The same name, whatever it is open as.
-    pub(crate) fn any(name: &str) -> Self {
-        Self {
-            untyped: true,
-            ..Self::new::<heed::types::Bytes, heed::types::Bytes, DefaultComparator>(
-                Some(name),
-                DatabaseFlags::empty(),
-                false,
-            )
-        }
-    }
-
-    fn describe(&self) -> String {
-        let short = |name: &'static str| name.rsplit("::").next().unwrap_or(name);
-        let mut text = format!("{} → {}", self.kind.key.1, self.kind.data.1);
-        if self.kind.comparator.0 != TypeId::of::<DefaultComparator>() {
-            text += &format!(" ordered by {}", short(self.kind.comparator.1));
-        }
-        if !self.flags.is_empty() {
-            text += &format!(" with {:?}", self.flags);
-        }
-        text
-    }
-
-    fn agrees_with(&self, other: &Self) -> bool {
-        self.flags == other.flags
-            && self.kind.key.0 == other.kind.key.0
-            && self.kind.data.0 == other.kind.data.0
-            && self.is_ordered_as(other)
-    }
-
-    fn is_ordered_as(&self, other: &Self) -> bool {
-        self.kind.comparator.0 == other.kind.comparator.0
-    }
-}
-
-/// Opens (or creates) in a transaction of its own. `None`: there is none, and it was not to be created.
-fn open_typed<C: Comparator + Send + Sync + 'static>(
-    env: &Env,
-    spec: &OpenSpec,
-) -> heed::Result<Option<Opened>> {
-    let txn = env.write_txn()?;
-    let mut flags = None;
-    let outcome = env.create_databases_and_commit(txn, |opener, txn| {
-        let mut options = opener
-            .database_options()
-            .types::<Unspecified, Unspecified>()
-            .key_comparator::<C>();
-        options.flags(spec.flags);
-        if let Some(name) = &spec.name {
-            options.name(name);
-        }
-        let found = if spec.create {
-            Some(options.create(txn)?)
-        } else {
-            options.open(txn)?
-        };
-        if found.is_some()
-            && let Some(name) = &spec.name
-            && let Some(main) = opener
-                .database_options()
-                .types::<Bytes, Bytes>()
-                .open(txn)?
-        {
-            flags = main.get(txn, name.as_bytes())?.and_then(flags_in);
-        }
-        Ok::<_, heed::Error>(match found {
-            Some(found) => CommitOrAbort::Commit(found),
-            None => CommitOrAbort::Abort(()),
-        })
-    })?;
-    if spec.name.is_none() {
-        flags = recovery::main_flags(&env.path().join("data.mdb"));
-    }
-    Ok(outcome.commit().map(|handle: Raw<C>| Opened {
-        handle: Box::new(handle),
-        flags: flags.map_or(spec.flags, DatabaseFlags::from_bits_truncate),
-    }))
-}
-
-/// The flags in LMDB's record of a tree: four bytes of padding come before them.
-pub(super) fn flags_in(tree: &[u8]) -> Option<u32> {
-    let flags = tree.get(4..6)?.try_into().ok()?;
-    Some(u16::from_ne_bytes(flags).into())
-}
-
-fn stat_typed<C: Comparator + 'static>(
-    txn: &heed::RoTxn<'_>,
-    handle: &(dyn Any + Send + Sync),
-) -> heed::Result<heed::DatabaseStat> {
-    match handle.downcast_ref::<Raw<C>>() {
-        Some(handle) => handle.stat(txn),
-        None => Err(heed::Error::Mdb(heed::MdbError::BadDbi)),
-    }
-}
-
-/// Removes every entry, and with `delete` the database itself; answers how many entries there were.
-fn empty_typed<C: Comparator + 'static>(
-    env: &Env,
-    handle: &(dyn Any + Send + Sync),
-    delete: bool,
-) -> heed::Result<u64> {
-    let Some(handle) = handle.downcast_ref::<Raw<C>>() else {
-        return Ok(0);
-    };
-    let mut txn = env.write_txn()?;
-    let entries = handle.len(&txn)?;
-    if delete {
-        crate::env::raw::remove(*handle, &mut txn)?;
-    } else {
-        handle.clear(&mut txn)?;
-    }
-    txn.commit()?;
-    Ok(entries)
-}
 
 /// See the module.
 pub struct Registry {
@@ -523,9 +343,15 @@ impl Registry {
         Ok(())
     }
 
-    /// How many named databases are open.
+    /// Whether a database is open under that name.
+    pub(crate) fn is_open(&self, name: &Option<Arc<str>>) -> bool {
+        self.tables.lock().ids.contains_key(name)
+    }
+
+    /// How many named databases of the application's are open.
     pub(crate) fn open_count(&self) -> u32 {
         let tables = self.tables.lock();
-        u32::try_from(tables.ids.keys().filter(|name| name.is_some()).count()).unwrap_or(u32::MAX)
+        let names = tables.ids.keys().flatten();
+        u32::try_from(names.filter(|name| !is_reserved(name)).count()).unwrap_or(u32::MAX)
     }
 }

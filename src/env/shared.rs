@@ -11,10 +11,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::env::answers::Answers;
+use crate::env::first::First;
 use crate::env::gate::{Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
 use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
 use crate::env::map::Refusal;
+use crate::env::outside::Outside;
 use crate::env::poison::{PanicEvent, Poison};
 use crate::env::registry::{OpenSpec, Registry};
 use crate::env::snapshot::Holders;
@@ -56,6 +59,10 @@ pub(crate) struct Shared {
     pub file: Option<(u64, u64)>,
     /// The id of the last transaction that was committed here.
     pub last_committed: AtomicU64,
+    pub outside: Outside,
+    pub first: First,
+    /// The answers that are stored for transactions with a key.
+    pub answers: Arc<Answers>,
     forks: u32,
     max_key: usize,
 }
@@ -86,6 +93,8 @@ pub(crate) enum Command {
     /// A view has met a fatal error: look at the poison.
     Fatal,
     Recover(Question<(), EnvError>),
+    /// No attempt goes first any more: what was held back for it can go on.
+    LookAgain,
     /// Answer what is queued behind this with [`TxnError::ShuttingDown`], close the environment and end.
     Stop,
 }
@@ -179,6 +188,7 @@ impl Shared {
         file: Option<(u64, u64)>,
     ) -> Self {
         let map_size = env.info().map_size as u64;
+        let answers = Arc::new(Answers::new(config.idempotency_window()));
         let max_key = env.max_key_size();
         let holders = Holders::new(&config);
         Self {
@@ -204,6 +214,9 @@ impl Shared {
             writer_ended: AtomicBool::new(false),
             file,
             last_committed: AtomicU64::new(0),
+            outside: Outside::default(),
+            first: First::default(),
+            answers,
             forks: raw::forks(),
             max_key,
         }
@@ -329,7 +342,7 @@ impl Shared {
             Command::Sync(question) | Command::Recover(question) => {
                 question.answer(Err(error().into()));
             }
-            Command::Fatal | Command::Stop => {}
+            Command::Fatal | Command::LookAgain | Command::Stop => {}
         }
     }
 

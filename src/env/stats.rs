@@ -40,7 +40,7 @@ pub struct EnvStats {
     pub readers: u32,
     /// Reader slots; whoever opened the lock file first decides.
     pub max_readers: u32,
-    /// Named databases that are open.
+    /// Named databases of the application's that are open.
     pub databases_open: u32,
     /// Named databases that may be open.
     pub max_databases: u32,

@@ -28,6 +28,10 @@ impl Core {
         while let Ok(command) = self.backlog.try_recv() {
             self.shared.turn_away(command, || TxnError::ShuttingDown);
         }
+        while let Some(task) = self.shared.first.let_go() {
+            let update = Command::Update(task);
+            self.shared.turn_away(update, || TxnError::ShuttingDown);
+        }
         // Wakes a writer that waits for commands; one that is busy looks at `stop`.
         let _ = self.shared.commands.try_send(Command::Stop);
         while !self.shared.writer_ended.load(Ordering::Acquire) {

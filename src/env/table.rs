@@ -3,8 +3,6 @@
 //! heed's ranges find their ends by equal bytes, LMDB cannot look for an empty key, and an order of the application's may
 //! hold different bytes for equal. Here the order alone decides what is in a range, in both directions.
 
-#![allow(dead_code, reason = "for the runtime of interactive transactions")]
-
 use std::any::TypeId;
 use std::cmp::Ordering;
 use std::ops::{Bound, ControlFlow};

@@ -113,6 +113,7 @@ pub(crate) struct BodyRun {
     pub deadline: Option<Instant>,
     /// It has written, or tried to.
     pub wrote: bool,
+    pub outside: Option<u64>,
     pub fault: Fault,
 }
 
@@ -189,11 +190,18 @@ impl<'e> WriteTxn<'e> {
         self.run.deadline
     }
 
-    pub(crate) fn begin_body(&mut self, attempt: u32, deadline: Instant) {
+    /// The mark of outside writes for this body: one that was taken before the first read and is the same says that nobody has
+    /// written outside since. `None`: a plain update has, earlier in the same batch.
+    pub(crate) fn outside(&self) -> Option<u64> {
+        self.run.outside
+    }
+
+    pub(crate) fn begin_body(&mut self, attempt: u32, deadline: Instant, outside: Option<u64>) {
         self.run = BodyRun {
             attempt,
             deadline: Some(deadline),
             wrote: false,
+            outside,
             fault: Fault::default(),
         };
     }

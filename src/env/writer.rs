@@ -3,6 +3,8 @@
 //! LMDB's writer mutex belongs to a thread, a map may only be resized while nobody is on it, and two openings of databases
 //! must not overlap. One thread that does all of it, one thing after the other, makes each of these true by construction.
 
+mod collecting;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,9 +20,11 @@ use crate::env::claims::Claims;
 use crate::env::gate::Occupant;
 use crate::env::gather::{Gather, Grouping};
 use crate::env::job::panic_message;
+use crate::env::outside::UNKNOWN;
 use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
-use crate::env::shared::{Command, Question, Shared, UpdateTask};
+use crate::env::reserved::is_reserved;
+use crate::env::shared::{Command, Question, Shared};
 use crate::env::{raw, recovery};
 use crate::error::{DatabaseError, EnvError, StorageError, TxnError};
 
@@ -36,6 +40,14 @@ pub(crate) struct Writer {
     pub(super) blocked_by: Vec<Occupant>,
     unsynced_since: Option<Instant>,
     pub(super) meta_sync: bool,
+    /// The last commit that is accounted for: see [`Writer::look_outside`].
+    pub(super) accounted: u64,
+    /// A plain body that ran before in the transaction has written.
+    pub(super) plain_wrote: bool,
+    /// The keeper's record could not be written in this batch.
+    pub(super) recordless: bool,
+    /// The map was too small for the keeper's record, or for a commit with it.
+    pub(super) record_in_the_way: bool,
     /// When the last body began.
     pub(super) body_began: Option<Instant>,
     stopping: bool,
@@ -72,6 +84,10 @@ impl Writer {
             blocked_by: Vec::new(),
             unsynced_since: None,
             meta_sync,
+            accounted: UNKNOWN,
+            plain_wrote: false,
+            recordless: false,
+            record_in_the_way: false,
             body_began: None,
             stopping: false,
             recovery_asked: Vec::new(),
@@ -114,6 +130,10 @@ impl Writer {
             recovery::after_fatal(self);
             return;
         }
+        if self.shared.poison.event().is_none() && self.held_is_due() {
+            self.update(None);
+            return;
+        }
         let Some(command) = self.next() else {
             return;
         };
@@ -122,7 +142,7 @@ impl Writer {
             return;
         }
         match command {
-            Command::Update(task) => self.update(task),
+            Command::Update(task) => self.update(Some(task)),
             other => self.control(other),
         }
     }
@@ -146,18 +166,21 @@ impl Writer {
                 }
             };
         }
-        let Some(due) = self.sync_due() else {
+        let sync_due = self.sync_due();
+        let held = self.shared.first.due();
+        self.shared.first.tell(held.is_some());
+        // Again, since the last attempt may have ended before it was asked to tell.
+        let held_due = held.and_then(|_| self.shared.first.due());
+        let Some(due) = sync_due.into_iter().chain(held_due).min() else {
             return Some(self.commands.recv().unwrap_or(Command::Stop));
         };
-        match self.commands.recv_deadline(due) {
-            Ok(command) if Instant::now() < due => Some(command),
-            outcome => {
-                if let Err(error) = self.sync() {
-                    tracing::error!(target: "lockkeeper", %error, "the periodic flush failed");
-                }
-                outcome.ok()
-            }
+        let outcome = self.commands.recv_deadline(due);
+        if sync_due.is_some_and(|due| due <= Instant::now())
+            && let Err(error) = self.sync()
+        {
+            tracing::error!(target: "lockkeeper", %error, "the periodic flush failed");
         }
+        outcome.ok()
     }
 
     /// When what was committed without a flush is to be flushed.
@@ -169,60 +192,15 @@ impl Writer {
         ))
     }
 
-    /// Collects a batch behind `first` and commits it.
-    fn update(&mut self, first: UpdateTask) {
-        let most = self.shared.config.batch();
-        let mut batch = vec![first];
-        self.take_queued(&mut batch, most);
-        let before = batch.len();
-        if self.waiting.is_empty()
-            && let Some((expected, limit)) = self.gather.wait_for(before)
-        {
-            let expected = expected.min(most);
-            let until = Instant::now() + limit;
-            // Yielding, not parking: a parked receiver would cost each sender a system call.
-            while before + self.commands.len() < expected && Instant::now() < until {
-                thread::yield_now();
-            }
-            self.take_queued(&mut batch, most);
-            self.gather.waited(before, batch.len());
-        }
-        self.shared
-            .counters
-            .queued
-            .fetch_sub(batch.len(), Ordering::Relaxed);
-        let bodies = batch.len();
-        let started = Instant::now();
-        self.run_batch(batch);
-        tracing::trace!(target: "lockkeeper", bodies, elapsed = ?started.elapsed(), "batch");
-        self.gather.answered(bodies, self.commands.len());
-        if self.shared.config.durability() == Durability::NoSync && self.unsynced_since.is_none() {
-            self.unsynced_since = Some(Instant::now());
-        }
-        self.grow_ahead();
-    }
-
-    /// Takes updates from the queue, up to the first command that is something else.
-    fn take_queued(&mut self, batch: &mut Vec<UpdateTask>, most: usize) {
-        while batch.len() < most {
-            let next = match self.waiting.pop_front() {
-                Some(next) => Ok(next),
-                None => self.commands.try_recv(),
-            };
-            match next {
-                Ok(Command::Update(task)) => batch.push(task),
-                Ok(other) => {
-                    self.waiting.push_front(other);
-                    return;
-                }
-                Err(_) => return,
-            }
-        }
-    }
-
     fn control(&mut self, command: Command) {
+        if matches!(
+            command,
+            Command::Clear(..) | Command::Delete(..) | Command::Stop
+        ) {
+            self.let_all_go();
+        }
         match command {
-            Command::Update(task) => self.update(task),
+            Command::Update(task) => self.update(Some(task)),
             Command::Open(spec, question) if question.begin() => {
                 let outcome = self.open_database(&spec);
                 question.answer(outcome);
@@ -261,6 +239,7 @@ impl Writer {
             | Command::GrowAhead(_)
             | Command::Adopt(..)
             | Command::Sync(_)
+            | Command::LookAgain
             | Command::Fatal => {}
             Command::Stop => self.stopping = true,
         }
@@ -283,8 +262,8 @@ impl Writer {
     }
 
     fn take_one(&mut self) -> Option<Command> {
-        self.waiting
-            .pop_front()
+        let held = self.shared.first.let_go().map(Command::Update);
+        held.or_else(|| self.waiting.pop_front())
             .or_else(|| self.commands.try_recv().ok())
     }
 
@@ -358,7 +337,17 @@ impl Writer {
         }
     }
 
-    fn open_database(&mut self, spec: &OpenSpec) -> Result<(), DatabaseError> {
+    pub(super) fn open_database(&mut self, spec: &OpenSpec) -> Result<(), DatabaseError> {
+        // LMDB has room for those of the keeper's own, too.
+        let max = self.shared.config.max_databases();
+        let others = spec.name.as_ref().is_some_and(|name| !is_reserved(name));
+        let registry = &self.shared.registry;
+        if others && !registry.is_open(&spec.name) && registry.open_count() >= max {
+            return Err(DatabaseError::TooMany {
+                name: spec.label(),
+                max,
+            });
+        }
         let mut adoption = self.adoption();
         loop {
             let env = self.env()?;
@@ -379,7 +368,7 @@ impl Writer {
                 heed::Error::Mdb(MdbError::DbsFull) => {
                     return Err(DatabaseError::TooMany {
                         name: spec.label(),
-                        max: self.shared.config.max_databases(),
+                        max,
                     });
                 }
                 heed::Error::Mdb(MdbError::Incompatible) => {

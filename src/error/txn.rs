@@ -10,6 +10,8 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
+use crate::txn::answers::AnswerError;
+use crate::txn::sets::WhichSet;
 
 /// How a transaction ended that did not commit.
 ///
@@ -152,10 +154,10 @@ pub enum TxnError<E = Infallible> {
         outer_site: Site,
     },
     /// The transaction has read or written more than it may. Remedy: split it, or raise the setting.
-    #[error("the transaction's {which} would exceed {limit} ({})", which.setting())]
+    #[error("the transaction's {which} would outgrow its limit of {limit} {}; `{}` raises it", which.unit(), which.setting())]
     TooMuch {
         /// What there is too much of.
-        which: SetKind,
+        which: WhichSet,
         /// The limit: entries of a read set, bytes of a write set.
         limit: usize,
     },
@@ -180,39 +182,41 @@ pub enum TxnError<E = Infallible> {
     /// The process was forked: the child must not use the environment. Remedy: open it after the fork.
     #[error("the process was forked after the environment was opened")]
     Forked,
+    /// The transaction was sent with a key that stands for another request: one of another name, or with another
+    /// [`request`](crate::RunTxn::request). Nothing was written. Remedy: a new key for each request, and the same request with the
+    /// same key.
+    #[error("the key \"{}\" was used for another request", .key.escape_ascii())]
+    KeyReused {
+        /// The key.
+        key: Arc<[u8]>,
+    },
+    /// An answer is stored for the key, and cannot be read. The effect may be there; the body was not run again. Remedy: look
+    /// before you send it with another key.
+    #[error("the answer stored for the key \"{}\" cannot be read", .key.escape_ascii())]
+    AnswerUnreadable {
+        /// The key.
+        key: Arc<[u8]>,
+        /// What is wrong with it.
+        source: AnswerError,
+    },
+    /// The body's answer cannot be stored for the key. Nothing was written. Remedy: see [`AnswerError`].
+    #[error("the answer for the key \"{}\" cannot be stored", .key.escape_ascii())]
+    AnswerNotStorable {
+        /// The key.
+        key: Arc<[u8]>,
+        /// Why.
+        source: AnswerError,
+    },
+    /// A view was sent with a key. It has no effect that could happen twice, and an old answer in the place of what is there now
+    /// would be wrong. Remedy: no key.
+    #[error("a view takes no key: it changes nothing that could happen twice")]
+    KeyOnView,
     /// A database handle refused.
     #[error(transparent)]
     Database(DbError),
     /// Reading or writing the file failed; nothing was written.
     #[error(transparent)]
     Storage(StorageError),
-}
-
-/// What an interactive transaction keeps until it commits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum SetKind {
-    /// What it has read, to be compared at its commit.
-    ReadSet,
-    /// What it is going to write.
-    WriteSet,
-}
-
-impl SetKind {
-    fn setting(self) -> &'static str {
-        match self {
-            Self::ReadSet => "`max_read_set` raises it",
-            Self::WriteSet => "`max_write_set` raises it",
-        }
-    }
-}
-
-impl std::fmt::Display for SetKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::ReadSet => "read set",
-            Self::WriteSet => "write set",
-        })
-    }
 }
 
 /// What a transaction was doing when its deadline passed.
@@ -322,13 +326,16 @@ impl<E> TxnError<E> {
             | Self::NoLockTable
             | Self::SnapshotUnderNoLock
             | Self::Forked
+            | Self::KeyReused { .. }
+            | Self::AnswerNotStorable { .. }
+            | Self::KeyOnView
             | Self::Database(
                 DbError::KeySize { .. }
                 | DbError::Foreign
                 | DbError::Deleted { .. }
                 | DbError::HandleNewerThanSnapshot { .. },
             ) => ErrorClass::Usage,
-            Self::Database(_) => ErrorClass::Storage,
+            Self::Database(_) | Self::AnswerUnreadable { .. } => ErrorClass::Storage,
             Self::Storage(error) if error.is_full() => ErrorClass::Full,
             Self::Storage(_) => ErrorClass::Storage,
         }
@@ -336,7 +343,8 @@ impl<E> TxnError<E> {
 
     /// Whether the same transaction, sent again a little later, may well succeed, and sending it again is safe.
     ///
-    /// [`TxnError::MaybeCommitted`] is not: look first.
+    /// [`TxnError::MaybeCommitted`] is not: look first, or send it with [a key](crate::RunTxn::idempotent) from the beginning;
+    /// then it may be sent again.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Conflict(error) => error.is_retryable(),
@@ -407,6 +415,10 @@ impl<E> TxnError<E> {
             SnapshotUnderNoLock,
             NoLockTable,
             Forked,
+            KeyReused { key },
+            AnswerUnreadable { key, source },
+            AnswerNotStorable { key, source },
+            KeyOnView,
             Database(error),
             Storage(error),
         )
@@ -477,6 +489,18 @@ impl TxnError {
             Self::SnapshotUnderNoLock => Self::SnapshotUnderNoLock,
             Self::NoLockTable => Self::NoLockTable,
             Self::Forked => Self::Forked,
+            Self::KeyReused { key } => Self::KeyReused {
+                key: Arc::clone(key),
+            },
+            Self::AnswerUnreadable { key, source } => Self::AnswerUnreadable {
+                key: Arc::clone(key),
+                source: source.clone(),
+            },
+            Self::AnswerNotStorable { key, source } => Self::AnswerNotStorable {
+                key: Arc::clone(key),
+                source: source.clone(),
+            },
+            Self::KeyOnView => Self::KeyOnView,
             Self::Database(error) => Self::Database(error.duplicate()),
             Self::Storage(error) => Self::Storage(error.clone()),
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::Keeper;
 use crate::env::Snapshot;
+use crate::env::gate::Entry;
 use crate::error::TxnError;
 
 impl Keeper {
@@ -29,6 +30,6 @@ impl Keeper {
         self.inner
             .runtime
             .env
-            .hold_snapshot(site, name, deadline, span)
+            .hold_snapshot_as(Entry::New, site, name, deadline, span)
     }
 }

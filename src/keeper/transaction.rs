@@ -9,11 +9,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::Keeper;
 use crate::actors::supervisor::{Running, Runtime};
 use crate::config::{Durability, WhenFull};
 use crate::error::TxnError;
-use crate::messages::supervisor::TxnOptions;
+use crate::messages::supervisor::{Once, TxnOptions};
+use crate::txn::answers::hash;
 use crate::txn::handler::{Handler, HandlerChain};
 use crate::txn::run::{Isolation, Txn};
 
@@ -22,6 +26,7 @@ use crate::txn::run::{Isolation, Txn};
 pub struct Transaction<'k, T, E, F> {
     keeper: &'k Keeper,
     options: TxnOptions,
+    once: Option<Box<Once<T>>>,
     body: F,
     answer: PhantomData<fn() -> (T, E)>,
 }
@@ -100,6 +105,7 @@ impl Keeper {
         Transaction {
             keeper: self,
             options,
+            once: None,
             body,
             answer: PhantomData,
         }
@@ -195,6 +201,24 @@ impl<T, E, F> Transaction<'_, T, E, F> {
         self
     }
 
+    /// Has the effect happen once, however often the transaction is sent with this key; as
+    /// [`RunTxn::idempotent`](crate::RunTxn::idempotent) says. The answer is stored with what the transaction writes, and also if it writes nothing. Default:
+    /// no key.
+    pub fn idempotent(mut self, key: impl AsRef<[u8]>) -> Self
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.once = Some(Box::new(Once::new(key.as_ref())));
+        self
+    }
+
+    /// What is asked for, as bytes, so that a key that is used for something else is recognised; as
+    /// [`RunTxn::request`](crate::RunTxn::request) says. Default: none; then only the name counts.
+    pub fn request(mut self, request: impl AsRef<[u8]>) -> Self {
+        self.options.request = Some(hash(&[request.as_ref()]));
+        self
+    }
+
     /// Adds a handler for this transaction, behind those for all.
     pub fn handler(mut self, handler: impl Handler) -> Self {
         self.options.handlers = self.options.handlers.append(handler);
@@ -223,10 +247,11 @@ where
             keeper,
             mut options,
             body,
+            once,
             ..
         } = self;
         options.sent.get_or_insert_with(Instant::now);
-        Box::pin(keeper.inner.runtime.interact(options, body))
+        Box::pin(keeper.inner.runtime.interact(options, once, body))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::queue::{Queued, Rank};
 use super::slab::{LockerSlot, ObjectSlot};
 use super::table::WaitEntry;
-use super::{Attempt, Denied, Effect, LimitKind, Moment, Patience, Request, Table, WaitId};
+use super::{Attempt, Denied, Effect, LimitKind, LockId, Moment, Patience, Request, Table, WaitId};
 
 /// A request whose locker and mode have been checked.
 struct Checked {
@@ -27,8 +27,8 @@ impl Table {
         let granted = self.grant_at_once(&request, &checked, effects);
         self.finish(effects);
         Ok(match granted? {
-            true => Attempt::Granted,
-            false => Attempt::Blocked,
+            Some(_) => Attempt::Granted,
+            None => Attempt::Blocked,
         })
     }
 
@@ -48,17 +48,18 @@ impl Table {
         let checked = self.checked(&request)?;
         let asked = self.ask(&request, &checked, patience, effects);
         self.finish(effects);
-        asked
+        Ok(asked?.err())
     }
 
-    /// [`request`](Self::request) as one of several steps; the caller finishes the call after the last.
+    /// [`request`](Self::request) as one of several steps, with which lock is granted; the caller finishes the
+    /// call after the last.
     pub(super) fn request_among_others(
         &mut self,
         now: Moment,
         request: Request<'_>,
         patience: Patience,
         effects: &mut Vec<Effect>,
-    ) -> Result<Option<WaitId>, Denied> {
+    ) -> Result<Result<LockId, WaitId>, Denied> {
         self.tell_time(now);
         let checked = self.checked(&request)?;
         self.ask(&request, &checked, patience, effects)
@@ -70,20 +71,35 @@ impl Table {
         checked: &Checked,
         patience: Patience,
         effects: &mut Vec<Effect>,
-    ) -> Result<Option<WaitId>, Denied> {
+    ) -> Result<Result<LockId, WaitId>, Denied> {
         match self.grant_at_once(request, checked, effects)? {
-            true => Ok(None),
-            false => self.enqueue(request, checked, patience).map(Some),
+            Some(lock) => Ok(Ok(lock)),
+            None => self.enqueue(request, checked, patience).map(Err),
         }
     }
 
+    #[inline]
     fn checked(&mut self, request: &Request<'_>) -> Result<Checked, Denied> {
+        let hash = self.hash(request.object);
+        let object = self.find(request.object, hash);
+        let locker = self.check_request(request, object)?;
+        Ok(Checked {
+            locker,
+            hash,
+            object,
+        })
+    }
+
+    /// The locker, if it may ask for this.
+    fn check_request(
+        &mut self,
+        request: &Request<'_>,
+        object: Option<ObjectSlot>,
+    ) -> Result<LockerSlot, Denied> {
         let locker = self.usable(request.locker)?;
         if let Some(conflict) = self.lockers[locker].overdue.take() {
             return Err(Denied::HeldTooLong(conflict));
         }
-        let hash = self.hash(request.object);
-        let object = self.find(request.object, hash);
         let rules = match object {
             Some(object) => self.rules(object),
             None => self.rules_at(self.rules_for(request.object)),
@@ -102,57 +118,54 @@ impl Table {
             self.events
                 .extend(asked.into_iter().map(Effect::OrderContradicted));
         }
-        Ok(Checked {
-            locker,
-            hash,
-            object,
-        })
+        Ok(locker)
     }
 
-    /// True if it is granted; false if it has to wait, and then nothing has changed.
+    /// The lock, if it is granted; `None` if it has to wait, and then nothing has changed.
     fn grant_at_once(
         &mut self,
         request: &Request<'_>,
         checked: &Checked,
         effects: &mut Vec<Effect>,
-    ) -> Result<bool, Denied> {
+    ) -> Result<Option<LockId>, Denied> {
         let locker = checked.locker;
         if let Some(object) = checked.object {
             if self.held(locker, object, request.mode).is_none() {
                 let family = self.lockers[locker].root;
                 if self.must_wait(object, family, request.mode) {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 self.check_room_for_lock(locker, object, request)?;
             }
-            self.take(object, locker, request);
+            let lock = self.take(object, locker, request);
             if !self.recheck.is_empty() {
                 self.promote(effects);
             }
-            return Ok(true);
+            return Ok(Some(lock));
         }
         self.check(LimitKind::Locks)?;
-        let object = self.intern(request.object, checked.hash)?;
+        let object = self.intern_new(request.object, checked.hash)?;
         // A range that nobody has asked for before may overlap what others hold.
         if self.objects[object].overlaps.is_some() {
             let family = self.lockers[locker].root;
             if self.must_wait(object, family, request.mode) {
                 self.forget_unused(object);
-                return Ok(false);
+                return Ok(None);
             }
         }
-        self.take(object, locker, request);
+        let lock = self.take(object, locker, request);
         if !self.recheck.is_empty() {
             self.promote(effects);
         }
-        Ok(true)
+        Ok(Some(lock))
     }
 
-    fn take(&mut self, object: ObjectSlot, locker: LockerSlot, request: &Request<'_>) {
-        self.grant(object, locker, request.mode, request.site);
+    fn take(&mut self, object: ObjectSlot, locker: LockerSlot, request: &Request<'_>) -> LockId {
+        let lock = self.grant(object, locker, request.mode, request.site);
         if let Some(from) = request.from {
             self.give_up(object, locker, from);
         }
+        lock
     }
 
     /// An upgrade needs no room of its own if the lock that it gives up makes room.

@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::slab::WaitSlot;
+use super::slab::{LockSlot, WaitSlot};
 use super::{
     ConflictKind, ConflictTable, LimitKind, Limits, LockConflict, LockerId, Mode, Object,
     OrderWarning, Text, VictimPolicy,
@@ -34,6 +34,15 @@ impl Moment {
 pub struct WaitId {
     pub(super) arrival: u64,
     pub(super) slot: WaitSlot,
+}
+
+/// Names a held lock. Never given twice by one table; it names, it does not own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// So that what keeps an object and the id of its lock is no larger than an operation, and can take its place.
+#[repr(Rust, packed(4))]
+pub struct LockId {
+    pub(super) born: u64,
+    pub(super) slot: LockSlot,
 }
 
 /// How a table decides.

@@ -12,7 +12,7 @@ use std::panic::Location;
 use super::queue::{Group, HolderKey, Queued, Rank};
 use super::slab::{LockSlot, LockerSlot, ObjectSlot};
 use super::table::LockEntry;
-use super::{Effect, Mode, Moment, Table};
+use super::{Effect, LockId, Mode, Moment, Table};
 
 impl Table {
     /// Whether a request that arrives now has to wait.
@@ -89,7 +89,7 @@ impl Table {
         locker: LockerSlot,
         mode: Mode,
         site: &'static Location<'static>,
-    ) -> LockSlot {
+    ) -> LockId {
         self.stats.grants += 1;
         self.grant_since(object, locker, mode, site, self.now)
     }
@@ -103,7 +103,7 @@ impl Table {
         mode: Mode,
         site: &'static Location<'static>,
         since: Moment,
-    ) -> LockSlot {
+    ) -> LockId {
         let family = self.lockers[locker].root;
         let key = HolderKey {
             family,
@@ -111,17 +111,22 @@ impl Table {
             mode,
         };
         if let Some(lock) = self.objects[object].holders.find(key) {
-            self.locks[lock].count += 1;
-            return lock;
+            let entry = &mut self.locks[lock];
+            entry.count += 1;
+            return LockId {
+                born: entry.born,
+                slot: lock,
+            };
         }
         let next = self.lockers[locker].locks;
         self.locks_made += 1;
+        let born = self.locks_made;
         let lock = self.locks.insert(LockEntry {
             object,
             locker,
             mode,
             overdue: false,
-            born: self.locks_made,
+            born,
             count: 1,
             since,
             site,
@@ -148,7 +153,7 @@ impl Table {
             order.taken(family, entry.object.namespace_text(), site);
         }
         self.regroup(family, object, held_before);
-        lock
+        LockId { born, slot: lock }
     }
 
     /// Takes a lock from its holder, whatever its count. Who waits for it is not looked at.

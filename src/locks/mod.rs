@@ -40,7 +40,8 @@ mod time;
 mod victim;
 
 pub use call::{
-    Attempt, Denied, Effect, Moment, Patience, Reason, Request, TableConfig, Timeouts, WaitId,
+    Attempt, Denied, Effect, LockId, Moment, Patience, Reason, Request, TableConfig, Timeouts,
+    WaitId,
 };
 pub use locker::{Age, DEFAULT_PRIORITY, LockerId, LockerSpec};
 pub use mode::{ConflictTable, ConflictTableError, Mode, UnknownModeName};
@@ -49,7 +50,7 @@ pub use order::{OrderStep, OrderWarning};
 pub use report::{
     Choice, ConflictKind, CycleStep, DeadlockRecord, DetectReport, LockConflict, Party,
 };
-pub use sequence::{Failure, Op, OpOutcome, Progress, Sequence};
+pub use sequence::{Failure, Op, OpOutcome, Progress, Sequence, Taken};
 pub use snapshot::{HeldLock, LockSnapshot, LockerInfo, WaitingLock, WaitsFor};
 pub use stats::{LimitInUse, LimitKind, Limits, LockStats, PassStats, Usage};
 pub use table::Table;

@@ -56,9 +56,14 @@ impl Table {
 
     /// The object's entry, made if need be.
     pub(super) fn intern(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
-        if let Some(slot) = self.find(object, hash) {
-            return Ok(slot);
+        match self.find(object, hash) {
+            Some(slot) => Ok(slot),
+            None => self.intern_new(object, hash),
         }
+    }
+
+    /// An entry for an object that has none.
+    pub(super) fn intern_new(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
         self.check(LimitKind::Objects)?;
         let rules = self.rules_for(object);
         let slot = self
@@ -75,16 +80,16 @@ impl Table {
 
     /// Forgets an object that nobody holds or waits for.
     pub(super) fn forget_unused(&mut self, slot: ObjectSlot) {
-        if !self.objects.get(slot).is_some_and(ObjectEntry::is_unused) {
-            return;
-        }
-        let Some(entry) = self.objects.remove(slot) else {
+        let entry = self.objects.get(slot);
+        let Some(entry) = entry.filter(|entry| entry.is_unused()) else {
             return;
         };
         if let Ok(name) = self.names.find_entry(entry.hash, |other| *other == slot) {
             name.remove();
         }
-        if !self.ranged.is_empty() {
+        if self.ranged.is_empty() {
+            self.objects.discard(slot);
+        } else if let Some(entry) = self.objects.remove(slot) {
             self.unlink(&entry, slot);
         }
     }

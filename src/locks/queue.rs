@@ -64,6 +64,7 @@ pub(super) enum Holders {
 }
 
 impl Holders {
+    #[inline]
     pub(super) fn insert(&mut self, key: HolderKey, lock: LockSlot) {
         match self {
             Holders::Nobody => *self = Holders::One(key, lock),
@@ -94,6 +95,7 @@ impl Holders {
         }
     }
 
+    #[inline]
     pub(super) fn find(&self, key: HolderKey) -> Option<LockSlot> {
         match self {
             Holders::One(only, lock) if *only == key => Some(*lock),

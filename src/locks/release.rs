@@ -1,7 +1,7 @@
 //! Releasing, weakening and passing on locks, and the end of lockers.
 
 use super::slab::{LockSlot, LockerSlot, ObjectSlot};
-use super::{Denied, Effect, LimitKind, LockerId, Mode, Object, Reason, Table, WaitId};
+use super::{Denied, Effect, LimitKind, LockId, LockerId, Mode, Object, Reason, Table, WaitId};
 
 impl Table {
     /// Takes a waiting request back; false if it waits no more.
@@ -35,32 +35,42 @@ impl Table {
 
     /// Which of all locks that the locker ever held on the object in this mode it holds now.
     #[must_use]
-    pub fn born(&self, locker: LockerId, object: &Object, mode: Mode) -> Option<u64> {
+    pub fn lock_id(&self, locker: LockerId, object: &Object, mode: Mode) -> Option<LockId> {
         let (locker, object) = self.locker(locker).zip(self.known(object))?;
-        self.held(locker, object, mode)
-            .map(|lock| self.locks[lock].born)
+        self.held(locker, object, mode).map(|lock| self.id_of(lock))
     }
 
-    /// [`unlock`](Self::unlock), if the lock is still the one of that birth.
-    pub fn unlock_born(
+    pub(super) fn id_of(&self, lock: LockSlot) -> LockId {
+        LockId {
+            born: self.locks[lock].born,
+            slot: lock,
+        }
+    }
+
+    /// Whether this very lock is still held.
+    #[must_use]
+    pub fn is_held(&self, lock: LockId) -> bool {
+        let entry = self.locks.get(lock.slot);
+        entry.is_some_and(|entry| entry.born == lock.born)
+    }
+
+    /// Releases these very locks, or takes one from their reference counts, all at once; false if one of
+    /// them is no longer held.
+    pub fn unlock_these(
         &mut self,
-        locker: LockerId,
-        object: &Object,
-        mode: Mode,
-        born: u64,
+        locks: impl IntoIterator<Item = Option<LockId>>,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some((slot, at)) = self.locker(locker).zip(self.known(object)) else {
-            return false;
-        };
-        let lock = self.held(slot, at, mode);
-        if lock.is_none_or(|lock| self.locks[lock].born != born) {
-            return false;
+        let mut all_held = true;
+        for lock in locks {
+            match lock.filter(|lock| self.is_held(*lock)) {
+                Some(lock) => self.take_one(lock.slot),
+                None => all_held = false,
+            }
         }
-        self.give_up(at, slot, mode);
         self.promote(effects);
         self.finish(effects);
-        true
+        all_held
     }
 
     /// Releases so many references of one lock.
@@ -184,7 +194,7 @@ impl Table {
             self.check(LimitKind::Locks)?;
         }
         self.stats.downgrades += 1;
-        let weaker = self.grant_since(object, locker, to, site, since);
+        let weaker = self.grant_since(object, locker, to, site, since).slot;
         if is_new && overdue {
             self.locks[weaker].overdue = true;
             self.holds.remove(&(since, weaker));
@@ -355,11 +365,16 @@ impl Table {
         let Some(lock) = self.held(locker, object, mode) else {
             return false;
         };
-        self.locks[lock].count -= 1;
-        if self.locks[lock].count == 0 {
+        self.take_one(lock);
+        true
+    }
+
+    fn take_one(&mut self, lock: LockSlot) {
+        let count = &mut self.locks[lock].count;
+        *count -= 1;
+        if *count == 0 {
             self.let_go(lock);
         }
-        true
     }
 
     /// Drops a lock. Its object is forgotten if nobody is left, or else to be looked at again.
@@ -391,7 +406,7 @@ impl Table {
         let (object, mode, count) = (entry.object, entry.mode, entry.count);
         let (site, since, overdue) = (entry.site, entry.since, entry.overdue);
         // The heir has it before the other loses it, so that the family holds the object all the time.
-        let inherited = self.grant_since(object, heir, mode, site, since);
+        let inherited = self.grant_since(object, heir, mode, site, since).slot;
         self.drop_lock(lock);
         let entry = &mut self.locks[inherited];
         entry.count += count - 1;

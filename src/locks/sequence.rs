@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::panic::Location;
 
 use super::{
-    Denied, Effect, LockerId, Mode, Moment, Object, Patience, Reason, Request, Table, WaitId,
+    Denied, Effect, LockId, LockerId, Mode, Moment, Object, Patience, Reason, Request, Table,
+    WaitId,
 };
 
 /// One operation.
@@ -63,6 +64,17 @@ pub enum Progress {
     Done,
 }
 
+/// A reference that a sequence took and still holds.
+#[derive(Debug)]
+pub struct Taken {
+    /// What is locked.
+    pub object: Object,
+    /// How.
+    pub mode: Mode,
+    /// Which lock it is, as far as that is known.
+    pub lock: Option<LockId>,
+}
+
 type References = BTreeMap<(Object, Mode), u64>;
 
 /// A sequence of operations on its way.
@@ -74,15 +86,22 @@ pub struct Sequence {
     all_or_nothing: bool,
     next: usize,
     outcomes: Vec<OpOutcome>,
-    /// What it took and still holds: one entry for each reference.
-    taken: Vec<(Object, Mode)>,
+    /// What it took and still holds: one entry for each reference, in the order of the operations.
+    taken: Vec<TakenBy>,
     /// What is to be released at the end, in references.
     due: References,
-    /// Locks that were there before and have another mode now: from which, to which.
-    changed: Vec<(Object, Mode, Mode)>,
+    /// Locks that were there before and have another mode now.
+    changed: Vec<TakenBy>,
     /// Whether all that the locker holds is to be released, so that it may be used again.
     revives: bool,
     done: bool,
+}
+
+/// A reference that is held, by the operation that took it: its object stays where it is meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct TakenBy {
+    op: usize,
+    lock: Option<LockId>,
 }
 
 impl Sequence {
@@ -111,12 +130,22 @@ impl Sequence {
 
     /// Goes on until it has to wait, or to its end.
     pub fn run(&mut self, table: &mut Table, now: Moment, effects: &mut Vec<Effect>) -> Progress {
-        // Out of the way while its steps change the sequence.
-        let ops = std::mem::take(&mut self.ops);
-        let progress = self.run_all(&ops, table, now, effects);
+        let progress = self.with_ops(|own, ops| own.run_all(ops, table, now, effects));
         table.finish(effects);
-        self.ops = ops;
+        if let Progress::Waits(_) = progress {
+            // Its locker can let one go and take another like it before it goes on.
+            let held = self.taken.iter_mut().chain(&mut self.changed);
+            held.for_each(|own| own.lock = None);
+        }
         progress
+    }
+
+    /// Its operations are out of the way while its steps change it.
+    fn with_ops<R>(&mut self, step: impl FnOnce(&mut Self, &[Op]) -> R) -> R {
+        let ops = std::mem::take(&mut self.ops);
+        let answer = step(self, &ops);
+        self.ops = ops;
+        answer
     }
 
     fn run_all(
@@ -128,20 +157,17 @@ impl Sequence {
     ) -> Progress {
         while !self.done {
             let Some(op) = ops.get(self.next) else {
-                self.release_due(table, effects);
+                self.release_due(ops, table, effects);
                 if self.revives {
                     table.revive(self.locker);
                 }
                 self.done = true;
                 break;
             };
-            match self.step(op, table, now, effects) {
-                Ok(Ok(outcome)) => {
-                    self.outcomes.push(outcome);
-                    self.next += 1;
-                }
-                Ok(Err(wait)) => return Progress::Waits(wait),
-                Err(denied) => self.fail(Failure::Denied(denied), ops.len(), table, effects),
+            match self.step(ops, op, table, now, effects) {
+                Ok(None) => self.next += 1,
+                Ok(Some(wait)) => return Progress::Waits(wait),
+                Err(denied) => self.fail(ops, Failure::Denied(denied), table, effects),
             }
         }
         Progress::Done
@@ -164,84 +190,107 @@ impl Sequence {
 
     /// The request that it waited for has been granted; [`run`](Self::run) goes on.
     pub fn granted(&mut self) {
-        match self.ops.get(self.next) {
-            Some(Op::Lock(object, mode, _)) => {
-                let (object, mode) = (object.clone(), *mode);
-                self.took(object, mode);
-            }
-            Some(Op::Upgrade(object, from, to, _)) => {
-                let (object, from, to) = (object.clone(), *from, *to);
-                self.exchanged(object, from, to);
-            }
+        self.with_ops(|own, ops| match ops.get(own.next) {
+            Some(Op::Lock(..)) => own.took(None),
+            Some(Op::Upgrade(object, from, ..)) => own.exchanged(ops, object, *from, None),
             _ => {}
-        }
+        });
         self.outcomes.push(OpOutcome::Granted);
         self.next += 1;
     }
 
     /// The request that it waited for has been refused: the sequence has failed.
     pub fn refused(&mut self, reason: Reason, table: &mut Table, effects: &mut Vec<Effect>) {
-        self.fail(Failure::Refused(reason), self.ops.len(), table, effects);
+        self.with_ops(|own, ops| own.fail(ops, Failure::Refused(reason), table, effects));
     }
 
     /// Undoes what it took, because nobody waits for it any more.
     pub fn abandon(&mut self, table: &mut Table, effects: &mut Vec<Effect>) {
-        for (object, from, to) in std::mem::take(&mut self.changed).into_iter().rev() {
-            // If others bar the way back it keeps its new mode.
-            table.take_back(self.locker, &object, to, Some(from), effects);
+        self.with_ops(|own, ops| own.undo(ops, table, effects));
+    }
+
+    fn undo(&mut self, ops: &[Op], table: &mut Table, effects: &mut Vec<Effect>) {
+        for changed in std::mem::take(&mut self.changed).into_iter().rev() {
+            if let Some(Op::Upgrade(object, from, to, _) | Op::Downgrade(object, from, to)) =
+                ops.get(changed.op)
+            {
+                // If others bar the way back it keeps its new mode.
+                table.take_back(self.locker, object, *to, Some(*from), effects);
+            }
         }
-        for (object, mode) in std::mem::take(&mut self.taken).into_iter().rev() {
-            table.unlock(self.locker, &object, mode, effects);
+        for taken in std::mem::take(&mut self.taken).into_iter().rev() {
+            if let Some((object, mode)) = taken.what(ops) {
+                table.unlock(self.locker, object, mode, effects);
+            }
         }
         self.done = true;
     }
 
-    /// Which locks they are that it took and still holds, in the order of [`finish`](Self::finish).
-    #[must_use]
-    pub fn births(&self, table: &Table) -> Vec<Option<u64>> {
-        let taken = self.taken.iter().map(|(object, mode)| (object, *mode));
-        let changed = self.changed.iter().map(|(object, _, to)| (object, *to));
-        let locks = taken.chain(changed);
-        locks
-            .map(|(object, mode)| table.born(self.locker, object, mode))
-            .collect()
+    /// Finds out which locks they are that it took and still holds, for [`finish`](Self::finish). To be
+    /// called when it is done.
+    pub fn find_locks(&mut self, table: &Table) {
+        for taken in self.taken.iter_mut().chain(&mut self.changed) {
+            if taken.lock.is_none()
+                && let Some((object, mode)) = taken.what(&self.ops)
+            {
+                taken.lock = table.lock_id(self.locker, object, mode);
+            }
+        }
     }
 
-    /// What became of each operation, and what it took and still holds: an entry for each reference.
+    /// What became of each operation, and what is made of what it took and still holds: an entry for each
+    /// reference.
     #[must_use]
-    pub fn finish(self) -> (Vec<OpOutcome>, Vec<(Object, Mode)>) {
-        let changed = self.changed.into_iter().map(|(object, _, to)| (object, to));
-        let mut taken = self.taken;
-        taken.extend(changed);
-        (self.outcomes, taken)
+    pub fn finish<T>(self, mut make: impl FnMut(Taken) -> T) -> (Vec<OpOutcome>, Vec<T>) {
+        let changed: Vec<Taken> = (self.changed.iter())
+            .filter_map(|changed| {
+                let (object, mode) = changed.what(&self.ops)?;
+                let (object, lock) = (object.clone(), changed.lock);
+                Some(Taken { object, mode, lock })
+            })
+            .collect();
+        let mut taken = self.taken.into_iter().peekable();
+        let ops = self.ops.into_iter().enumerate();
+        // In the place of the operations, where there is room for it.
+        let mut made: Vec<T> = ops
+            .filter_map(|(at, op)| {
+                let TakenBy { lock, .. } = taken.next_if(|taken| taken.op == at)?;
+                let (object, mode) = op.into_target()?;
+                Some(make(Taken { object, mode, lock }))
+            })
+            .collect();
+        made.extend(changed.into_iter().map(make));
+        (self.outcomes, made)
     }
 
+    /// Does one operation. `None` if it is done, or else what it waits for.
     fn step(
         &mut self,
+        ops: &[Op],
         op: &Op,
         table: &mut Table,
         now: Moment,
         effects: &mut Vec<Effect>,
-    ) -> Result<Result<OpOutcome, WaitId>, Denied> {
+    ) -> Result<Option<WaitId>, Denied> {
         let locker = self.locker;
         let later = self.all_or_nothing;
-        Ok(Ok(match op {
+        match op {
             Op::Lock(object, mode, patience) => {
                 let request = self.request(object, *mode, None);
-                if let Some(wait) = table.request_among_others(now, request, *patience, effects)? {
-                    return Ok(Err(wait));
+                match table.request_among_others(now, request, *patience, effects)? {
+                    Ok(lock) => self.took(Some(lock)),
+                    Err(wait) => return Ok(Some(wait)),
                 }
-                self.took(object.clone(), *mode);
-                OpOutcome::Granted
+                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Upgrade(object, from, to, patience) => {
                 self.check_held(table, object, *from)?;
                 let request = self.request(object, *to, (!later).then_some(*from));
-                if let Some(wait) = table.request_among_others(now, request, *patience, effects)? {
-                    return Ok(Err(wait));
+                match table.request_among_others(now, request, *patience, effects)? {
+                    Ok(lock) => self.exchanged(ops, object, *from, Some(lock)),
+                    Err(wait) => return Ok(Some(wait)),
                 }
-                self.exchanged(object.clone(), *from, *to);
-                OpOutcome::Granted
+                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Downgrade(object, from, to) => {
                 self.check_held(table, object, *from)?;
@@ -251,36 +300,36 @@ impl Sequence {
                 } else {
                     table.downgrade(locker, object, *from, *to, effects)?;
                 }
-                self.exchanged(object.clone(), *from, *to);
-                OpOutcome::Granted
+                self.exchanged(ops, object, *from, None);
+                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Unlock(object, mode) if later => {
                 self.check_held(table, object, *mode)?;
                 *self.due.entry((object.clone(), *mode)).or_default() += 1;
-                OpOutcome::Released(1)
+                self.outcomes.push(OpOutcome::Released(1));
             }
             Op::Unlock(object, mode) => {
                 if !table.unlock(locker, object, *mode, effects) {
                     return Err(Denied::NotHeld);
                 }
-                self.forget(object, *mode);
-                OpOutcome::Released(1)
+                self.forget(ops, object, *mode);
+                self.outcomes.push(OpOutcome::Released(1));
             }
             Op::UnlockObject(only) => {
-                self.release(table, later, effects, |object, _| object == only)
+                self.release(ops, table, later, effects, |object, _| object == only);
             }
-            Op::ReleaseReads => self.release(table, later, effects, |_, mode| {
+            Op::ReleaseReads => self.release(ops, table, later, effects, |_, mode| {
                 matches!(mode, Mode::IntentRead | Mode::Read)
             }),
             Op::ReleaseAll => {
                 self.revives = true;
-                let released = self.release(table, later, effects, |_, _| true);
+                self.release(ops, table, later, effects, |_, _| true);
                 if !later {
                     table.revive(locker);
                 }
-                released
             }
-        }))
+        }
+        Ok(None)
     }
 
     fn request<'a>(&self, object: &'a Object, mode: Mode, from: Option<Mode>) -> Request<'a> {
@@ -309,29 +358,37 @@ impl Sequence {
         }
     }
 
-    fn took(&mut self, object: Object, mode: Mode) {
-        self.taken.push((object, mode));
+    /// The operation that comes next has taken a lock.
+    fn took(&mut self, lock: Option<LockId>) {
+        self.taken.push(TakenBy {
+            op: self.next,
+            lock,
+        });
     }
 
-    /// One reference has changed its mode, or is going to.
-    fn exchanged(&mut self, object: Object, from: Mode, to: Mode) {
+    /// The operation that comes next has changed the mode of one reference, or is going to.
+    fn exchanged(&mut self, ops: &[Op], object: &Object, from: Mode, lock: Option<LockId>) {
         if self.all_or_nothing {
             *self.due.entry((object.clone(), from)).or_default() += 1;
-            self.took(object, to);
-        } else if self.forget(&object, from) {
-            self.took(object, to);
+            self.took(lock);
+        } else if self.forget(ops, object, from) {
+            self.took(lock);
         } else {
-            self.changed.push((object, from, to));
+            self.changed.push(TakenBy {
+                op: self.next,
+                lock,
+            });
         }
     }
 
     fn release(
         &mut self,
+        ops: &[Op],
         table: &mut Table,
         later: bool,
         effects: &mut Vec<Effect>,
         which: impl Fn(&Object, Mode) -> bool,
-    ) -> OpOutcome {
+    ) {
         let mut released = 0;
         for (object, mode, count) in table.held_by(self.locker) {
             if !which(&object, mode) {
@@ -346,14 +403,18 @@ impl Sequence {
             }
         }
         if !later {
-            self.taken.retain(|(object, mode)| !which(object, *mode));
-            self.changed.retain(|(object, _, to)| !which(object, *to));
+            let stays = |own: &TakenBy| {
+                let what = own.what(ops);
+                what.is_some_and(|(object, mode)| !which(object, mode))
+            };
+            self.taken.retain(stays);
+            self.changed.retain(stays);
         }
-        OpOutcome::Released(released)
+        self.outcomes.push(OpOutcome::Released(released));
     }
 
     /// Releases what is due; of its own references the latest go first.
-    fn release_due(&mut self, table: &mut Table, effects: &mut Vec<Effect>) {
+    fn release_due(&mut self, ops: &[Op], table: &mut Table, effects: &mut Vec<Effect>) {
         let mut due = std::mem::take(&mut self.due);
         if due.is_empty() {
             return;
@@ -361,9 +422,11 @@ impl Sequence {
         for ((object, mode), count) in &due {
             table.unlock_many(self.locker, object, *mode, *count, effects);
         }
-        let mut kept: Vec<(Object, Mode)> = Vec::with_capacity(self.taken.len());
+        let mut kept = Vec::with_capacity(self.taken.len());
         while let Some(own) = self.taken.pop() {
-            match due.get_mut(&own).filter(|left| **left > 0) {
+            let name = own.what(ops).map(|(object, mode)| (object.clone(), mode));
+            let left = name.and_then(|name| due.get_mut(&name));
+            match left.filter(|left| **left > 0) {
                 Some(left) => *left -= 1,
                 None => kept.push(own),
             }
@@ -373,35 +436,51 @@ impl Sequence {
     }
 
     /// A reference is gone; whether it was one that it had taken itself.
-    fn forget(&mut self, object: &Object, mode: Mode) -> bool {
-        let mut taken = self.taken.iter();
-        match taken.rposition(|own| own.1 == mode && own.0 == *object) {
+    fn forget(&mut self, ops: &[Op], object: &Object, mode: Mode) -> bool {
+        let is_it = |own: &TakenBy| own.what(ops) == Some((object, mode));
+        match self.taken.iter().rposition(is_it) {
             Some(at) => {
                 self.taken.remove(at);
                 true
             }
             None => {
-                self.changed
-                    .retain(|(changed, _, to)| changed != object || *to != mode);
+                self.changed.retain(|own| !is_it(own));
                 false
             }
         }
     }
 
-    fn fail(
-        &mut self,
-        failure: Failure,
-        operations: usize,
-        table: &mut Table,
-        effects: &mut Vec<Effect>,
-    ) {
+    fn fail(&mut self, ops: &[Op], failure: Failure, table: &mut Table, effects: &mut Vec<Effect>) {
         if self.all_or_nothing {
-            self.abandon(table, effects);
+            self.undo(ops, table, effects);
             self.due.clear();
             self.outcomes.fill(OpOutcome::Undone);
         }
         self.outcomes.push(OpOutcome::Failed(failure));
-        self.outcomes.resize(operations, OpOutcome::NotReached);
+        self.outcomes.resize(ops.len(), OpOutcome::NotReached);
         self.done = true;
+    }
+}
+
+impl TakenBy {
+    fn what(self, ops: &[Op]) -> Option<(&Object, Mode)> {
+        match ops.get(self.op)? {
+            Op::Lock(object, mode, _)
+            | Op::Upgrade(object, _, mode, _)
+            | Op::Downgrade(object, _, mode) => Some((object, *mode)),
+            _ => None,
+        }
+    }
+}
+
+impl Op {
+    /// What it takes.
+    fn into_target(self) -> Option<(Object, Mode)> {
+        match self {
+            Op::Lock(object, mode, _)
+            | Op::Upgrade(object, _, mode, _)
+            | Op::Downgrade(object, _, mode) => Some((object, mode)),
+            _ => None,
+        }
     }
 }

@@ -76,10 +76,13 @@ impl<K: Slot, T> Slab<K, T> {
             .unwrap_or(K::from_index(self.entries.len() as u32))
     }
 
+    // Inlined, so that the entry is made where it is to stand.
+    #[inline]
     pub(super) fn insert(&mut self, entry: T) -> K {
         let slot = self.next_slot();
-        match self.free.pop() {
-            Some(slot) => self.entries[slot.index()] = Some(entry),
+        let free = self.free.pop();
+        match free.and_then(|slot| self.entries.get_mut(slot.index())) {
+            Some(place) => *place = Some(entry),
             None => self.entries.push(Some(entry)),
         }
         slot
@@ -89,6 +92,14 @@ impl<K: Slot, T> Slab<K, T> {
         let entry = self.entries.get_mut(slot.index())?.take()?;
         self.free.push(slot);
         Some(entry)
+    }
+
+    /// [`remove`](Self::remove), for who does not want the entry: it is not moved.
+    pub(super) fn discard(&mut self, slot: K) {
+        if let Some(place @ Some(_)) = self.entries.get_mut(slot.index()) {
+            *place = None;
+            self.free.push(slot);
+        }
     }
 
     pub(super) fn get(&self, slot: K) -> Option<&T> {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use actix::Message;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{Durability, WhenFull};
 use crate::env::{ReadTxn, Ticket, UpdateBody, ViewBody, WriteTxn};
 use crate::error::{Name, Site, TxnError};
 use crate::locks::{DEFAULT_PRIORITY, Mode, Object};
+use crate::txn::answers::{Codec, hash};
 use crate::txn::handler::{Handler, HandlerChain};
 use crate::txn::run::{Isolation, Txn};
 
@@ -44,6 +46,23 @@ use crate::txn::run::{Isolation, Txn};
 pub struct RunTxn<T, E = Infallible> {
     pub(crate) body: Body<T, E>,
     pub(crate) options: TxnOptions,
+    /// Boxed: most have none.
+    pub(crate) once: Option<Box<Once<T>>>,
+}
+
+/// The key of a transaction that is to happen once, and how its answer is stored.
+pub(crate) struct Once<T> {
+    pub key: Arc<[u8]>,
+    pub codec: Codec<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Once<T> {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        Self {
+            key: key.into(),
+            codec: Codec::new(),
+        }
+    }
 }
 
 pub(crate) enum Body<T, E> {
@@ -71,6 +90,8 @@ pub(crate) struct TxnOptions {
     pub durability: Option<Durability>,
     pub when_full: Option<WhenFull>,
     pub handlers: HandlerChain,
+    /// The hash of what it asks for, beside its name.
+    pub request: Option<[u8; 16]>,
     /// Only interactive transactions have any.
     pub isolation: Isolation,
     /// Deadlines count from here.
@@ -102,6 +123,7 @@ impl TxnOptions {
             durability: None,
             when_full: None,
             handlers: HandlerChain::default(),
+            request: None,
             isolation: Isolation::default(),
             sent: None,
             built: Instant::now(),
@@ -213,6 +235,7 @@ impl<T, E> RunTxn<T, E> {
         Self {
             body,
             options: TxnOptions::new(Location::caller()),
+            once: None,
         }
     }
 
@@ -298,6 +321,52 @@ impl<T, E> RunTxn<T, E> {
     /// What happens when too many transactions are in flight. Default: the setting `when_full`, wait.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.options.when_full = Some(when_full);
+        self
+    }
+
+    /// Has the effect happen once, however often the transaction is sent with this key: the answer is stored with the effect, in the
+    /// same commit, and whoever sends the key again within the setting `idempotency_window` (24 h) is answered it. The body does
+    /// not run then. That holds after a crash, after [`TxnError::MaybeCommitted`], from another process, and for two that
+    /// send it at the same time. Default: no key.
+    ///
+    /// - Only what was committed is stored: after an error, the body's own included, the same key may be sent again, and runs.
+    /// - The key stands for one request: with another [`name`](Self::name) or another [`request`](Self::request) it is
+    ///   [`TxnError::KeyReused`].
+    /// - The answer is stored as JSON, and read back before the commit; the first sender, too, is answered what was read back. A
+    ///   `T` that does not survive this, or that has more than 1 MiB, is [`TxnError::AnswerNotStorable`], and nothing is written.
+    ///   What a `T` leaves out of its JSON, no sender gets.
+    /// - A stored answer that cannot be read, because `T` has changed or the record is damaged, is
+    ///   [`TxnError::AnswerUnreadable`], and the body does not run.
+    /// - The key is locked like an object, before the declared locks and until the commit has returned; without a lock table
+    ///   the answer is [`TxnError::NoLockTable`].
+    /// - A key has 1 to 255 bytes, else it is [`DbError::KeySize`](crate::DbError::KeySize); on a view it is
+    ///   [`TxnError::KeyOnView`]. Both are answered when it is sent.
+    ///
+    /// The window is kept by a clock of its own, in the environment: a wall clock that jumps has no effect while a process runs. The
+    /// database `__lockkeeper.answers` counts among `max_databases`.
+    ///
+    /// ```
+    /// use lockkeeper::{Keeper, RunTxn};
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let keeper = Keeper::open(folder.path())?;
+    ///
+    /// let order = |number: u64| RunTxn::update(move |_| Ok(number)).idempotent("order-7").request("two apples");
+    /// assert_eq!(keeper.blocking_run(order(1))?, 1);
+    /// assert_eq!(keeper.blocking_run(order(2))?, 1, "the body did not run again");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn idempotent(mut self, key: impl AsRef<[u8]>) -> Self
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        self.once = Some(Box::new(Once::new(key.as_ref())));
+        self
+    }
+
+    /// What is asked for, as bytes: with it a key that is used for something else is recognised. Only a hash of 128 bits is kept. It
+    /// has an effect together with [`idempotent`](Self::idempotent) alone. Default: none; then only the name counts.
+    pub fn request(mut self, request: impl AsRef<[u8]>) -> Self {
+        self.options.request = Some(hash(&[request.as_ref()]));
         self
     }
 

@@ -10,14 +10,9 @@ use std::time::{Duration, Instant};
 pub use crate::backoff::{Backoff, RetryRng};
 
 /// After so many lost re-checks the next attempt is validated ahead of the plain bodies of its batch.
-#[allow(dead_code, reason = "only interactive transactions have re-checks")]
 const RECHECKS_BEFORE_PRIORITY: u32 = 3;
 
 /// Why an attempt was lost, as far as retrying is concerned. What is not here is not retried.
-#[allow(
-    dead_code,
-    reason = "the list is closed, and some of it only interactive transactions meet"
-)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
     /// It was the victim of a deadlock.

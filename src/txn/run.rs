@@ -16,6 +16,7 @@ mod scan;
 mod state;
 
 pub(crate) use attempt::{Attempt, Start};
+pub(crate) use commit::WithCommit;
 pub(crate) use current::{Inside, transaction as current_transaction};
 pub use error::OpError;
 pub use fetched::Fetched;

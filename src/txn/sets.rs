@@ -25,13 +25,13 @@ use std::fmt;
 use std::ops::Bound;
 
 pub(crate) use journal::{Gone, Mark};
-#[allow(unused_imports, reason = "only interactive transactions use it")]
-pub(crate) use limits::{Limits, TooMuch, WhichSet};
-#[allow(unused_imports, reason = "only interactive transactions use it")]
+pub use limits::WhichSet;
+pub(crate) use limits::{Limits, TooMuch};
 pub(crate) use overlay::{Overlaid, Span, Visible};
 pub(crate) use place::TableRef;
-#[allow(unused_imports, reason = "only interactive transactions use it")]
-pub(crate) use reads::{Check, Content, KeyCheck, RangeCheck, RangeFold, RangeId, Seen};
+#[cfg(test)]
+use reads::RangeCheck;
+pub(crate) use reads::{Check, Content, RangeId, Seen};
 pub(crate) use writes::{ENTRY_OVERHEAD, Own, Write};
 
 use reads::ReadSet;
@@ -111,12 +111,6 @@ impl Sets {
     #[must_use]
     pub(crate) fn is_read_only(&self) -> bool {
         self.writes.is_empty()
-    }
-
-    /// The tables that are written to, each once, by id.
-    #[must_use]
-    pub(crate) fn tables_written(&self) -> Vec<TableRef> {
-        self.writes.tables()
     }
 
     /// Bytes of the writes that would be applied now: keys, values and [`ENTRY_OVERHEAD`] for each write.

@@ -16,6 +16,7 @@ mod opening;
 mod peer;
 mod race;
 mod readers;
+mod records;
 mod sizes;
 mod snapshots;
 

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lockkeeper::{
-    Keeper, LockError, Locker, LockerSpec, Mode, Object, RunTxn, TxnError, VictimPolicy, Wait,
-};
+use lockkeeper::{Keeper, LockError, Locker, LockerSpec, Mode, Object, RunTxn, TxnError, Wait};
 
 use crate::doors::{Door, through_each};
 use crate::rt::{

@@ -1,6 +1,7 @@
 //! The answer to a message that may have to wait several times: at once if it can be, otherwise by a task
 //! of its own.
 
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -8,39 +9,52 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, Message};
 use futures_util::future::{self, Either};
 
-/// What the lock table's handler answers to a message asks for work that may have to wait. If whoever asked goes away, the work is
-/// dropped.
-pub struct Later<T>(Pin<Box<dyn Future<Output = T>>>);
+/// What the lock table's handler answers to a message that asks for work that may have to wait. If whoever
+/// asked goes away, the work is dropped.
+pub struct Later<T, W = Pin<Box<dyn Future<Output = T>>>> {
+    work: W,
+    answer: PhantomData<fn() -> T>,
+}
 
 impl<T> Later<T> {
     pub(super) fn new(work: impl Future<Output = T> + 'static) -> Self {
-        Self(Box::pin(work))
+        Self::unboxed(Box::pin(work))
     }
 }
 
-impl<A, M, T: 'static> MessageResponse<A, M> for Later<T>
+impl<T, W> Later<T, W> {
+    /// Work that is mostly done at once, and then needs no allocation.
+    pub(super) fn unboxed(work: W) -> Self {
+        Self {
+            work,
+            answer: PhantomData,
+        }
+    }
+}
+
+impl<T, W: Future<Output = T> + Unpin> Later<T, W> {
+    fn poll_once(&mut self) -> Poll<T> {
+        Pin::new(&mut self.work).poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+impl<A, M, T, W> MessageResponse<A, M> for Later<T, W>
 where
     A: Actor,
     M: Message<Result = T>,
+    T: 'static,
+    W: Future<Output = T> + Unpin + 'static,
 {
     fn handle(mut self, _: &mut A::Context, sender: Option<OneshotSender<T>>) {
         let Some(mut sender) = sender else {
             // Nobody waits: what can be done at once is done, and dropped with its answer.
-            drop(
-                self.0
-                    .as_mut()
-                    .poll(&mut Context::from_waker(Waker::noop())),
-            );
+            drop(self.poll_once());
             return;
         };
         if sender.is_closed() {
             return;
         }
-        if let Poll::Ready(answer) = self
-            .0
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
+        if let Poll::Ready(answer) = self.poll_once() {
             // An answer that nobody takes comes back and is dropped, with its guards.
             drop(sender.send(answer));
             return;
@@ -49,7 +63,7 @@ where
             let answer = {
                 let gone = std::pin::pin!(sender.closed());
                 // Whoever went away first does not want what was granted afterwards.
-                match future::select(gone, self.0).await {
+                match future::select(gone, self.work).await {
                     Either::Right((answer, _)) => answer,
                     Either::Left(_) => return,
                 }

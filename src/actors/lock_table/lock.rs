@@ -9,7 +9,7 @@ use super::locker::Locker;
 use super::shared::Asked;
 use super::waiting::WaitSpan;
 use crate::error::LockError;
-use crate::locks::{Mode, Object, Request, WaitId};
+use crate::locks::{LockId, Mode, Object, Request, WaitId};
 use crate::messages::lock_table::Wait;
 
 /// A request for a lock; see [`Locker::lock`] and [`Locker::upgrade`].
@@ -23,7 +23,7 @@ pub struct Lock<'a> {
     mode: Mode,
     from: Option<Mode>,
     /// What the guard that is upgraded knows of its lock.
-    guard: Option<(&'a mut Mode, &'a mut Option<u64>)>,
+    guard: Option<(&'a mut Mode, &'a mut Option<LockId>)>,
     wait: Wait,
     site: &'static Location<'static>,
     stage: Stage,
@@ -62,19 +62,23 @@ impl<'a> Lock<'a> {
     }
 
     /// Makes it an upgrade of the lock of a guard, which has this mode.
-    pub(super) fn upgrading_guard(mut self, mode: &'a mut Mode, born: &'a mut Option<u64>) -> Self {
+    pub(super) fn upgrading_guard(
+        mut self,
+        mode: &'a mut Mode,
+        lock: &'a mut Option<LockId>,
+    ) -> Self {
         self.from = Some(*mode);
-        self.guard = Some((mode, born));
+        self.guard = Some((mode, lock));
         self
     }
 
     /// The guard's lock has this mode now.
     fn guard_has(&mut self, mode: Mode) {
-        if let Some((place, born)) = &mut self.guard {
+        if let Some((place, lock)) = &mut self.guard {
             let (locker, object) = (self.locker.id(), &self.object);
             let shared = self.locker.shared();
             **place = mode;
-            **born = shared.look(|state| state.table.born(locker, object, mode));
+            **lock = shared.look(|state| state.table.lock_id(locker, object, mode));
         }
     }
 }

@@ -9,10 +9,10 @@ use std::thread::{self, Thread};
 
 use super::lock::Lock;
 use super::locks::Locks;
-use super::several::{LocksRun, Taken};
+use super::several::LocksRun;
 use super::shared::Shared;
 use crate::error::LockError;
-use crate::locks::{Age, Effect, LockerId, LockerSpec, Mode, Object, Table};
+use crate::locks::{Age, LockId, LockerId, LockerSpec, Mode, Object, Taken};
 use crate::messages::lock_table::{LockOps, Wait};
 
 /// Holds locks and waits for them (Berkeley DB's locker id, from `lock_id`). Made with
@@ -251,34 +251,33 @@ pub struct LockGuard {
     object: Object,
     mode: Mode,
     /// Which lock it is: its locker can have released it, and taken another like it since.
-    born: Option<u64>,
+    lock: Option<LockId>,
     held: bool,
 }
 
 impl LockGuard {
     pub(super) fn new(locker: Arc<Locker>, object: Object, mode: Mode) -> Self {
-        let born = locker
+        let lock = locker
             .shared()
-            .look(|state| state.table.born(locker.id, &object, mode));
+            .look(|state| state.table.lock_id(locker.id, &object, mode));
         Self {
             locker,
             object,
             mode,
-            born,
+            lock,
             held: true,
         }
     }
 
-    /// Guards for locks that were just granted.
-    pub(super) fn several(locker: &Arc<Locker>, taken: Taken) -> Vec<Self> {
-        let guards = taken.into_iter().map(|(object, mode, born)| Self {
+    /// The guard of one of several locks that were just granted.
+    pub(super) fn of_taken(locker: &Arc<Locker>, taken: Taken) -> Self {
+        Self {
             locker: Arc::clone(locker),
-            object,
-            mode,
-            born,
+            object: taken.object,
+            mode: taken.mode,
+            lock: taken.lock,
             held: true,
-        });
-        guards.collect()
+        }
     }
 
     /// What is locked.
@@ -316,7 +315,7 @@ impl LockGuard {
         site: &'static Location<'static>,
     ) -> Lock<'_> {
         Lock::new(&self.locker, &self.object, to, wait, site)
-            .upgrading_guard(&mut self.mode, &mut self.born)
+            .upgrading_guard(&mut self.mode, &mut self.lock)
     }
 
     /// Weakens the lock; see [`Locker::downgrade`].
@@ -325,24 +324,22 @@ impl LockGuard {
     /// As [`Locker::downgrade`]; the lock keeps its mode then.
     pub fn downgrade(&mut self, to: Mode) -> Result<(), LockError> {
         let (id, object, from) = (self.locker.id, &self.object, self.mode);
-        let born = self.locker.shared().transition(|state, effects| {
+        let lock = self.locker.shared().transition(|state, effects| {
             state.table.downgrade(id, object, from, to, effects)?;
-            Ok::<_, LockError>(state.table.born(id, object, to))
+            Ok::<_, LockError>(state.table.lock_id(id, object, to))
         })?;
-        (self.mode, self.born) = (to, born);
+        (self.mode, self.lock) = (to, lock);
         Ok(())
     }
 
     /// Releases all of these now, those of one table in one step; false if one of them had been released
     /// through its locker.
     pub fn release_all(mut guards: Vec<LockGuard>) -> bool {
-        guards.sort_by_key(|guard| Arc::as_ptr(guard.locker.locks.shared_arc()));
-        let of_one_table = |one: &LockGuard, other: &LockGuard| {
-            Arc::ptr_eq(
-                one.locker.locks.shared_arc(),
-                other.locker.locks.shared_arc(),
-            )
-        };
+        let table = |guard: &LockGuard| Arc::as_ptr(guard.locker.locks.shared_arc());
+        let of_one_table = |one: &LockGuard, other: &LockGuard| table(one) == table(other);
+        if !guards.is_sorted_by(of_one_table) {
+            guards.sort_by_key(table);
+        }
         let mut held = true;
         for group in guards.chunk_by_mut(of_one_table) {
             for guard in &mut *group {
@@ -352,10 +349,8 @@ impl LockGuard {
                 continue;
             };
             held &= first.locker.shared().transition(|state, effects| {
-                let mut unlock = |guard: &LockGuard| guard.unlock_in(&mut state.table, effects);
-                // All of them, also after one that was not held.
-                let not_held = group.iter().filter(|guard| !unlock(guard));
-                not_held.count() == 0
+                let locks = group.iter().map(|guard| guard.lock);
+                state.table.unlock_these(locks, effects)
             });
         }
         held
@@ -369,13 +364,7 @@ impl LockGuard {
 
     fn unlock(&self) -> bool {
         let shared = self.locker.shared();
-        shared.transition(|state, effects| self.unlock_in(&mut state.table, effects))
-    }
-
-    fn unlock_in(&self, table: &mut Table, effects: &mut Vec<Effect>) -> bool {
-        let (locker, object, mode) = (self.locker.id, &self.object, self.mode);
-        let unlock = |born| table.unlock_born(locker, object, mode, born, effects);
-        self.born.is_some_and(unlock)
+        shared.transition(|state, effects| state.table.unlock_these([self.lock], effects))
     }
 }
 

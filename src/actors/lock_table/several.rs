@@ -3,16 +3,15 @@
 use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::locker::Locker;
+use super::locker::{LockGuard, Locker};
 use super::shared::{State, Waiter};
 use super::waiting::WaitSpan;
 use crate::error::LockError;
-use crate::locks::{
-    Effect, Failure, Mode, Moment, Object, OpOutcome, Progress, Reason, Sequence, WaitId,
-};
-use crate::messages::lock_table::{LockOps, LockOutcome};
+use crate::locks::{Effect, Failure, Moment, OpOutcome, Progress, Reason, Sequence, Taken, WaitId};
+use crate::messages::lock_table::{LockMany, LockOps, LockOutcome, LocksHeld, LocksRefused};
 
 /// What became of several operations, in their order.
 #[derive(Debug, Clone)]
@@ -58,10 +57,6 @@ impl LocksFailed {
     }
 }
 
-/// The locks that the operations took and that are held still: one entry for each reference, with which
-/// lock it is if guards want to know.
-pub(super) type Taken = Vec<(Object, Mode, Option<u64>)>;
-
 /// Several operations on their way; see [`Locker::run`].
 ///
 /// They begin at the first poll. Dropping the future undoes what they took.
@@ -82,7 +77,8 @@ impl Future for LocksRun<'_> {
     type Output = Result<LocksDone, LocksFailed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.poll(context).map(|(result, _)| result)
+        let answer = self.inner.poll(context, |_, _| ());
+        answer.map(|(result, _)| result)
     }
 }
 
@@ -92,12 +88,44 @@ impl fmt::Debug for LocksRun<'_> {
     }
 }
 
+/// What a message asked for, on its way: what is taken gets guards.
+pub struct GuardedRun {
+    inner: Running<Arc<Locker>>,
+}
+
+impl GuardedRun {
+    pub(super) fn new(many: LockMany) -> Self {
+        let LockMany { locker, ops, site } = many;
+        Self {
+            inner: Running::new(locker, ops, site, true),
+        }
+    }
+}
+
+impl Future for GuardedRun {
+    type Output = Result<LocksHeld, LocksRefused>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = self.inner.poll(context, LockGuard::of_taken);
+        answer.map(|(result, guards)| match result {
+            Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
+            Err(failed) => Err(LocksRefused::new(failed, guards)),
+        })
+    }
+}
+
+impl fmt::Debug for GuardedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedRun").finish_non_exhaustive()
+    }
+}
+
 /// The same for whoever owns the locker, or only borrows it.
-pub(super) struct Running<L: AsRef<Locker>> {
+struct Running<L: AsRef<Locker>> {
     locker: L,
     sequence: Option<Sequence>,
     waits: Option<(WaitId, Option<WaitSpan>)>,
-    /// Whether there will be guards.
+    /// Whether there will be guards, which want to know which locks they are for.
     guarded: bool,
 }
 
@@ -108,14 +136,9 @@ impl AsRef<Locker> for Locker {
 }
 
 impl<L: AsRef<Locker>> Running<L> {
-    pub(super) fn new(
-        locker: L,
-        ops: LockOps,
-        site: &'static Location<'static>,
-        guarded: bool,
-    ) -> Self {
+    fn new(locker: L, ops: LockOps, site: &'static Location<'static>, guarded: bool) -> Self {
         let shared = locker.as_ref().shared();
-        let (ops, all_or_nothing) = ops.into_core(|wait| shared.patience(wait));
+        let (ops, all_or_nothing) = ops.into_core(|at| shared.moment(at));
         let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
         Self {
             locker,
@@ -125,10 +148,12 @@ impl<L: AsRef<Locker>> Running<L> {
         }
     }
 
-    pub(super) fn poll(
+    /// The answer, and what `keep` makes of each reference that was taken and is still held.
+    fn poll<T>(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<(Result<LocksDone, LocksFailed>, Taken)> {
+        keep: impl Fn(&L, Taken) -> T,
+    ) -> Poll<(Result<LocksDone, LocksFailed>, Vec<T>)> {
         let shared = self.locker.as_ref().shared();
         loop {
             let Some(sequence) = &mut self.sequence else {
@@ -148,7 +173,7 @@ impl<L: AsRef<Locker>> Running<L> {
                     Some(outcome)
                 }
             };
-            let (waits, births) = shared.transition(|state, effects| {
+            let waits = shared.transition(|state, effects| {
                 // Read only now: what waits for the table itself is no part of a wait for a lock.
                 let now = shared.now();
                 match outcome {
@@ -166,11 +191,10 @@ impl<L: AsRef<Locker>> Running<L> {
                     None => {}
                 }
                 let waits = go_on(sequence, state, now, effects);
-                let births = match self.guarded && waits.is_none() {
-                    true => sequence.births(&state.table),
-                    false => Vec::new(),
-                };
-                (waits, births)
+                if self.guarded && waits.is_none() {
+                    sequence.find_locks(&state.table);
+                }
+                waits
             });
             if waits.is_some() {
                 metrics::counter!("lockkeeper_lock_waits_total").increment(1);
@@ -184,13 +208,9 @@ impl<L: AsRef<Locker>> Running<L> {
             if self.waits.is_none()
                 && let Some(sequence) = self.sequence.take()
             {
-                return Poll::Ready(answer(sequence, births));
+                return Poll::Ready(answer(sequence, |taken| keep(&self.locker, taken)));
             }
         }
-    }
-
-    pub(super) fn locker(&self) -> &L {
-        &self.locker
     }
 }
 
@@ -209,13 +229,11 @@ fn go_on(
     }
 }
 
-fn answer(sequence: Sequence, births: Vec<Option<u64>>) -> (Result<LocksDone, LocksFailed>, Taken) {
-    let (outcomes, taken) = sequence.finish();
-    let births = births.into_iter().chain(std::iter::repeat(None));
-    let taken = taken.into_iter().zip(births);
-    let taken = taken
-        .map(|((object, mode), born)| (object, mode, born))
-        .collect();
+fn answer<T>(
+    sequence: Sequence,
+    keep: impl Fn(Taken) -> T,
+) -> (Result<LocksDone, LocksFailed>, Vec<T>) {
+    let (outcomes, kept) = sequence.finish(keep);
     let mut failed = None;
     let outcomes: Vec<LockOutcome> = outcomes
         .into_iter()
@@ -243,7 +261,7 @@ fn answer(sequence: Sequence, births: Vec<Option<u64>>) -> (Result<LocksDone, Lo
             outcomes,
         }),
     };
-    (result, taken)
+    (result, kept)
 }
 
 impl<L: AsRef<Locker>> Drop for Running<L> {

@@ -248,14 +248,18 @@ impl Shared {
         match wait {
             Wait::Default => Patience::Default,
             Wait::No => Patience::No,
-            Wait::Until(at) => Patience::Until(self.epoch.moment(at)),
+            Wait::Until(at) => Patience::Until(self.moment(at)),
             Wait::For(timeout) => Patience::For(timeout),
             Wait::Forever => Patience::Forever,
         }
     }
 
+    pub(super) fn moment(&self, at: Instant) -> Moment {
+        self.epoch.moment(at)
+    }
+
     pub(super) fn now(&self) -> Moment {
-        self.epoch.moment(Instant::now())
+        self.moment(Instant::now())
     }
 }
 

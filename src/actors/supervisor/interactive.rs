@@ -8,11 +8,14 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::attempts::Attempts;
-use super::runtime::{Admitted, Runtime, conflict, for_one_transaction};
+use super::keyed::Keyed;
+use super::locking::{Taken, conflict};
+use super::runtime::{Admitted, Runtime, for_one_transaction};
+use crate::actors::lock_table::Locker;
 use crate::env::panic_message;
 use crate::error::{Stage, TxnError};
 use crate::locks::LockerSpec;
-use crate::messages::supervisor::TxnOptions;
+use crate::messages::supervisor::{Once, TxnOptions};
 use crate::txn::run::{Attempt, Inside, Isolation, Start, Txn};
 
 impl Runtime {
@@ -20,6 +23,7 @@ impl Runtime {
     pub(crate) async fn interact<T, E, F, Fut>(
         &self,
         options: TxnOptions,
+        once: Option<Box<Once<T>>>,
         body: F,
     ) -> Result<T, TxnError<E>>
     where
@@ -27,7 +31,7 @@ impl Runtime {
         Fut: Future<Output = Result<T, TxnError<E>>>,
     {
         let started = Instant::now();
-        let outcome = self.supervise_interactive(options, body).await;
+        let outcome = self.supervise_interactive(options, once, body).await;
         self.count(&outcome, started);
         outcome
     }
@@ -35,6 +39,7 @@ impl Runtime {
     pub(super) async fn supervise_interactive<T, E, F, Fut>(
         &self,
         mut options: TxnOptions,
+        once: Option<Box<Once<T>>>,
         mut body: F,
     ) -> Result<T, TxnError<E>>
     where
@@ -44,14 +49,27 @@ impl Runtime {
         if let Some(error) = self.inside_transaction() {
             return Err(error.widen());
         }
+        if let Some(once) = &once {
+            once.check().map_err(TxnError::widen)?;
+        }
         let admitted = self.admitted(&mut options).await.map_err(TxnError::widen)?;
         let mut attempts = admitted.attempts();
+        let keyed = match once {
+            None => None,
+            Some(once) => {
+                let keyed = self.keyed(*once, &options, &admitted);
+                Some(keyed.await.map_err(TxnError::widen)?)
+            }
+        };
         loop {
             attempts.number += 1;
             admitted.trace.record("attempt", attempts.number);
-            let result = match self.begin(&options, &admitted, &mut attempts).await {
-                Ok(attempt) => {
-                    let ended = self.attempt(&attempt, &mut body).await;
+            let begun = self.begin_keyed(&options, keyed.as_ref(), &admitted, &mut attempts);
+            let result = match begun.await {
+                Ok(Begun::Answered(value)) => Ok(value),
+                Ok(Begun::Runs(attempt, key)) => {
+                    let key = keyed.as_ref().map(|keyed| (keyed, key));
+                    let ended = self.attempt(&attempt, key, &mut body).await;
                     if let Err(error) = &ended {
                         attempts.lost_to(error, attempt.0.death());
                     }
@@ -80,6 +98,26 @@ impl Runtime {
         let mut attempts = admitted.attempts();
         attempts.number = 1;
         self.begin(&options, &admitted, &mut attempts).await
+    }
+
+    /// Begins an attempt, unless there is an answer for its key. The key has a locker of its own: the attempt may have none, and
+    /// nobody who holds what it waits for ever waits for the key.
+    async fn begin_keyed<T>(
+        &self,
+        options: &TxnOptions,
+        keyed: Option<&Keyed<T>>,
+        admitted: &Admitted,
+        attempts: &mut Attempts,
+    ) -> Result<Begun<T>, TxnError> {
+        let key = match keyed {
+            None => None,
+            Some(keyed) => match self.take_key(options, keyed, admitted, attempts).await? {
+                Taken::Answer(value) => return Ok(Begun::Answered(value)),
+                Taken::Locks(key) => key,
+            },
+        };
+        let attempt = self.begin(options, admitted, attempts).await?;
+        Ok(Begun::Runs(attempt, key))
     }
 
     /// Begins an attempt: its locker, and its snapshot if it reads from one.
@@ -116,6 +154,10 @@ impl Runtime {
             }
             _ => None,
         };
+        let first = match attempts.goes_first() {
+            true => Some(self.env.shared.go_first().await),
+            false => None,
+        };
         let start = Start {
             env: Arc::clone(&self.env),
             name: options.name.clone(),
@@ -128,13 +170,18 @@ impl Runtime {
             permit: Arc::clone(&admitted.permit),
             locker,
             snapshot,
-            first: attempts.goes_first().then(|| self.env.shared.go_first()),
+            first,
             trace: admitted.trace.clone(),
         };
         Ok(Running(Attempt::new(start, self.seed)))
     }
 
-    async fn attempt<T, E, F, Fut>(&self, attempt: &Running, body: &mut F) -> Result<T, TxnError<E>>
+    async fn attempt<T, E, F, Fut>(
+        &self,
+        attempt: &Running,
+        key: Option<(&Keyed<T>, Option<Locker>)>,
+        body: &mut F,
+    ) -> Result<T, TxnError<E>>
     where
         F: FnMut(Txn) -> Fut,
         Fut: Future<Output = Result<T, TxnError<E>>>,
@@ -150,8 +197,11 @@ impl Runtime {
         };
         match self.env.shared.clock.until(deadline, future).await {
             Some(Ok(Ok(value))) => {
-                let committed = attempt.0.commit(None).await;
-                committed.map(|()| value).map_err(TxnError::widen)
+                let committed = match key {
+                    None => attempt.0.commit(None).await.map(|()| value),
+                    Some((keyed, lock)) => commit_keyed(attempt, keyed, lock, value).await,
+                };
+                committed.map_err(TxnError::widen)
             }
             Some(Ok(Err(TxnError::Abort(no)))) => {
                 // A no that came of what never was so at one moment is not the application's last word. One that was
@@ -166,6 +216,30 @@ impl Runtime {
             None => Err(attempt.0.out_of_time(Stage::Ran).widen()),
         }
     }
+}
+
+/// Commits an attempt with its answer, or answers what another process has stored for its key meanwhile.
+async fn commit_keyed<T>(
+    attempt: &Running,
+    keyed: &Keyed<T>,
+    lock: Option<Locker>,
+    value: T,
+) -> Result<T, TxnError> {
+    let (answer, value) = keyed.prepare(&value)?;
+    let (with, found) = keyed.with_commit(answer, lock);
+    let committed = attempt.0.commit(Some(with)).await;
+    let earlier = found.lock().take();
+    match earlier {
+        Some(answer) => keyed.read(&answer),
+        None => committed.map(|()| value),
+    }
+}
+
+/// How an attempt begins.
+enum Begun<T> {
+    Runs(Running, Option<Locker>),
+    /// With the answer that is stored for its key.
+    Answered(T),
 }
 
 /// An attempt that is under way: undone when this is dropped, unless the writer has it.

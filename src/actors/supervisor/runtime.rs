@@ -11,14 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tracing::Instrument;
 
 use super::attempts::Attempts;
-use crate::actors::lock_table::{Locker, Locks};
+use super::locking::Taken;
+use crate::actors::lock_table::Locks;
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Holding, Reply, Typed, Waiting, random_seed};
-use crate::error::LockError;
+use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting, random_seed};
 use crate::error::{Stage, TxnError};
-use crate::locks::LockerSpec;
-use crate::messages::lock_table::Wait;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
@@ -166,6 +164,7 @@ impl Runtime {
         let options = &txn.options;
         matches!(txn.body, Body::Update(_))
             && options.ticket.is_some()
+            && txn.once.is_none()
             && options.locks.is_empty()
             && options.handlers.is_empty()
             && self.handlers.is_empty()
@@ -180,7 +179,9 @@ impl Runtime {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let RunTxn { body, mut options } = txn;
+        let RunTxn {
+            body, mut options, ..
+        } = txn;
         let (deadline, span) = self.deadline(&mut options);
         let (Body::Update(body), Some(ticket)) = (body, options.ticket.take()) else {
             return;
@@ -230,9 +231,20 @@ impl Runtime {
         T: Send + 'static,
         E: Send + 'static,
     {
-        let RunTxn { body, mut options } = txn;
+        let RunTxn {
+            body,
+            mut options,
+            once,
+        } = txn;
+        match (&once, &body) {
+            (Some(_), Body::View(_)) => return Err(TxnError::KeyOnView),
+            (Some(once), _) => once.check().map_err(TxnError::widen)?,
+            (None, _) => {}
+        }
         let body = match body {
-            Body::Interactive(body) => return self.supervise_interactive(options, body).await,
+            Body::Interactive(body) => {
+                return self.supervise_interactive(options, once, body).await;
+            }
             body => body,
         };
         if let (Body::Update(_), Some(error)) = (&body, self.inside_transaction()) {
@@ -240,14 +252,18 @@ impl Runtime {
         }
         let admitted = self.admitted(&mut options).await.map_err(TxnError::widen)?;
         let mut attempts = admitted.attempts();
-        let Admitted {
-            permit,
-            deadline,
-            span,
-            trace,
-            ..
-        } = admitted;
-        let mut body = Some(body);
+        let trace = &admitted.trace;
+        let keyed = match once {
+            None => None,
+            Some(once) => {
+                let keyed = self.keyed(*once, &options, &admitted);
+                Some(keyed.await.map_err(TxnError::widen)?)
+            }
+        };
+        let mut body = Some(match (body, &keyed) {
+            (Body::Update(body), Some(keyed)) => Body::Update(keyed.wrap(body)),
+            (body, _) => body,
+        });
         loop {
             let Some(current) = body.take() else {
                 return Err(TxnError::ShuttingDown);
@@ -255,20 +271,22 @@ impl Runtime {
             attempts.number += 1;
             trace.record("attempt", attempts.number);
             let locked = self
-                .take_locks(&mut options, &mut attempts, deadline)
+                .take_locks(&mut options, keyed.as_ref(), &admitted, &mut attempts)
                 .instrument(trace.clone());
             let ended = match locked.await {
                 Err(error) => Ended {
                     result: Err(error.widen()),
                     body: Some(current),
                 },
-                Ok(locks) => {
-                    let mut ask = Ask::new(options.name.clone(), options.site, deadline, span);
+                Ok(Taken::Answer(value)) => Ended {
+                    result: Ok(value),
+                    body: Some(current),
+                },
+                Ok(Taken::Locks(locks)) => {
+                    let mut ask = admitted.ask(&options);
                     ask.durability = options.durability.map(for_one_transaction);
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
-                    ask.permit = Some(Arc::clone(&permit));
-                    ask.trace = trace.clone();
                     self.run_body(ask, current).await
                 }
             };
@@ -282,7 +300,7 @@ impl Runtime {
             if !repeatable {
                 return Err(error);
             }
-            self.stand_back(error, &mut attempts, &options, deadline)
+            self.stand_back(error, &mut attempts, &options, admitted.deadline)
                 .await?;
         }
     }
@@ -354,70 +372,6 @@ impl Runtime {
             },
         }
     }
-
-    /// Takes the declared locks, one after the other.
-    async fn take_locks(
-        &self,
-        options: &mut TxnOptions,
-        attempts: &mut Attempts,
-        deadline: Instant,
-    ) -> Result<Option<Locker>, TxnError> {
-        if options.locks.is_empty() {
-            return Ok(None);
-        }
-        let Some(table) = &self.locks else {
-            return Err(TxnError::NoLockTable);
-        };
-        if !options.in_order {
-            // Of those for one object the strongest comes first, so that none needs an upgrade.
-            options.locks.sort_by(|(one, mode), (other, other_mode)| {
-                one.cmp(other).then(other_mode.cmp(mode))
-            });
-            // One that the stronger covers is not taken at all.
-            options
-                .locks
-                .dedup_by(|(object, weaker), (other, stronger)| {
-                    object == other && table.covers(object, *stronger, *weaker)
-                });
-        }
-        let locker = table
-            .locker(LockerSpec {
-                name: options.name.clone().map(Into::into),
-                age: attempts.age,
-                priority: options.priority,
-                site: options.site,
-                lock_timeout: options.lock_timeout,
-                txn_timeout: options.txn_timeout,
-            })
-            .map_err(conflict)?;
-        attempts.age = Some(locker.age());
-        for (object, mode) in &options.locks {
-            // That it holds another one for long is told once, and no reason to fail.
-            let lock = || async {
-                let ask = || locker.lock_at(object, *mode, Wait::Default, options.site);
-                match ask().await {
-                    Err(LockError::HeldTooLong(_)) => ask().await,
-                    answer => answer,
-                }
-            };
-            match self.env.shared.clock.until(deadline, lock()).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => {
-                    // Its locks go before anything else happens: others wait for them.
-                    drop(locker);
-                    attempts.lost(&error);
-                    return Err(conflict(error));
-                }
-                None => {
-                    return Err(TxnError::DeadlineExceeded {
-                        deadline: attempts.span,
-                        stage: Stage::WaitedForLocks,
-                    });
-                }
-            }
-        }
-        Ok(Some(locker))
-    }
 }
 
 /// A transaction that was let in.
@@ -433,20 +387,13 @@ impl Admitted {
     pub(crate) fn attempts(&self) -> Attempts {
         Attempts::new(self.sent, self.span)
     }
-}
 
-impl Holding for Locker {
-    /// Who holds a lock for too long can be aborted while it waits for the writer.
-    fn check(&self) -> Result<(), TxnError> {
-        self.is_usable().map_err(conflict)
-    }
-}
-
-/// A lock table that goes down is no conflict: the keeper does.
-pub(super) fn conflict(error: LockError) -> TxnError {
-    match error {
-        LockError::ShuttingDown => TxnError::ShuttingDown,
-        error => TxnError::Conflict(error),
+    /// What an attempt asks the environment with.
+    pub(super) fn ask(&self, options: &TxnOptions) -> Ask {
+        let mut ask = Ask::new(options.name.clone(), options.site, self.deadline, self.span);
+        ask.permit = Some(Arc::clone(&self.permit));
+        ask.trace = self.trace.clone();
+        ask
     }
 }
 

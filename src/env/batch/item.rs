@@ -15,8 +15,8 @@ use crate::env::writer::{Writer, is_fatal};
 use crate::error::{MapBusy, StorageError, TxnError, body_name, duplicate};
 
 /// One body of a batch.
-pub(super) struct Item {
-    pub(super) ask: Ask,
+pub(in crate::env) struct Item {
+    pub(in crate::env) ask: Ask,
     pub(super) job: Box<dyn UpdateJob>,
     pub(super) attempt: u32,
     /// It runs in a nested transaction of its own.
@@ -54,6 +54,11 @@ impl Item {
             ran: None,
             fault: None,
         }
+    }
+
+    /// Whether something that it wrote is in the transaction.
+    pub(in crate::env) fn has_kept_writes(&self) -> bool {
+        self.wrote && matches!(self.state, State::Kept)
     }
 
     /// Records in its span how long it waited and ran, and how long the commit took that its body waited for.
@@ -138,7 +143,13 @@ impl Writer {
         items: &mut [Item],
         refused: &mut Option<Refusal>,
     ) {
+        let without = std::mem::take(&mut self.record_in_the_way);
         if let Change::Refused(refusal) = self.grow() {
+            if without {
+                // No body is refused for the sake of the record.
+                self.recordless = true;
+                return;
+            }
             if let [item] = items {
                 item.state = State::Impossible(item.refused(refusal.clone()));
             }
@@ -204,6 +215,5 @@ impl Writer {
 
 /// Whether the transaction holds something that the first `at` bodies wrote.
 pub(super) fn has_written(items: &[Item], at: usize) -> bool {
-    let wrote = |item: &Item| item.wrote && matches!(item.state, State::Kept);
-    items.iter().take(at).any(wrote)
+    items.iter().take(at).any(Item::has_kept_writes)
 }

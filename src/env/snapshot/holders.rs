@@ -60,8 +60,9 @@ struct Hold {
 }
 
 impl Core {
-    /// Takes a snapshot that may be kept over awaits. It waits for a place among `snapshots`, and for the gate, until the
-    /// deadline; dropping the future gives everything back. `span` is the time from the caller's send to the deadline.
+    /// Takes a snapshot that may be kept over awaits, for a transaction that was admitted: it gets one also while the keeper
+    /// shuts down. It waits for a place among `snapshots`, and for the gate, until the deadline; dropping the future gives
+    /// everything back. `span` is the time from the caller's send to the deadline.
     pub(crate) fn hold_snapshot(
         &self,
         site: Site,
@@ -69,10 +70,10 @@ impl Core {
         deadline: Instant,
         span: Duration,
     ) -> impl Future<Output = Result<Snapshot, TxnError>> + Send + use<> {
-        self.hold_snapshot_as(Entry::New, site, name, deadline, span)
+        self.hold_snapshot_as(Entry::Admitted, site, name, deadline, span)
     }
 
-    /// [`Core::hold_snapshot`] also while the keeper shuts down, for what was admitted before.
+    /// [`Core::hold_snapshot`], perhaps for somebody new.
     pub(crate) fn hold_snapshot_as(
         &self,
         entry: Entry,

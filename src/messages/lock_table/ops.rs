@@ -1,8 +1,10 @@
 //! Several operations, in order.
 
+use std::time::Instant;
+
 use super::Wait;
 use crate::error::LockError;
-use crate::locks::{Mode, Object, Op, Patience};
+use crate::locks::{Mode, Moment, Object, Op, Patience};
 
 /// Operations of one locker, done in their order (Berkeley DB's `lock_vec`): by message with
 /// [`LockMany`](super::LockMany), in place with [`Locker::run`](crate::Locker::run).
@@ -32,19 +34,11 @@ use crate::locks::{Mode, Object, Op, Patience};
 #[derive(Debug, Clone, Default)]
 #[must_use = "operations do nothing until they are sent or run"]
 pub struct LockOps {
-    ops: Vec<LockOp>,
+    /// As the core wants them, so that the table's thread does not have to make them.
+    ops: Vec<Op>,
+    /// Which of them wait until an instant; only the table knows what moment that is on its clock.
+    until: Vec<(usize, Instant)>,
     stop_at_first_error: bool,
-}
-
-#[derive(Debug, Clone)]
-enum LockOp {
-    Lock(Object, Mode, Wait),
-    Upgrade(Object, Mode, Mode, Wait),
-    Downgrade(Object, Mode, Mode),
-    Unlock(Object, Mode),
-    UnlockObject(Object),
-    ReleaseReads,
-    ReleaseAll,
 }
 
 impl LockOps {
@@ -53,49 +47,72 @@ impl LockOps {
         Self::default()
     }
 
-    fn and(mut self, op: LockOp) -> Self {
+    #[inline]
+    fn and(mut self, op: Op) -> Self {
+        if self.ops.capacity() == 0 {
+            self.ops.reserve_exact(FIRST_ROOM);
+        }
         self.ops.push(op);
         self
     }
 
+    /// The patience of the operation that comes next.
+    #[inline]
+    fn patience(&mut self, wait: Wait) -> Patience {
+        match wait {
+            Wait::Default => Patience::Default,
+            Wait::No => Patience::No,
+            Wait::Until(at) => {
+                self.until.push((self.ops.len(), at));
+                Patience::Forever
+            }
+            Wait::For(timeout) => Patience::For(timeout),
+            Wait::Forever => Patience::Forever,
+        }
+    }
+
     /// Locks the object, waiting as long as the locker's or the table's `lock_timeout` says.
+    #[inline]
     pub fn lock(self, object: Object, mode: Mode) -> Self {
         self.lock_wait(object, mode, Wait::Default)
     }
 
     /// Locks the object, waiting as long as this.
-    pub fn lock_wait(self, object: Object, mode: Mode, wait: Wait) -> Self {
-        self.and(LockOp::Lock(object, mode, wait))
+    #[inline]
+    pub fn lock_wait(mut self, object: Object, mode: Mode, wait: Wait) -> Self {
+        let patience = self.patience(wait);
+        self.and(Op::Lock(object, mode, patience))
     }
 
     /// Changes one reference of a lock from one mode to another, waiting as long as this.
-    pub fn upgrade(self, object: Object, from: Mode, to: Mode, wait: Wait) -> Self {
-        self.and(LockOp::Upgrade(object, from, to, wait))
+    pub fn upgrade(mut self, object: Object, from: Mode, to: Mode, wait: Wait) -> Self {
+        let patience = self.patience(wait);
+        self.and(Op::Upgrade(object, from, to, patience))
     }
 
     /// Weakens one reference of a lock.
     pub fn downgrade(self, object: Object, from: Mode, to: Mode) -> Self {
-        self.and(LockOp::Downgrade(object, from, to))
+        self.and(Op::Downgrade(object, from, to))
     }
 
     /// Releases one reference of a lock; it is an error if it is not held.
     pub fn unlock(self, object: Object, mode: Mode) -> Self {
-        self.and(LockOp::Unlock(object, mode))
+        self.and(Op::Unlock(object, mode))
     }
 
     /// Releases all locks of the locker on the object.
     pub fn unlock_object(self, object: Object) -> Self {
-        self.and(LockOp::UnlockObject(object))
+        self.and(Op::UnlockObject(object))
     }
 
     /// Releases what the locker holds for reading: its read and intent-read locks.
     pub fn release_reads(self) -> Self {
-        self.and(LockOp::ReleaseReads)
+        self.and(Op::ReleaseReads)
     }
 
     /// Releases everything that the locker holds at this point of the sequence.
     pub fn release_all(self) -> Self {
-        self.and(LockOp::ReleaseAll)
+        self.and(Op::ReleaseAll)
     }
 
     /// Lets each operation take effect at once, and keeps what was done before an error.
@@ -117,21 +134,18 @@ impl LockOps {
     }
 
     /// The operations for the core, and whether it is all or nothing.
-    pub(crate) fn into_core(self, patience: impl Fn(Wait) -> Patience) -> (Vec<Op>, bool) {
-        let ops = self.ops.into_iter().map(|op| match op {
-            LockOp::Lock(object, mode, wait) => Op::Lock(object, mode, patience(wait)),
-            LockOp::Upgrade(object, from, to, wait) => {
-                Op::Upgrade(object, from, to, patience(wait))
+    pub(crate) fn into_core(mut self, moment: impl Fn(Instant) -> Moment) -> (Vec<Op>, bool) {
+        for (at, until) in self.until {
+            if let Some(Op::Lock(.., patience) | Op::Upgrade(.., patience)) = self.ops.get_mut(at) {
+                *patience = Patience::Until(moment(until));
             }
-            LockOp::Downgrade(object, from, to) => Op::Downgrade(object, from, to),
-            LockOp::Unlock(object, mode) => Op::Unlock(object, mode),
-            LockOp::UnlockObject(object) => Op::UnlockObject(object),
-            LockOp::ReleaseReads => Op::ReleaseReads,
-            LockOp::ReleaseAll => Op::ReleaseAll,
-        });
-        (ops.collect(), !self.stop_at_first_error)
+        }
+        (self.ops, !self.stop_at_first_error)
     }
 }
+
+/// So many operations need one allocation: most messages have no more.
+const FIRST_ROOM: usize = 8;
 
 /// What became of one operation.
 #[derive(Debug, Clone)]

@@ -12,11 +12,11 @@ use super::ops::Txn;
 use super::state::{NodeId, State};
 use crate::actors::lock_table::Locker;
 use crate::config::Durability;
-use crate::env::{Core, FirstInBatch, Holding, RawTable, ReadTxn, Snapshot};
+use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Snapshot};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object};
 use crate::messages::lock_table::Wait;
-use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch, WhichSet};
+use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch};
 
 /// What an attempt begins with.
 pub(crate) struct Start {
@@ -34,7 +34,7 @@ pub(crate) struct Start {
     pub locker: Option<Locker>,
     pub snapshot: Option<Snapshot>,
     /// It has lost so many re-checks that it goes before plain updates.
-    pub first: Option<FirstInBatch>,
+    pub first: Option<GoesFirst>,
     pub trace: tracing::Span,
 }
 
@@ -132,7 +132,7 @@ impl Attempt {
             };
         }
         // Whoever writes after this is noticed: the mark is older than what is read.
-        let mark = self.start.env.shared.outside_writes();
+        let mark = self.start.env.shared.outside();
         self.state().outside.get_or_insert(mark);
         self.view(read).await
     }
@@ -302,12 +302,8 @@ pub(super) fn table_ref(table: &RawTable) -> TableRef {
 }
 
 pub(super) fn too_much(error: TooMuch) -> TxnError {
-    use crate::error::SetKind;
     TxnError::TooMuch {
-        which: match error.which {
-            WhichSet::ReadSet => SetKind::ReadSet,
-            WhichSet::WriteSet => SetKind::WriteSet,
-        },
+        which: error.which,
         limit: error.limit,
     }
 }

@@ -71,12 +71,12 @@ impl Attempt {
         if !prepared.has_to_be_compared() {
             return Ok(prepared.outside);
         }
-        let mark = self.start.env.shared.outside_writes();
+        let mark = self.start.env.shared.outside();
         let (once, env) = (Arc::clone(prepared), Arc::clone(&self.start.env));
         let compare = move |txn: &ReadTxn<'_>| {
             let quiet = !once.is_always_compared()
                 && once.outside == Some(mark)
-                && txn.snapshot_id() == env.shared.last_ours();
+                && env.shared.is_undisturbed(mark, txn.snapshot_id() as u64);
             match quiet {
                 true => Ok(()),
                 false => once.check(txn),
@@ -134,7 +134,7 @@ impl Prepared {
 
     /// Whether it is worth a view to find out before the writer does.
     fn may_be_stale(&self, attempt: &Attempt) -> bool {
-        let outside = attempt.start.env.shared.outside_writes();
+        let outside = attempt.start.env.shared.outside();
         self.has_to_be_compared() && (self.is_always_compared() || self.outside != Some(outside))
     }
 

@@ -22,6 +22,8 @@ use crate::locks::{Mode, Object};
 use crate::txn::sets::{Content, RangeId, Span, Visible};
 
 type Entry = (Box<[u8]>, Box<[u8]>);
+type Record<KC, DC> = (Fetched<KC>, Fetched<DC>);
+type Fetch = Pin<Box<dyn Future<Output = Result<Fetching, TxnError>> + Send>>;
 
 /// How many records the first portion of a scan has; each further one has twice as many, up to a bound.
 const FIRST_PORTION: usize = 16;
@@ -92,7 +94,7 @@ pub struct Scan<KC, DC> {
     reverse: bool,
     content: Content,
     ready: VecDeque<Entry>,
-    fetching: Option<Pin<Box<dyn Future<Output = Result<Fetching, TxnError>> + Send>>>,
+    fetching: Option<Fetch>,
     at: Option<Box<Position>>,
     site: Site,
     codecs: PhantomData<fn() -> (KC, DC)>,
@@ -157,16 +159,18 @@ impl<KC, DC> Scan<KC, DC> {
     /// # Errors
     ///
     /// See [`OpError`]. After an error the scan has ended.
-    pub fn next(
-        &mut self,
-    ) -> impl Future<Output = Result<Option<(Fetched<KC>, Fetched<DC>)>, OpError>> + Send {
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it is the same for an asynchronous sequence"
+    )]
+    pub fn next(&mut self) -> impl Future<Output = Result<Option<Record<KC, DC>>, OpError>> + Send {
         std::future::poll_fn(|context| self.poll_record(context))
     }
 
     fn poll_record(
         &mut self,
         context: &mut Context<'_>,
-    ) -> Poll<Result<Option<(Fetched<KC>, Fetched<DC>)>, OpError>> {
+    ) -> Poll<Result<Option<Record<KC, DC>>, OpError>> {
         Poll::Ready(match ready!(self.poll_portion(context)) {
             Ok(true) => Ok(self
                 .ready
@@ -373,7 +377,7 @@ impl Txn {
 }
 
 impl<KC, DC> Stream for Scan<KC, DC> {
-    type Item = Result<(Fetched<KC>, Fetched<DC>), OpError>;
+    type Item = Result<Record<KC, DC>, OpError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.get_mut()

@@ -33,7 +33,15 @@ pub enum WhichSet {
 }
 
 impl WhichSet {
-    const fn unit(self) -> &'static str {
+    /// The setting that raises its limit.
+    pub(crate) const fn setting(self) -> &'static str {
+        match self {
+            Self::ReadSet => "max_read_set",
+            Self::WriteSet => "max_write_set",
+        }
+    }
+
+    pub(crate) const fn unit(self) -> &'static str {
         match self {
             Self::ReadSet => "entries",
             Self::WriteSet => "bytes",

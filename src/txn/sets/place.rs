@@ -21,6 +21,7 @@ pub(crate) struct TableRef {
 
 impl TableRef {
     /// A table in LMDB's default order: bytewise, and the shorter one first.
+    #[cfg(test)]
     #[must_use]
     pub(crate) fn bytewise(id: u64) -> Self {
         Self {

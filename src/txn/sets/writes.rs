@@ -300,18 +300,6 @@ impl WriteSet {
         clears.chain(keyed)
     }
 
-    pub(super) fn tables(&self) -> Vec<TableRef> {
-        let cleared = self.cleared.iter().map(|range| range.table);
-        let keyed = self.entries.keys().map(|slot| slot.table);
-        let mut tables: Vec<TableRef> = Vec::new();
-        for table in cleared.chain(keyed) {
-            if let Err(at) = tables.binary_search_by_key(&table.id, |table| table.id) {
-                tables.insert(at, table);
-            }
-        }
-        tables
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.cleared.is_empty()
     }

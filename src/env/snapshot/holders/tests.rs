@@ -8,6 +8,7 @@ use super::super::{ROOM, Snapshot};
 use crate::clock::block_on;
 use crate::config::Settings;
 use crate::env::Core;
+use crate::env::gate::Entry;
 use crate::error::TxnError;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -77,6 +78,7 @@ fn threads_are_started_when_they_are_needed_used_again_and_joined_at_the_end() {
     assert!(matches!(error, TxnError::ShuttingDown), "{error}");
     let error = block_on(hold(&core)).unwrap_err();
     assert!(matches!(error, TxnError::ShuttingDown), "{error}");
+    core.stop(Instant::now() + LONG).unwrap();
     drop(core);
     let error = block_on(held[1].ask(|_| ())).unwrap_err();
     assert!(matches!(error, TxnError::ShuttingDown), "{error}");
@@ -182,5 +184,21 @@ fn whoever_shuts_the_gate_meets_no_snapshot_that_was_not_told() {
     });
     assert!(served > 0 && ousted > 0, "{served} {ousted}");
     all_is_given_back(&core);
+    core.stop(Instant::now() + LONG).unwrap();
+}
+
+#[test]
+fn while_the_keeper_shuts_down_only_those_who_were_admitted_get_one_and_keep_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let core = open(folder.path());
+    let before = block_on(hold(&core)).unwrap();
+    core.shared.gate.drain();
+    assert!(block_on(before.ask(|_| ())).is_ok());
+    let snapshot = block_on(hold(&core)).unwrap();
+    assert!(block_on(snapshot.ask(|_| ())).is_ok());
+    let site = std::panic::Location::caller();
+    let new = core.hold_snapshot_as(Entry::New, site, None, Instant::now() + LONG, LONG);
+    let error = block_on(new).unwrap_err();
+    assert!(matches!(error, TxnError::ShuttingDown), "{error}");
     core.stop(Instant::now() + LONG).unwrap();
 }
