@@ -24,7 +24,7 @@ const ROUND: Duration = Duration::from_secs(1);
 enum Commit {
     /// Reads two records for update, and writes them.
     Read,
-    /// Writes two records that it has not read.
+    /// Writes two records that it has not read; a view outside of it has.
     Blind,
     /// As the first, and somebody else writes meanwhile.
     Overtaken,
@@ -89,12 +89,16 @@ async fn commit(bank: &Bank, kind: Commit, rng: &mut Rng) -> Result<Duration, Tx
     let txn = bank.keeper.begin().name("recheck").await?;
     for account in [from, to] {
         let held = match kind {
-            Commit::Blind => super::OPENING_BALANCE,
-            Commit::Read | Commit::Overtaken => txn
-                .get_for_update_as(accounts, &account)
-                .await?
-                .unwrap_or(0),
+            // The same pages are looked at, so that they are as warm when they are written.
+            Commit::Blind => {
+                let looked = bank
+                    .keeper
+                    .view(move |txn| Ok(accounts.get(txn, &account)?));
+                looked.await?
+            }
+            Commit::Read | Commit::Overtaken => txn.get_for_update_as(accounts, &account).await?,
         };
+        let held = held.unwrap_or(0);
         txn.put(accounts, &account, &held).await?;
     }
     if let Commit::Overtaken = kind {

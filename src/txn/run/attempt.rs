@@ -125,8 +125,8 @@ impl Attempt {
             Ok::<_, TxnError>((txn.snapshot_id(), read(txn)?))
         };
         if let Some(snapshot) = &self.start.snapshot {
-            let asked = snapshot.ask(read);
-            return match self.clock().until(self.start.deadline, asked).await {
+            let asked = self.clock().until(self.start.deadline, snapshot.ask(read));
+            return match Box::pin(asked).await {
                 Some(answer) => answer?,
                 None => Err(self.out_of_time(Stage::Ran)),
             };
@@ -155,7 +155,8 @@ impl Attempt {
             Err((tried, _)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let slowly = env.view_slowly(tried, site, name.clone(), left, read);
-                slowly.await
+                // Boxed: it is large, and hardly ever needed.
+                Box::pin(slowly).await
             }
         }
     }
