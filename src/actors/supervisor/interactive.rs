@@ -23,6 +23,10 @@ impl Runtime {
     ///
     /// Its future is moved to where it is polled, so it is kept small: no second copy of what it is given, and what most
     /// transactions never come to is boxed when it is needed.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function keeps its arguments twice"
+    )]
     pub(crate) fn interact<T, E, F, Fut>(
         &self,
         mut options: TxnOptions,
