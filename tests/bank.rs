@@ -460,63 +460,59 @@ async fn a_bank_that_stops_answers_503_with_retry_after() {
 #[actix_web::test]
 async fn a_full_environment_answers_507_and_goes_on_reading() {
     for style in [model::Style::Update, model::Style::Interactive] {
-        fill_a_bank(style).await;
-    }
-}
-
-async fn fill_a_bank(style: model::Style) {
-    let folder = tempfile::tempdir().unwrap();
-    let keeper = lockkeeper::Keeper::builder()
-        .path(folder.path())
-        .map_size(256 << 10)
-        .max_map_size(256 << 10)
-        .open()
-        .unwrap();
-    let bank = model::Bank::open(keeper.clone(), style).await.unwrap();
-    for id in [1, 2] {
-        let account = model::Account {
-            id,
-            balance: 1_000_000,
-        };
-        bank.open_account(account).await.unwrap();
-    }
-    let app = actix_web::App::new().configure(api::routes(bank, api::Stopping::default()));
-    let app = actix_web::test::init_service(app).await;
-    let transfer = || {
-        actix_web::test::TestRequest::post()
-            .uri("/transfers")
-            .set_json(json!({ "from": 1, "to": 2, "amount": 1 }))
-            .to_request()
-    };
-    let get = async |path: &str| -> Value {
-        let request = actix_web::test::TestRequest::get().uri(path).to_request();
-        actix_web::test::call_and_read_body_json(&app, request).await
-    };
-
-    let mut made = 0;
-    let refused = loop {
-        let answer = actix_web::test::call_service(&app, transfer()).await;
-        if answer.status() != 200 {
-            break answer;
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = lockkeeper::Keeper::builder()
+            .path(folder.path())
+            .map_size(256 << 10)
+            .max_map_size(256 << 10)
+            .open()
+            .unwrap();
+        let bank = model::Bank::open(keeper.clone(), style).await.unwrap();
+        for id in [1, 2] {
+            let account = model::Account {
+                id,
+                balance: 1_000_000,
+            };
+            bank.open_account(account).await.unwrap();
         }
-        made += 1;
-        assert!(made < 10_000, "256 KiB hold no more than this");
-    };
-    assert_eq!(refused.status(), 507);
-    let reason: Value = actix_web::test::read_body_json(refused).await;
-    assert_eq!(reason["error"], "full");
+        let app = actix_web::App::new().configure(api::routes(bank, api::Stopping::default()));
+        let app = actix_web::test::init_service(app).await;
+        let transfer = || {
+            actix_web::test::TestRequest::post()
+                .uri("/transfers")
+                .set_json(json!({ "from": 1, "to": 2, "amount": 1 }))
+                .to_request()
+        };
+        let get = async |path: &str| -> Value {
+            let request = actix_web::test::TestRequest::get().uri(path).to_request();
+            actix_web::test::call_and_read_body_json(&app, request).await
+        };
 
-    assert_eq!(
-        get("/total").await,
-        json!({ "accounts": 2, "total": 2_000_000 })
-    );
-    assert_eq!(get("/accounts/2").await["balance"], 1_000_000 + made);
-    assert_eq!(get("/healthz").await["status"], "ok");
-    let last = get(&format!("/accounts/1/journal?after={}", made - 1)).await;
-    assert_eq!(
-        last["entries"].as_array().unwrap().len(),
-        1,
-        "the one that failed left a trace"
-    );
-    keeper.shutdown(Duration::from_secs(10)).await.unwrap();
+        let mut made = 0;
+        let refused = loop {
+            let answer = actix_web::test::call_service(&app, transfer()).await;
+            if answer.status() != 200 {
+                break answer;
+            }
+            made += 1;
+            assert!(made < 10_000, "256 KiB hold no more than this");
+        };
+        assert_eq!(refused.status(), 507);
+        let reason: Value = actix_web::test::read_body_json(refused).await;
+        assert_eq!(reason["error"], "full");
+
+        assert_eq!(
+            get("/total").await,
+            json!({ "accounts": 2, "total": 2_000_000 })
+        );
+        assert_eq!(get("/accounts/2").await["balance"], 1_000_000 + made);
+        assert_eq!(get("/healthz").await["status"], "ok");
+        let last = get(&format!("/accounts/1/journal?after={}", made - 1)).await;
+        assert_eq!(
+            last["entries"].as_array().unwrap().len(),
+            1,
+            "the one that failed left a trace"
+        );
+        keeper.shutdown(Duration::from_secs(10)).await.unwrap();
+    }
 }
