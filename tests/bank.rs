@@ -8,9 +8,12 @@ mod api;
 #[path = "../examples/bank/model.rs"]
 mod model;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bank_support::{Bank, audit};
+use bank_support::{Bank, Clients, audit, bank, data, run};
 use serde_json::{Value, json};
 
 #[test]
@@ -65,6 +68,118 @@ fn accounts_are_opened_once_and_transfers_move_money() {
     let audit = audit(folder.path());
     assert_eq!((audit.accounts, audit.total, audit.transfers), (2, 500, 1));
     assert_eq!(audit.refs, [77]);
+}
+
+/// The same requests, one after the other, to a bank of either style.
+#[test]
+fn interactive_transfers_are_answered_and_written_as_the_others_are() {
+    let requests = [
+        json!({ "from": 1, "to": 2, "amount": 200, "ref": 7 }),
+        json!({ "from": 2, "to": 3, "amount": 700 }),
+        json!({ "from": 1, "to": 2, "amount": 301 }),
+        json!({ "from": 1, "to": 2, "amount": 300 }),
+        json!({ "from": 9, "to": 2, "amount": 1 }),
+        json!({ "from": 1, "to": 9, "amount": 1_000_000 }),
+        json!({ "from": 8, "to": 9, "amount": 1 }),
+        json!({ "from": 3, "to": u64::MAX, "amount": 1 }),
+        json!({ "from": 3, "to": 3, "amount": 1 }),
+        json!({ "from": 3, "to": 1, "amount": 1400, "ref": 8 }),
+    ];
+    let paths = [
+        "/total",
+        "/accounts/1",
+        "/accounts/3",
+        "/accounts/2/journal",
+    ];
+    let seen = [&[][..], &["--interactive"]].map(|style| {
+        let folder = tempfile::tempdir().unwrap();
+        let bank = Bank::start(&[&data(folder.path())[..], &["--no-load"], style].concat());
+        let mut connection = bank.connect();
+        connection.open_accounts([1, 2, 3], 500);
+        connection.open_accounts([u64::MAX], u64::MAX - 1500);
+        let answer = |answer: bank_support::Answer| (answer.status, answer.body);
+        let mut seen: Vec<_> = requests
+            .iter()
+            .map(|request| answer(connection.post("/transfers", request)))
+            .collect();
+        seen.extend(paths.map(|path| answer(connection.get(path))));
+        bank.interrupt();
+        let audit = audit(folder.path());
+        seen.push((
+            u16::try_from(audit.transfers).unwrap(),
+            json!([audit.total, audit.refs]),
+        ));
+        seen
+    });
+    let [by_update, interactive] = seen;
+    assert_eq!(by_update, interactive);
+    let made = by_update.iter().take(requests.len());
+    let statuses: Vec<_> = made.map(|(status, _)| *status).collect();
+    assert_eq!(
+        statuses,
+        [200, 200, 409, 200, 404, 404, 404, 200, 422, 409],
+        "{by_update:?}"
+    );
+}
+
+/// Among so few accounts they wait for each other and deadlock all the time.
+#[test]
+fn an_interactive_load_keeps_the_money_and_each_transfer() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = [
+        "--interactive",
+        "--once",
+        "--json",
+        "--accounts",
+        "4",
+        "--transfers",
+        "400",
+        "--connections",
+        "32",
+    ];
+    let output = run(bank(&load).args(data(folder.path())));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |key: &str| summary[key].as_u64().unwrap();
+    assert_eq!(number("committed") + number("refused"), 400, "{summary}");
+    assert!(number("deadlocks") > 0, "{summary}");
+    assert_eq!(number("total_after"), 400_000, "{summary}");
+    let audit = audit(folder.path());
+    assert_eq!(audit.total, 400_000);
+    assert_eq!(audit.transfers, number("committed"));
+}
+
+#[test]
+fn i02_each_interactive_transfer_that_was_answered_survives_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let references = Arc::new(AtomicU64::new(1));
+    let mut answered = BTreeSet::new();
+    for round in 0..3 {
+        let bank =
+            Bank::start(&[&data(folder.path())[..], &["--no-load", "--interactive"]].concat());
+        if round == 0 {
+            bank.connect().open_accounts(1..=10, 100_000);
+        }
+        let clients = Clients::start(&bank, 8, 10, &references);
+        answered.extend(clients.next(100));
+        bank.kill();
+        answered.extend(clients.finish());
+
+        let audit = audit(folder.path());
+        assert_eq!(audit.total, 10 * 100_000, "round {round}");
+        let found: BTreeSet<u64> = audit.refs.iter().copied().collect();
+        let lost: Vec<_> = answered.difference(&found).collect();
+        assert!(
+            lost.is_empty(),
+            "round {round}: answered, and lost: {lost:?}"
+        );
+        assert_eq!(
+            found.len() as u64,
+            audit.transfers,
+            "round {round}: a transfer was made twice"
+        );
+    }
 }
 
 #[test]
@@ -304,7 +419,9 @@ async fn a_bank_that_stops_answers_503_with_retry_after() {
         .max_map_size(1 << 30)
         .open()
         .unwrap();
-    let bank = model::Bank::open(keeper.clone()).await.unwrap();
+    let bank = model::Bank::open(keeper.clone(), model::Style::Update)
+        .await
+        .unwrap();
     let stopping = api::Stopping::default();
     let app = actix_web::App::new().configure(api::routes(bank, stopping.clone()));
     let app = actix_web::test::init_service(app).await;
@@ -342,58 +459,60 @@ async fn a_bank_that_stops_answers_503_with_retry_after() {
 /// In this process, to give it a map that is soon full.
 #[actix_web::test]
 async fn a_full_environment_answers_507_and_goes_on_reading() {
-    let folder = tempfile::tempdir().unwrap();
-    let keeper = lockkeeper::Keeper::builder()
-        .path(folder.path())
-        .map_size(256 << 10)
-        .max_map_size(256 << 10)
-        .open()
-        .unwrap();
-    let bank = model::Bank::open(keeper.clone()).await.unwrap();
-    for id in [1, 2] {
-        let account = model::Account {
-            id,
-            balance: 1_000_000,
-        };
-        bank.open_account(account).await.unwrap();
-    }
-    let app = actix_web::App::new().configure(api::routes(bank, api::Stopping::default()));
-    let app = actix_web::test::init_service(app).await;
-    let transfer = || {
-        actix_web::test::TestRequest::post()
-            .uri("/transfers")
-            .set_json(json!({ "from": 1, "to": 2, "amount": 1 }))
-            .to_request()
-    };
-    let get = async |path: &str| -> Value {
-        let request = actix_web::test::TestRequest::get().uri(path).to_request();
-        actix_web::test::call_and_read_body_json(&app, request).await
-    };
-
-    let mut made = 0;
-    let refused = loop {
-        let answer = actix_web::test::call_service(&app, transfer()).await;
-        if answer.status() != 200 {
-            break answer;
+    for style in [model::Style::Update, model::Style::Interactive] {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = lockkeeper::Keeper::builder()
+            .path(folder.path())
+            .map_size(256 << 10)
+            .max_map_size(256 << 10)
+            .open()
+            .unwrap();
+        let bank = model::Bank::open(keeper.clone(), style).await.unwrap();
+        for id in [1, 2] {
+            let account = model::Account {
+                id,
+                balance: 1_000_000,
+            };
+            bank.open_account(account).await.unwrap();
         }
-        made += 1;
-        assert!(made < 10_000, "256 KiB hold no more than this");
-    };
-    assert_eq!(refused.status(), 507);
-    let reason: Value = actix_web::test::read_body_json(refused).await;
-    assert_eq!(reason["error"], "full");
+        let app = actix_web::App::new().configure(api::routes(bank, api::Stopping::default()));
+        let app = actix_web::test::init_service(app).await;
+        let transfer = || {
+            actix_web::test::TestRequest::post()
+                .uri("/transfers")
+                .set_json(json!({ "from": 1, "to": 2, "amount": 1 }))
+                .to_request()
+        };
+        let get = async |path: &str| -> Value {
+            let request = actix_web::test::TestRequest::get().uri(path).to_request();
+            actix_web::test::call_and_read_body_json(&app, request).await
+        };
 
-    assert_eq!(
-        get("/total").await,
-        json!({ "accounts": 2, "total": 2_000_000 })
-    );
-    assert_eq!(get("/accounts/2").await["balance"], 1_000_000 + made);
-    assert_eq!(get("/healthz").await["status"], "ok");
-    let last = get(&format!("/accounts/1/journal?after={}", made - 1)).await;
-    assert_eq!(
-        last["entries"].as_array().unwrap().len(),
-        1,
-        "the one that failed left a trace"
-    );
-    keeper.shutdown(Duration::from_secs(10)).await.unwrap();
+        let mut made = 0;
+        let refused = loop {
+            let answer = actix_web::test::call_service(&app, transfer()).await;
+            if answer.status() != 200 {
+                break answer;
+            }
+            made += 1;
+            assert!(made < 10_000, "256 KiB hold no more than this");
+        };
+        assert_eq!(refused.status(), 507);
+        let reason: Value = actix_web::test::read_body_json(refused).await;
+        assert_eq!(reason["error"], "full");
+
+        assert_eq!(
+            get("/total").await,
+            json!({ "accounts": 2, "total": 2_000_000 })
+        );
+        assert_eq!(get("/accounts/2").await["balance"], 1_000_000 + made);
+        assert_eq!(get("/healthz").await["status"], "ok");
+        let last = get(&format!("/accounts/1/journal?after={}", made - 1)).await;
+        assert_eq!(
+            last["entries"].as_array().unwrap().len(),
+            1,
+            "the one that failed left a trace"
+        );
+        keeper.shutdown(Duration::from_secs(10)).await.unwrap();
+    }
 }

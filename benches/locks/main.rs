@@ -1,4 +1,5 @@
-//! Measures the lock table side by side with what one would write by hand, in one run.
+//! Measures the lock table side by side with what one would write by hand, in one run; and interactive
+//! transactions, which hold its locks over awaits, beside plain ones.
 //!
 //! `cargo bench --bench locks` prints a table, `-- --json FILE` also writes one JSON object a line,
 //! `-- --help` says how to shorten it.
@@ -16,6 +17,7 @@ mod bare_actor;
 mod blocking;
 mod by_hand;
 mod crowd;
+mod interactive;
 mod load;
 mod memory;
 mod messages;
@@ -76,5 +78,6 @@ fn run(options: Options) -> Result<(), Failure> {
     passes::measure(&mut session)?;
     memory::measure(&mut session)?;
     timeouts::measure(&mut session)?;
-    blocking::measure(&mut session)
+    blocking::measure(&mut session)?;
+    interactive::measure(&mut session)
 }

@@ -17,6 +17,11 @@ const BENCHES: &[&str] = &[
     "memory",
     "timeouts",
     "block",
+    "interactive-get",
+    "interactive-transfers-64",
+    "interactive-transfers-256",
+    "interactive-hot",
+    "interactive-recheck",
 ];
 
 /// Compares the lock table with one by hand (a mutex around a hash map with queues and a check on
@@ -34,13 +39,17 @@ pub struct Options {
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub rounds: u64,
 
-    /// Length of a round [default: 300, by message 400, for transfers 1000]
+    /// Length of a round [default: 300, by message 400, for transfers and commits 1000]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     pub round_ms: Option<u64>,
 
     /// Only these benches
     #[arg(long, value_name = "BENCH", value_delimiter = ',', value_parser = PossibleValuesParser::new(BENCHES))]
     only: Vec<String>,
+
+    /// Where the interactive benches make their databases, on the disk that is to be measured [default: under target/]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
 
     /// What cargo passes
     #[arg(long = "bench", hide = true)]

@@ -193,9 +193,9 @@ impl Failure {
             Self::NoSuchPage(_) => (StatusCode::NOT_FOUND, "no_such_page"),
             Self::Bank(error) => match error {
                 TxnError::Abort(error) => status_of(error),
-                TxnError::Conflict { .. } | TxnError::RetriesExhausted { .. } => {
-                    (StatusCode::CONFLICT, "conflict")
-                }
+                TxnError::Conflict { .. }
+                | TxnError::ReadChanged { .. }
+                | TxnError::RetriesExhausted { .. } => (StatusCode::CONFLICT, "conflict"),
                 TxnError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
                 TxnError::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "shutting_down"),
                 TxnError::RecoveryNeeded { .. } => {

@@ -105,6 +105,7 @@ fn summarise(
         p50_ms: in_ms(50),
         p99_ms: in_ms(99),
         shape: Shape {
+            interactive: options.interactive,
             accounts: options.accounts,
             connections: options.connections,
             mean_batch: bodies as f64 / batches.max(1) as f64,

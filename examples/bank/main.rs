@@ -5,7 +5,8 @@
 //! ```
 //!
 //! starts it on 127.0.0.1:8080 with an environment of 1 MiB, drives it over HTTP with 20,000 transfers, prints a
-//! summary, and goes on serving until Ctrl-C. `-- --help` lists the options.
+//! summary, and goes on serving until Ctrl-C. `-- --interactive` makes the same transfers as interactive transactions;
+//! `-- --help` lists the other options.
 //!
 //! | request                                     | answer                                    |
 //! |---------------------------------------------|-------------------------------------------|
@@ -42,7 +43,7 @@ use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Stopping;
-use crate::model::Bank;
+use crate::model::{Bank, Style};
 use crate::options::Options;
 
 /// The map of a new environment. Small, so that it grows before one's eyes.
@@ -114,7 +115,11 @@ async fn serve(
     listener: TcpListener,
     mut signals: Signals,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    let bank = Bank::open(keeper.clone()).await?;
+    let style = match options.interactive {
+        true => Style::Interactive,
+        false => Style::Update,
+    };
+    let bank = Bank::open(keeper.clone(), style).await?;
     let stopping = Stopping::default();
     let address = listener.local_addr()?;
     let app_stopping = stopping.clone();

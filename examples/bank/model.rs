@@ -25,7 +25,7 @@ use std::time::Duration;
 use lockkeeper::heed::byteorder::BigEndian;
 use lockkeeper::heed::types::{U64, U128};
 use lockkeeper::heed::{BoxedError, BytesDecode, BytesEncode};
-use lockkeeper::{Db, Keeper, KeeperStats, Object, RunTxn, TxnError};
+use lockkeeper::{Keeper, KeeperStats, Records, RunTxn, TxnError};
 use serde::Serialize;
 
 /// How long the health check waits for a look at the environment.
@@ -82,6 +82,15 @@ pub struct Transfer {
     pub amount: u64,
     /// Chosen by the caller, who can find the transfer in the journal by it; the bank does not look at it.
     pub reference: Option<u64>,
+}
+
+/// What a transfer's transaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// One body, which the writer runs under locks that were declared before.
+    Update,
+    /// An interactive transaction: its locks are taken as it goes, and held over awaits.
+    Interactive,
 }
 
 /// A transfer that was made.
@@ -145,16 +154,18 @@ pub enum Direction {
 #[derive(Clone)]
 pub struct Bank {
     keeper: Keeper,
-    accounts: Db<U64<BigEndian>, U64<BigEndian>>,
-    journal: Db<U128<BigEndian>, EntryCodec>,
+    style: Style,
+    accounts: Records<U64<BigEndian>, U64<BigEndian>>,
+    journal: Records<U128<BigEndian>, EntryCodec>,
 }
 
 impl Bank {
     /// Opens the bank's databases, and creates them in a new environment.
-    pub async fn open(keeper: Keeper) -> Result<Self, Box<dyn Error>> {
+    pub async fn open(keeper: Keeper, style: Style) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
-            accounts: keeper.database("accounts").await?,
-            journal: keeper.database("journal").await?,
+            accounts: keeper.records("accounts").await?,
+            journal: keeper.records("journal").await?,
+            style,
             keeper,
         })
     }
@@ -170,82 +181,72 @@ impl Bank {
             Ok(account)
         })
         .name("open_account")
-        .write_lock(lock_on(account.id))
+        .write_lock(self.keeper.object(accounts, &account.id)?)
         .deadline(CHANGE_DEADLINE);
         self.keeper.send(txn).await
     }
 
     /// Moves money, and writes it into both journals.
     ///
-    /// The locks are taken in the order in which the accounts come, so two transfers in opposite directions may
-    /// deadlock. One of them is then rolled back and run again, and its caller sees only that it took longer. The one
-    /// writer orders the bodies anyway; locks are what transactions need that span more than one body.
+    /// In either style the locks are taken in the order in which the accounts come, so two transfers in opposite
+    /// directions may deadlock. One of them is then rolled back and run again, and its caller sees only that it took
+    /// longer.
     pub async fn transfer(&self, transfer: Transfer) -> Answer<Receipt> {
-        let accounts = self.accounts;
-        let journal = self.journal;
-        let txn = RunTxn::try_update::<_, BankError>(move |txn| {
-            let Transfer {
-                from,
-                to,
-                amount,
-                reference,
-            } = transfer;
-            let held = accounts
-                .get(txn, &from)?
-                .ok_or(TxnError::Abort(BankError::UnknownAccount(from)))?;
-            let from_balance =
-                held.checked_sub(amount)
-                    .ok_or(TxnError::Abort(BankError::InsufficientFunds {
-                        account: from,
-                        balance: held,
-                        amount,
-                    }));
-            let to_balance = accounts
-                .get(txn, &to)?
-                .ok_or(TxnError::Abort(BankError::UnknownAccount(to)))?
-                .checked_add(amount)
-                .ok_or(TxnError::Abort(BankError::BalanceOverflow(to)));
-            // Only now, so that an unknown account is told before anything else.
-            let (from_balance, to_balance) = (from_balance?, to_balance?);
+        match self.style {
+            Style::Update => self.transfer_by_update(transfer).await,
+            Style::Interactive => self.transfer_interactively(transfer).await,
+        }
+    }
 
-            let sides = [
-                (from, Direction::Out, to, from_balance),
-                (to, Direction::In, from, to_balance),
-            ];
-            for (account, direction, other, balance) in sides {
-                let sequence =
-                    match journal.get_lower_than_or_equal_to(txn, &entry_key(account, u64::MAX))? {
-                        Some((key, _)) if account_of(key) == account => sequence_of(key),
-                        _ => 0,
-                    };
-                let sequence = sequence
-                    .checked_add(1)
-                    .ok_or(TxnError::Abort(BankError::JournalFull(account)))?;
-                let entry = Entry {
-                    direction,
-                    other,
-                    amount,
-                    balance,
-                    reference,
-                };
-                journal.put(txn, &entry_key(account, sequence), &entry)?;
-                accounts.put(txn, &account, &balance)?;
+    /// The one writer orders the bodies anyway; the locks are for interactive transactions, whose work spans more
+    /// than one body.
+    async fn transfer_by_update(&self, transfer: Transfer) -> Answer<Receipt> {
+        let Transfer { from, to, .. } = transfer;
+        let (accounts, journal) = (self.accounts, self.journal);
+        let txn = RunTxn::try_update::<_, BankError>(move |txn| {
+            let receipt = transfer.between(accounts.get(txn, &from)?, accounts.get(txn, &to)?)?;
+            for (account, entry) in receipt.entries() {
+                let end = entry_key(account, u64::MAX);
+                let last = journal
+                    .get_lower_than_or_equal_to(txn, &end)?
+                    .map(|(key, _)| key)
+                    .filter(|key| account_of(*key) == account);
+                journal.put(txn, &next_key(account, last)?, &entry)?;
+                accounts.put(txn, &account, &entry.balance)?;
             }
-            Ok(Receipt {
-                from,
-                to,
-                amount,
-                reference,
-                from_balance,
-                to_balance,
-            })
+            Ok(receipt)
         })
         .name("transfer")
-        .write_lock(lock_on(transfer.from))
-        .write_lock(lock_on(transfer.to))
+        .write_lock(self.keeper.object(accounts, &from)?)
+        .write_lock(self.keeper.object(accounts, &to)?)
         .in_order()
         .deadline(CHANGE_DEADLINE);
         self.keeper.send(txn).await
+    }
+
+    /// While this waits for a lock, or would wait for the outside world, others write.
+    async fn transfer_interactively(&self, transfer: Transfer) -> Answer<Receipt> {
+        let Transfer { from, to, .. } = transfer;
+        let (accounts, journal) = (self.accounts, self.journal);
+        self.keeper
+            .transaction("transfer", move |txn| async move {
+                let from = txn.get_for_update_as(accounts, &from).await?;
+                let to = txn.get_for_update_as(accounts, &to).await?;
+                let receipt = transfer.between(from, to)?;
+                for (account, entry) in receipt.entries() {
+                    // Nobody else adds to it: who does holds the lock of the account.
+                    let whole = entry_key(account, 0)..=entry_key(account, u64::MAX);
+                    let last = match txn.scan(journal, &whole).rev().next().await? {
+                        Some((key, _)) => Some(key.decode()?),
+                        None => None,
+                    };
+                    txn.put(journal, &next_key(account, last)?, &entry).await?;
+                    txn.put(accounts, &account, &entry.balance).await?;
+                }
+                Ok(receipt)
+            })
+            .deadline(CHANGE_DEADLINE)
+            .await
     }
 
     /// What an account holds. One lookup: it runs in place, on the worker's own thread.
@@ -334,9 +335,65 @@ impl Bank {
     }
 }
 
-/// The lock that stands for an account.
-fn lock_on(account: u64) -> Object {
-    Object::new("accounts", account.to_be_bytes())
+impl Transfer {
+    /// What becomes of it where the accounts hold so much; `None` is an account that is not there.
+    fn between(&self, from_held: Option<u64>, to_held: Option<u64>) -> Answer<Receipt> {
+        let Self {
+            from,
+            to,
+            amount,
+            reference,
+        } = *self;
+        let no = TxnError::Abort;
+        // Before anything else, an unknown account is told.
+        let from_held = from_held.ok_or(no(BankError::UnknownAccount(from)))?;
+        let to_held = to_held.ok_or(no(BankError::UnknownAccount(to)))?;
+        let from_balance =
+            from_held
+                .checked_sub(amount)
+                .ok_or(no(BankError::InsufficientFunds {
+                    account: from,
+                    balance: from_held,
+                    amount,
+                }))?;
+        let to_balance = to_held
+            .checked_add(amount)
+            .ok_or(no(BankError::BalanceOverflow(to)))?;
+        Ok(Receipt {
+            from,
+            to,
+            amount,
+            reference,
+            from_balance,
+            to_balance,
+        })
+    }
+}
+
+impl Receipt {
+    /// The entry for each of the two journals.
+    fn entries(&self) -> [(u64, Entry); 2] {
+        let entry = |direction, other, balance| Entry {
+            direction,
+            other,
+            amount: self.amount,
+            balance,
+            reference: self.reference,
+        };
+        [
+            (self.from, entry(Direction::Out, self.to, self.from_balance)),
+            (self.to, entry(Direction::In, self.from, self.to_balance)),
+        ]
+    }
+}
+
+/// The journal's next key of an account, after the `last` that it has.
+fn next_key(account: u64, last: Option<u128>) -> Answer<u128> {
+    let sequence = last
+        .map_or(0, sequence_of)
+        .checked_add(1)
+        .ok_or(TxnError::Abort(BankError::JournalFull(account)))?;
+    Ok(entry_key(account, sequence))
 }
 
 /// The journal's key: as a big-endian number, the account and then the sequence.

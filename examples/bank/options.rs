@@ -44,6 +44,10 @@ pub struct Options {
     #[arg(long)]
     pub no_load: bool,
 
+    /// Makes the transfers as interactive transactions, whose locks are held over awaits, instead of as one body each.
+    #[arg(long)]
+    pub interactive: bool,
+
     /// What a transfer that was answered survives.
     #[arg(long, value_enum, default_value_t = DurabilityOption::Full)]
     pub durability: DurabilityOption,

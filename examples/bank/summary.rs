@@ -39,6 +39,8 @@ pub struct Summary {
 /// What only a person is told.
 #[derive(Clone, Debug)]
 pub struct Shape {
+    /// Whether the transfers were interactive transactions.
+    pub interactive: bool,
     pub accounts: u64,
     pub connections: u16,
     pub mean_batch: f64,
@@ -63,8 +65,13 @@ impl fmt::Display for Summary {
         let shape = &self.shape;
         writeln!(
             f,
-            "{} transfers between {} accounts over {} connections in {:.2} s",
+            "{} {}transfers between {} accounts over {} connections in {:.2} s",
             grouped(self.transfers),
+            if shape.interactive {
+                "interactive "
+            } else {
+                ""
+            },
             grouped(shape.accounts),
             shape.connections,
             self.seconds

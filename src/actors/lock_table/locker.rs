@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -23,11 +24,18 @@ pub struct Locker {
     id: LockerId,
     age: Age,
     locks: Locks,
+    /// Its end is over and done: to end it again needs no look at the table.
+    ended: AtomicBool,
 }
 
 impl Locker {
     pub(super) fn new(id: LockerId, age: Age, locks: Locks) -> Self {
-        Self { id, age, locks }
+        Self {
+            id,
+            age,
+            locks,
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// Its id.
@@ -132,14 +140,24 @@ impl Locker {
         let done = self
             .shared()
             .transition(|state, effects| state.table.commit(self.id, effects));
+        if done.is_ok() {
+            self.ended.store(true, Ordering::Release);
+        }
         Ok(done?)
     }
 
     /// Ends it now, with its children, also while others still have a handle of it: what they wait for is
     /// refused, what they hold is released. False if it had ended before.
     pub fn end(&self) -> bool {
-        self.shared()
-            .transition(|state, effects| state.table.end(self.id, effects))
+        if self.ended.load(Ordering::Acquire) {
+            return false;
+        }
+        let ended = self
+            .shared()
+            .transition(|state, effects| state.table.end(self.id, effects));
+        // Only now: whoever is told that it had ended may rely on its locks being free.
+        self.ended.store(true, Ordering::Release);
+        ended
     }
 
     /// [`lock`](Self::lock) on behalf of the line that asked for it.

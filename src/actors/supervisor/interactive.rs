@@ -20,27 +20,37 @@ use crate::txn::run::{Attempt, Inside, Isolation, Lent, Start, Txn};
 
 impl Runtime {
     /// Runs an interactive transaction to its end.
-    pub(crate) async fn interact<T, E, F, Fut>(
-        &self,
-        options: TxnOptions,
-        once: Option<Box<Once<T>>>,
-        body: F,
-    ) -> Result<T, TxnError<E>>
-    where
-        F: FnMut(Txn) -> Fut,
-        Fut: Future<Output = Result<T, TxnError<E>>>,
-    {
-        let started = Instant::now();
-        let outcome = self.supervise_interactive(options, once, body).await;
-        self.count(&outcome, started);
-        outcome
-    }
-
-    pub(super) async fn supervise_interactive<T, E, F, Fut>(
+    ///
+    /// Its future is moved to where it is polled, so it is kept small: no second copy of what it is given, and what most
+    /// transactions never come to is boxed when it is needed.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async function keeps its arguments twice"
+    )]
+    pub(crate) fn interact<T, E, F, Fut>(
         &self,
         mut options: TxnOptions,
         once: Option<Box<Once<T>>>,
         mut body: F,
+    ) -> impl Future<Output = Result<T, TxnError<E>>>
+    where
+        F: FnMut(Txn) -> Fut,
+        Fut: Future<Output = Result<T, TxnError<E>>>,
+    {
+        async move {
+            let started = Instant::now();
+            let run = self.supervise_interactive(&mut options, once, &mut body);
+            let outcome = run.await;
+            self.count(&outcome, started);
+            outcome
+        }
+    }
+
+    pub(super) async fn supervise_interactive<T, E, F, Fut>(
+        &self,
+        options: &mut TxnOptions,
+        once: Option<Box<Once<T>>>,
+        body: &mut F,
     ) -> Result<T, TxnError<E>>
     where
         F: FnMut(Txn) -> Fut,
@@ -52,24 +62,24 @@ impl Runtime {
         if let Some(once) = &once {
             once.check().map_err(TxnError::widen)?;
         }
-        let admitted = self.admitted(&mut options).await.map_err(TxnError::widen)?;
+        let admitted = self.admitted(options).await.map_err(TxnError::widen)?;
         let mut attempts = admitted.attempts();
         let keyed = match once {
             None => None,
             Some(once) => {
-                let keyed = self.keyed(*once, &options, &admitted);
+                let keyed = Box::pin(self.keyed(*once, options, &admitted));
                 Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
         loop {
             attempts.number += 1;
             admitted.trace.record("attempt", attempts.number);
-            let begun = self.begin_keyed(&options, keyed.as_ref(), &admitted, &mut attempts);
+            let begun = self.begin_keyed(options, keyed.as_ref(), &admitted, &mut attempts);
             let result = match begun.await {
                 Ok(Begun::Answered(value)) => Ok(value),
                 Ok(Begun::Runs(attempt, key)) => {
                     let key = keyed.as_ref().map(|keyed| (keyed, key));
-                    let ended = self.attempt(&attempt, key, &mut body).await;
+                    let ended = self.attempt(&attempt, key, body).await;
                     if let Err(error) = &ended {
                         attempts.lost_to(error, attempt.0.death());
                     }
@@ -80,12 +90,11 @@ impl Runtime {
                     Err(error.widen())
                 }
             };
-            let error = match self.handled(result, true, &mut attempts, &options) {
+            let error = match self.handled(result, true, &mut attempts, options) {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            self.stand_back(error, &mut attempts, &options, admitted.deadline)
-                .await?;
+            Box::pin(self.stand_back(error, &mut attempts, options, admitted.deadline)).await?;
         }
     }
 
@@ -111,10 +120,13 @@ impl Runtime {
     ) -> Result<Begun<T>, TxnError> {
         let key = match keyed {
             None => None,
-            Some(keyed) => match self.take_key(options, keyed, admitted, attempts).await? {
-                Taken::Answer(value) => return Ok(Begun::Answered(value)),
-                Taken::Locks(key) => key,
-            },
+            Some(keyed) => {
+                let taken = Box::pin(self.take_key(options, keyed, admitted, attempts));
+                match taken.await? {
+                    Taken::Answer(value) => return Ok(Begun::Answered(value)),
+                    Taken::Locks(key) => key,
+                }
+            }
         };
         let attempt = self.begin(options, admitted, attempts).await?;
         Ok(Begun::Runs(attempt, key))
@@ -150,12 +162,12 @@ impl Runtime {
             Isolation::Snapshot => {
                 let name = options.name.clone();
                 let held = self.env.hold_snapshot(options.site, name, deadline, span);
-                Some(held.await?)
+                Some(Box::pin(held).await?)
             }
             _ => None,
         };
         let first = match attempts.goes_first() {
-            true => Some(self.env.shared.go_first().await),
+            true => Some(Box::pin(self.env.shared.go_first()).await),
             false => None,
         };
         let start = Start {
@@ -201,7 +213,9 @@ impl Runtime {
             Some(Ok(Ok(value))) => {
                 let committed = match key {
                     None => attempt.0.commit(None).await.map(|()| value),
-                    Some((keyed, lock)) => commit_keyed(attempt, keyed, lock, value).await,
+                    Some((keyed, lock)) => {
+                        Box::pin(commit_keyed(attempt, keyed, lock, value)).await
+                    }
                 };
                 committed.map_err(TxnError::widen)
             }

@@ -242,8 +242,9 @@ impl Runtime {
             (None, _) => {}
         }
         let body = match body {
-            Body::Interactive(body) => {
-                return self.supervise_interactive(options, once, body).await;
+            Body::Interactive(mut body) => {
+                let run = self.supervise_interactive(&mut options, once, &mut body);
+                return Box::pin(run).await;
             }
             body => body,
         };

@@ -146,8 +146,8 @@ impl Attempt {
         if self.start.isolation == Isolation::Snapshot {
             let snapshot = self.lent.lock().snapshot.clone();
             let snapshot = snapshot.ok_or(TxnError::TransactionEnded)?;
-            let asked = snapshot.ask(read);
-            return match self.clock().until(self.start.deadline, asked).await {
+            let asked = self.clock().until(self.start.deadline, snapshot.ask(read));
+            return match Box::pin(asked).await {
                 Some(answer) => answer?,
                 None => Err(self.out_of_time(Stage::Ran)),
             };
@@ -177,7 +177,8 @@ impl Attempt {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let permit = self.lent.lock().permit.clone();
                 let slowly = env.view_slowly(tried, (site, name.clone()), permit, left, read);
-                slowly.await
+                // Boxed: it is large, and hardly ever needed.
+                Box::pin(slowly).await
             }
         }
     }

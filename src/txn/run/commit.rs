@@ -40,7 +40,7 @@ impl Attempt {
             let compared = self.compare(&prepared).await;
             outside = compared.inspect_err(|_| self.release())?;
         }
-        self.apply(prepared, outside, with).await
+        Box::pin(self.apply(prepared, outside, with)).await
     }
 
     /// Whether what the closure saw can have been so at one moment: then what it answers can be trusted, also if it said no.
