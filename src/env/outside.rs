@@ -42,14 +42,13 @@ impl Kind {
         matches!(self, Self::Interactive { first: true, .. })
     }
 
+    /// Whether what it writes is no outside write.
     pub(crate) fn is_announced(self) -> bool {
-        matches!(
-            self,
-            Self::Interactive {
-                announced: true,
-                ..
-            }
-        )
+        match self {
+            Self::Plain => false,
+            Self::Interactive { announced, .. } => announced,
+            Self::Keeper => true,
+        }
     }
 }
 

@@ -200,9 +200,11 @@ fn i08_a_plain_writer_that_never_stops_does_not_undo_who_goes_first() {
             let mark = world.core.shared.outside();
             let table = world.table.clone();
             let site = std::panic::Location::caller();
-            let read = world.core.view_now(site, |txn| {
-                Ok::<_, TxnError>(table.get(txn, b"count")?.map(<[u8]>::to_vec))
-            });
+            let read = world
+                .core
+                .view_now(site, crate::env::gate::Entry::New, |txn| {
+                    Ok::<_, TxnError>(table.get(txn, b"count")?.map(<[u8]>::to_vec))
+                });
             let Ok(Ok(read)) = read else { return false };
             let first = Kind::Interactive {
                 first: true,

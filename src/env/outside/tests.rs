@@ -498,7 +498,8 @@ fn what_the_keeper_keeps_is_there_after_a_restart() {
     let core = Core::open(world.folder.path(), config, Vec::new()).unwrap();
     assert!(core.shared.reserved(Reserved::Answers).is_none());
     let answers = block_on(core.reserved(Reserved::Answers)).unwrap();
-    let found = core.view_now(std::panic::Location::caller(), |txn| {
+    let site = std::panic::Location::caller();
+    let found = core.view_now(site, crate::env::gate::Entry::New, |txn| {
         Ok::<_, TxnError>(answers.get(txn, b"k")?.map(<[u8]>::to_vec))
     });
     let Ok(found) = found else {

@@ -5,7 +5,10 @@ use crate::txn::answers::{Fingerprint, Seen};
 
 use super::*;
 
-const INTERACTIVE: Kind = Kind::Interactive { first: false };
+const INTERACTIVE: Kind = Kind::Interactive {
+    first: false,
+    announced: true,
+};
 
 fn request() -> Fingerprint {
     Fingerprint::new(None, None)
