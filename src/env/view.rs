@@ -220,9 +220,19 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
             Some(error) => job.fail(error),
         });
     }
-    while let Ok(Some(mut task)) = tasks.try_recv() {
-        task.ask.let_go();
-        quietly(|| task.job.fail(TxnError::ShuttingDown));
+    let mut others = 0;
+    while let Ok(task) = tasks.try_recv() {
+        match task {
+            Some(mut task) => {
+                task.ask.let_go();
+                quietly(|| task.job.fail(TxnError::ShuttingDown));
+            }
+            None => others += 1,
+        }
+    }
+    // Those were for other readers, who would wait for them for ever.
+    for _ in 0..others {
+        let _ = shared.views.try_send(None);
     }
 }
 

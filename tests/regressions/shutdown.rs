@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockkeeper::{RunTxn, ShutdownError, TxnError};
+use lockkeeper::{Keeper, RunTxn, ShutdownError, TxnError};
 
 use crate::support::{Plug, SOON, block_on, folder, open, put};
 
@@ -72,4 +72,18 @@ fn a_second_shutdown_tells_the_truth_about_what_still_runs() {
     keeper.blocking_shutdown(SOON).unwrap();
     keeper.blocking_shutdown(SOON).unwrap();
     open(folder.path());
+}
+
+/// A reader that had been told to end took the word that was another's with it.
+#[test]
+fn every_reader_is_told_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    for _ in 0..30 {
+        let keeper = Keeper::builder()
+            .path(folder.path())
+            .reader_threads(16)
+            .open()
+            .unwrap();
+        block_on(keeper.shutdown(Duration::from_secs(10))).unwrap();
+    }
 }
