@@ -13,7 +13,7 @@ use super::state::{NodeId, State};
 use crate::actors::lock_table::Locker;
 use crate::config::Durability;
 use crate::env::gate::Entry;
-use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Snapshot};
+use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object};
 use crate::messages::lock_table::Wait;
@@ -53,6 +53,29 @@ pub(crate) struct Attempt {
     pub(super) lent: Mutex<Lent>,
     /// The writer has it, with its locks, which go when the writer is done (I4).
     handed_over: AtomicBool,
+}
+
+/// What was read, and from where.
+pub(super) struct Read<R> {
+    /// The id of LMDB's snapshot.
+    pub snapshot: usize,
+    /// The number of outside writes before it.
+    pub mark: u64,
+    pub value: R,
+}
+
+impl<R> Read<R> {
+    fn of(
+        txn: &ReadTxn<'_>,
+        mark: u64,
+        read: impl Fn(&ReadTxn<'_>) -> Result<R, DbError>,
+    ) -> Result<Self, TxnError> {
+        Ok(Self {
+            snapshot: txn.snapshot_id(),
+            mark,
+            value: read(txn)?,
+        })
+    }
 }
 
 /// A transaction or a child: what its handles share.
@@ -134,15 +157,14 @@ impl Attempt {
     }
 
     /// Runs `read` on the newest committed state, or on the transaction's snapshot.
-    pub(super) async fn read<R, F>(&self, read: F) -> Result<(usize, R), TxnError>
+    pub(super) async fn read<R, F>(&self, read: F) -> Result<Read<R>, TxnError>
     where
         F: Fn(&ReadTxn<'_>) -> Result<R, DbError> + Send + 'static,
         R: Send + 'static,
     {
-        let read = move |txn: &ReadTxn<'_>| {
-            use crate::env::Readable;
-            Ok::<_, TxnError>((txn.snapshot_id(), read(txn)?))
-        };
+        // Whoever writes after this is noticed: the mark is older than what is read.
+        let mark = self.start.env.shared.outside();
+        let read = move |txn: &ReadTxn<'_>| Read::of(txn, mark, &read);
         if self.start.isolation == Isolation::Snapshot {
             let snapshot = self.lent.lock().snapshot.clone();
             let snapshot = snapshot.ok_or(TxnError::TransactionEnded)?;
@@ -152,10 +174,21 @@ impl Attempt {
                 None => Err(self.out_of_time(Stage::Ran)),
             };
         }
-        // Whoever writes after this is noticed: the mark is older than what is read.
-        let mark = self.start.env.shared.outside();
-        self.state().outside.get_or_insert(mark);
         self.view(read).await
+    }
+
+    /// [`read`](Self::read), if that is possible right now and right here.
+    pub(super) fn read_now<R>(
+        &self,
+        read: impl Fn(&ReadTxn<'_>) -> Result<R, DbError>,
+    ) -> Option<Result<Read<R>, TxnError>> {
+        if self.start.isolation == Isolation::Snapshot {
+            return None;
+        }
+        let Start { env, site, .. } = &self.start;
+        let mark = env.shared.outside();
+        let read = |txn: &ReadTxn<'_>| Read::of(txn, mark, &read);
+        env.view_now(site, Entry::Admitted, read).ok()
     }
 
     /// Runs a view in place, outside of the transaction.
@@ -283,18 +316,12 @@ impl Node {
         Object::new(Arc::clone(table.name()), key)
     }
 
-    /// Remembers what was read, to be compared at the commit.
-    pub(super) fn note_read(
+    /// What was read is to be compared at the commit: it may have changed by now.
+    pub(super) fn noted(
         &self,
         table: &RawTable,
-        key: &[u8],
-        value: Option<&[u8]>,
+        seen: Result<Seen, TooMuch>,
     ) -> Result<(), TxnError> {
-        let seen = {
-            let mut state = self.attempt.state();
-            state.usable(self.id)?;
-            state.sets.read(table_ref(table), key, value)
-        };
         match seen {
             Ok(Seen::First | Seen::Same) => Ok(()),
             Ok(Seen::Changed) => {

@@ -14,7 +14,7 @@ use super::error::OpError;
 use super::fetched::Fetched;
 use super::isolation::Isolation;
 use super::scan::{Keys, Scan};
-use crate::env::{RawTable, Records};
+use crate::env::{RawTable, ReadTxn, Records};
 use crate::error::{DbError, Site, TxnError};
 use crate::locks::Mode;
 use crate::txn::sets::Own;
@@ -401,24 +401,40 @@ impl Node {
                 Own::Untouched => {}
             }
         }
-        let value = self.fetch(table, key).await?;
-        if for_update || isolation.compares_reads() {
-            self.note_read(table, key, value.as_deref())?;
-        }
-        Ok(value)
+        let compared = for_update || isolation.compares_reads();
+        self.fetch(table, key, compared).await
     }
 
-    /// What is committed, without what the transaction has written itself.
+    /// What is committed, without what the transaction has written itself; perhaps to be compared at the commit.
     pub(super) async fn fetch(
         &self,
         table: &RawTable,
         key: &[u8],
+        compared: bool,
     ) -> Result<Option<Box<[u8]>>, TxnError> {
-        let (raw, owned): (RawTable, Box<[u8]>) = (table.clone(), key.into());
-        let read = move |txn: &crate::env::ReadTxn<'_>| Ok(raw.get(txn, &owned)?.map(Box::from));
-        let (snapshot, value) = self.attempt.read(read).await?;
-        self.attempt.state().read_from(snapshot);
-        Ok(value)
+        let get = |raw: &RawTable, txn: &ReadTxn<'_>, key: &[u8]| {
+            Ok::<_, DbError>(raw.get(txn, key)?.map(Box::from))
+        };
+        // Nearly always it can be read right here, and nothing has to be copied for that.
+        let read = match self.attempt.read_now(|txn| get(table, txn, key)) {
+            Some(read) => read?,
+            None => {
+                let (raw, owned): (RawTable, Box<[u8]>) = (table.clone(), key.into());
+                let read = move |txn: &ReadTxn<'_>| get(&raw, txn, &owned);
+                Box::pin(self.attempt.read(read)).await?
+            }
+        };
+        let mut state = self.attempt.state();
+        state.usable(self.id)?;
+        state.read_from(read.snapshot, read.mark);
+        if !compared {
+            return Ok(read.value);
+        }
+        let seen = state
+            .sets
+            .read(table_ref(table), key, read.value.as_deref());
+        drop(state);
+        self.noted(table, seen).map(|()| read.value)
     }
 
     /// Takes the write lock; in a snapshot, what is there has to be there still at the commit.
@@ -435,8 +451,7 @@ impl Node {
             matches!(state.sets.own(table_ref(table), key), Own::Untouched)
         };
         if untouched && self.attempt.start.isolation == Isolation::Snapshot {
-            let value = self.fetch(table, key).await?;
-            self.note_read(table, key, value.as_deref())?;
+            self.fetch(table, key, true).await?;
         }
         Ok(())
     }

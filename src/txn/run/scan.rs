@@ -399,9 +399,10 @@ impl Position {
             })?;
             Ok((entries, is_last))
         };
-        let (snapshot, read) = self.node.attempt.read(read).await?;
-        self.node.attempt.state().read_from(snapshot);
-        Ok(read)
+        let read = self.node.attempt.read(read).await?;
+        let (snapshot, mark) = (read.snapshot, read.mark);
+        self.node.attempt.state().read_from(snapshot, mark);
+        Ok(read.value)
     }
 
     /// Locks the records that were met, and reads them again under their locks. Those that are gone by then are left out.
@@ -410,8 +411,7 @@ impl Position {
         for (key, _) in base.drain(..) {
             let object = Node::record(&self.table, &key);
             self.node.lock(&object, Mode::Read, self.site).await?;
-            let value = self.node.fetch(&self.table, &key).await?;
-            self.node.note_read(&self.table, &key, value.as_deref())?;
+            let value = self.node.fetch(&self.table, &key, true).await?;
             locked.extend(value.map(|value| (key, value)));
         }
         *base = locked;

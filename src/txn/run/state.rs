@@ -166,8 +166,10 @@ impl State {
         std::mem::take(&mut self.tables)
     }
 
-    /// Something was read from that snapshot of LMDB's.
-    pub(super) fn read_from(&mut self, snapshot: usize) {
+    /// Something was read from that snapshot of LMDB's, after so many outside writes at least.
+    pub(super) fn read_from(&mut self, snapshot: usize, mark: u64) {
+        // Of several reads that were under way together the earliest counts.
+        self.outside = Some(self.outside.map_or(mark, |outside| outside.min(mark)));
         self.sources = match self.sources {
             Sources::None => Sources::One(snapshot),
             Sources::One(same) if same == snapshot => Sources::One(same),
