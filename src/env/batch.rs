@@ -20,7 +20,6 @@ use crate::env::growth::AdoptCounter;
 use crate::env::inside::InsideUpdate;
 use crate::env::job::{Ran, quietly};
 use crate::env::map::Refusal;
-use crate::env::outside::Kind;
 use crate::env::shared::{Counters, Running, UpdateTask};
 use crate::env::transaction::{Spoiled, WriteTxn};
 use crate::env::writer::Writer;
@@ -450,7 +449,7 @@ fn wrote_outside(item: &Item) -> bool {
 
 /// Moves those that go first before all plain ones; apart from that the order stays.
 fn put_first(items: &mut [Item]) {
-    let plain = |item: &Item| item.ask.kind == Kind::Plain;
+    let plain = |item: &Item| item.ask.kind.makes_way();
     let from = items.iter().position(plain).unwrap_or(items.len());
     let (_, behind) = items.split_at_mut(from);
     if behind.iter().any(|item| item.ask.kind.is_first()) {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::env::outside::Kind;
 use crate::env::shared::{Command, Shared, UpdateTask};
 
 /// How long plain updates are held back for an attempt, and how long any of them is.
@@ -142,9 +141,9 @@ impl First {
         Some(patience.map_or(end, |patience| end.min(patience)))
     }
 
-    /// Sets a plain update aside; hands back what is none.
+    /// Sets a plain update aside, or the commit of a transaction without locks; hands back what is neither.
     pub(super) fn hold_back(&self, task: UpdateTask) -> Option<UpdateTask> {
-        if task.ask.kind != Kind::Plain {
+        if !task.ask.kind.makes_way() {
             return Some(task);
         }
         self.held.lock().push_back((Instant::now(), task));

@@ -42,6 +42,11 @@ impl Kind {
         matches!(self, Self::Interactive { first: true, .. })
     }
 
+    /// Whether it makes way for those that go first.
+    pub(crate) fn makes_way(self) -> bool {
+        !self.is_announced() && !self.is_first()
+    }
+
     /// Whether what it writes is no outside write.
     pub(crate) fn is_announced(self) -> bool {
         match self {

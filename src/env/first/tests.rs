@@ -5,6 +5,7 @@ use std::task::{Context, Waker};
 
 use super::*;
 use crate::clock::block_on;
+use crate::env::outside::Kind;
 use crate::env::outside::tests::{Answer, LONG, World, answer};
 use crate::error::{StorageError, TxnError};
 
