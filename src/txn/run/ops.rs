@@ -14,6 +14,7 @@ use super::error::OpError;
 use super::fetched::Fetched;
 use super::isolation::Isolation;
 use super::scan::{Keys, Scan};
+use super::state::State;
 use crate::env::{RawTable, ReadTxn, Records};
 use crate::error::{DbError, Site, TxnError};
 use crate::locks::Mode;
@@ -216,8 +217,7 @@ impl Txn {
             if node.get(&table, &key, true, site).await?.is_some() {
                 return Ok(false);
             }
-            node.write(&table, &key, Some(value))?;
-            Ok(true)
+            Ok(node.write_if(&table, &key, Some(value))?)
         }
     }
 
@@ -242,10 +242,7 @@ impl Txn {
         async move {
             let (table, key) = (table?, key?);
             let was_there = node.get(&table, &key, true, site).await?.is_some();
-            if was_there {
-                node.write(&table, &key, None)?;
-            }
-            Ok(was_there)
+            Ok(was_there && node.write_if(&table, &key, None)?)
         }
     }
 
@@ -478,10 +475,36 @@ impl Node {
     ) -> Result<(), TxnError> {
         let mut state = self.attempt.state();
         state.usable(self.id)?;
-        state.changed();
+        state.write(table, key, value)
+    }
+
+    /// Buffers a write unless another operation of the transaction has made it needless since; says whether it did.
+    fn write_if(
+        &self,
+        table: &RawTable,
+        key: &[u8],
+        value: Option<Box<[u8]>>,
+    ) -> Result<bool, TxnError> {
+        let mut state = self.attempt.state();
+        state.usable(self.id)?;
+        match (state.sets.own(table_ref(table), key), &value) {
+            (Own::Put(_), Some(_)) | (Own::Gone, None) => Ok(false),
+            _ => state.write(table, key, value).map(|()| true),
+        }
+    }
+}
+
+impl State {
+    fn write(
+        &mut self,
+        table: &RawTable,
+        key: &[u8],
+        value: Option<Box<[u8]>>,
+    ) -> Result<(), TxnError> {
+        self.changed();
         let written = match value {
-            Some(value) => state.sets.put(table_ref(table), key, value),
-            None => state.sets.delete(table_ref(table), key),
+            Some(value) => self.sets.put(table_ref(table), key, value),
+            None => self.sets.delete(table_ref(table), key),
         };
         written.map_err(too_much)
     }
