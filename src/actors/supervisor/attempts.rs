@@ -3,6 +3,7 @@
 //! What lasts over the attempts is kept here, apart from what runs them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::config::Config;
 use crate::env::random_seed;
 use crate::error::LockError;
 use crate::error::{Stage, TxnError};
-use crate::locks::{Age, LockerId};
+use crate::locks::{Age, ConflictKind, LockerId, Reason};
 use crate::messages::supervisor::TxnOptions;
 use crate::txn::handler::{HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
@@ -62,6 +63,10 @@ impl Attempts {
 
     pub(super) fn lost(&mut self, error: &LockError) {
         self.loss = match error {
+            // Told once more, of a transaction or of a child.
+            LockError::Dead(conflict) if conflict.kind != ConflictKind::HeldTooLong => {
+                return self.lost(&Reason::Conflict(Arc::clone(conflict)).into());
+            }
             LockError::Deadlock(conflict) => {
                 self.older = conflict.older.to_vec();
                 Some(Loss::Deadlock)

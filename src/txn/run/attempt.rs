@@ -15,7 +15,7 @@ use crate::config::Durability;
 use crate::env::gate::Entry;
 use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
-use crate::locks::{LockerSpec, Mode, Object};
+use crate::locks::{LockerSpec, Mode, Object, Reason};
 use crate::messages::lock_table::Wait;
 use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch};
 
@@ -280,7 +280,9 @@ impl Node {
             }
             Some(Err(error)) => {
                 let is_dead = locker.is_usable().is_err();
-                let error = TxnError::Conflict(error);
+                let error = first_news(error);
+                // It may have ended or died while this waited.
+                self.check()?;
                 if is_dead {
                     self.die(&error);
                 }
@@ -344,7 +346,7 @@ impl Node {
             site,
             ..LockerSpec::new()
         };
-        let child = locker.child(spec).map_err(TxnError::Conflict)?;
+        let child = locker.child(spec).map_err(first_news)?;
         Ok(Some(Arc::new(child)))
     }
 }
@@ -353,6 +355,15 @@ pub(super) fn table_ref(table: &RawTable) -> TableRef {
     TableRef {
         id: table.id(),
         order: table.order(),
+    }
+}
+
+/// A conflict that the transaction has not been told of yet, also if the table has told somebody: a request that was dropped.
+pub(super) fn first_news(error: LockError) -> TxnError {
+    match error {
+        LockError::Dead(conflict) => TxnError::Conflict(Reason::Conflict(conflict).into()),
+        LockError::ShuttingDown => TxnError::ShuttingDown,
+        error => TxnError::Conflict(error),
     }
 }
 
@@ -377,7 +388,7 @@ impl Riding {
 impl Holding for Riding {
     fn check(&self) -> Result<(), TxnError> {
         match &self.0.root {
-            Some(root) => root.is_usable().map_err(TxnError::Conflict),
+            Some(root) => root.is_usable().map_err(first_news),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::sync::{Arc, Weak};
 
-use super::attempt::{Attempt, Node};
+use super::attempt::{Attempt, Node, first_news};
 use super::error::OpError;
 use super::ops::Txn;
 use super::state::NodeId;
@@ -138,7 +138,7 @@ impl Child {
         {
             // Aborted in this moment: its locks are gone, and what it did is undone by the drop.
             state.must_compare = true;
-            return Err(TxnError::Conflict(error));
+            return Err(first_news(error));
         }
         if let Some(mut closed) = state.close(node.id) {
             if let Some(mark) = closed.began.take() {
