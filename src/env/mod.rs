@@ -43,6 +43,7 @@ pub use gate::Occupant;
 pub use inside::BodyKind;
 pub(crate) use job::{
     Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting, panic_message,
+    quietly,
 };
 pub(crate) use outside::Kind;
 pub(crate) use poison::Listener;

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::attempts::Attempts;
 use super::keyed::Keyed;
-use super::locking::{Taken, conflict};
+use super::locking::{Taken, conflict, order_locks};
 use super::runtime::{Admitted, Runtime, for_one_transaction};
 use crate::actors::lock_table::Locker;
 use crate::env::panic_message;
@@ -63,6 +63,9 @@ impl Runtime {
             once.check().map_err(TxnError::widen)?;
         }
         let admitted = self.admitted(options).await.map_err(TxnError::widen)?;
+        if let Some(table) = &self.locks {
+            order_locks(options, table);
+        }
         let mut attempts = admitted.attempts();
         let keyed = match once {
             None => None,
@@ -77,9 +80,8 @@ impl Runtime {
             let begun = self.begin_keyed(options, keyed.as_ref(), &admitted, &mut attempts);
             let result = match begun.await {
                 Ok(Begun::Answered(value)) => Ok(value),
-                Ok(Begun::Runs(attempt, key)) => {
-                    let key = keyed.as_ref().map(|keyed| (keyed, key));
-                    let ended = self.attempt(&attempt, key, body).await;
+                Ok(Begun::Runs(attempt)) => {
+                    let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
                     if let Err(error) = &ended {
                         attempts.lost_to(error, attempt.0.death());
                     }
@@ -106,7 +108,7 @@ impl Runtime {
         let admitted = self.admitted(&mut options).await?;
         let mut attempts = admitted.attempts();
         attempts.number = 1;
-        self.begin(&options, &admitted, &mut attempts).await
+        self.begin(&options, &admitted, &mut attempts, None).await
     }
 
     /// Begins an attempt, unless there is an answer for its key. The key has a locker of its own: the attempt may have none, and
@@ -128,21 +130,23 @@ impl Runtime {
                 }
             }
         };
-        let attempt = self.begin(options, admitted, attempts).await?;
-        Ok(Begun::Runs(attempt, key))
+        let attempt = self.begin(options, admitted, attempts, key).await?;
+        Ok(Begun::Runs(attempt))
     }
 
-    /// Begins an attempt: its locker, and its snapshot if it reads from one.
+    /// Begins an attempt: its locker with the locks that were declared, and its snapshot if it reads from one. It has the lock
+    /// of its key as well.
     async fn begin(
         &self,
         options: &TxnOptions,
         admitted: &Admitted,
         attempts: &mut Attempts,
+        key: Option<Locker>,
     ) -> Result<Running, TxnError> {
         let Admitted { deadline, span, .. } = *admitted;
         let isolation = options.isolation;
         let locker = match &self.locks {
-            _ if isolation == Isolation::Optimistic => None,
+            _ if isolation == Isolation::Optimistic && options.locks.is_empty() => None,
             None => return Err(TxnError::NoLockTable),
             Some(table) => {
                 let spec = LockerSpec {
@@ -155,8 +159,17 @@ impl Runtime {
                 };
                 let locker = table.locker(spec).map_err(conflict)?;
                 attempts.age = Some(locker.age());
+                for wanted in &options.locks {
+                    let lock = self.lock(&locker, wanted, options.site, deadline, attempts);
+                    Box::pin(lock).await?;
+                }
                 Some(locker)
             }
+        };
+        // Before the snapshot, which is to show all that plain updates have written.
+        let first = match attempts.goes_first() {
+            true => Some(Box::pin(self.env.shared.go_first()).await),
+            false => None,
         };
         let snapshot = match isolation {
             Isolation::Snapshot => {
@@ -165,10 +178,6 @@ impl Runtime {
                 Some(Box::pin(held).await?)
             }
             _ => None,
-        };
-        let first = match attempts.goes_first() {
-            true => Some(Box::pin(self.env.shared.go_first()).await),
-            false => None,
         };
         let start = Start {
             env: Arc::clone(&self.env),
@@ -184,6 +193,7 @@ impl Runtime {
                 permit: Some(Arc::clone(&admitted.permit)),
                 snapshot,
                 first,
+                key,
             },
             trace: admitted.trace.clone(),
         };
@@ -193,7 +203,7 @@ impl Runtime {
     async fn attempt<T, E, F, Fut>(
         &self,
         attempt: &Running,
-        key: Option<(&Keyed<T>, Option<Locker>)>,
+        keyed: Option<&Keyed<T>>,
         body: &mut F,
     ) -> Result<T, TxnError<E>>
     where
@@ -202,20 +212,16 @@ impl Runtime {
     {
         let (site, deadline) = (attempt.0.site(), attempt.0.deadline());
         let panicked = |message| Err(TxnError::BodyPanicked { message, site });
-        let future = catch_unwind(AssertUnwindSafe(|| body(attempt.0.txn())));
-        let future = match future {
-            Ok(future) => {
-                Inside::new(self.env.shared.id, site, future).instrument(attempt.0.trace().clone())
-            }
+        let begin = || Inside::begin(self.env.shared.id, site, || body(attempt.0.txn()));
+        let future = match catch_unwind(AssertUnwindSafe(begin)) {
+            Ok(future) => future.instrument(attempt.0.trace().clone()),
             Err(panic) => return panicked(panic_message(&*panic)),
         };
         match self.env.shared.clock.until(deadline, future).await {
             Some(Ok(Ok(value))) => {
-                let committed = match key {
+                let committed = match keyed {
                     None => attempt.0.commit(None).await.map(|()| value),
-                    Some((keyed, lock)) => {
-                        Box::pin(commit_keyed(attempt, keyed, lock, value)).await
-                    }
+                    Some(keyed) => Box::pin(commit_keyed(attempt, keyed, value)).await,
                 };
                 committed.map_err(TxnError::widen)
             }
@@ -235,14 +241,9 @@ impl Runtime {
 }
 
 /// Commits an attempt with its answer, or answers what another process has stored for its key meanwhile.
-async fn commit_keyed<T>(
-    attempt: &Running,
-    keyed: &Keyed<T>,
-    lock: Option<Locker>,
-    value: T,
-) -> Result<T, TxnError> {
+async fn commit_keyed<T>(attempt: &Running, keyed: &Keyed<T>, value: T) -> Result<T, TxnError> {
     let (answer, value) = keyed.prepare(&value)?;
-    let (with, found) = keyed.with_commit(answer, lock);
+    let (with, found) = keyed.with_commit(answer);
     let committed = attempt.0.commit(Some(with)).await;
     let earlier = found.lock().take();
     match earlier {
@@ -253,7 +254,7 @@ async fn commit_keyed<T>(
 
 /// How an attempt begins.
 enum Begun<T> {
-    Runs(Running, Option<Locker>),
+    Runs(Running),
     /// With the answer that is stored for its key.
     Answered(T),
 }

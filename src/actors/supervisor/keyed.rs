@@ -9,7 +9,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::runtime::{Admitted, Runtime};
-use crate::actors::lock_table::Locker;
 use crate::env::{AnswerStore, Ask, Core, Readable, Reserved, UpdateBody, WriteTxn};
 use crate::error::{DbError, Stage, TxnError};
 use crate::locks::Object;
@@ -148,12 +147,11 @@ impl<T> Keyed<T> {
 
     /// What is to be done on the writer with the effect of a transaction that answers `answer`: store it, unless another
     /// process has stored one meanwhile. Then the effect is undone, by an error that nobody is answered, and what was stored is
-    /// in [`Found`]. `lock` goes with it, and is given back with it.
-    pub(crate) fn with_commit(&self, answer: Vec<u8>, lock: Option<Locker>) -> (WithCommit, Found) {
+    /// in [`Found`].
+    pub(crate) fn with_commit(&self, answer: Vec<u8>) -> (WithCommit, Found) {
         let found = Found::default();
         let (slot, stored) = (self.slot.clone(), Arc::clone(&found));
         let with = move |txn: &mut WriteTxn<'_>| {
-            let _held = &lock;
             let earlier = slot.look(txn, |answer| Ok(answer.to_vec()))?;
             let is_first = earlier.is_none();
             *stored.lock() = earlier;

@@ -28,18 +28,7 @@ impl Runtime {
         let Some(table) = &self.locks else {
             return Err(TxnError::NoLockTable);
         };
-        if !options.in_order {
-            // Of those for one object the strongest comes first, so that none needs an upgrade.
-            options.locks.sort_by(|(one, mode), (other, other_mode)| {
-                one.cmp(other).then(other_mode.cmp(mode))
-            });
-            // One that the stronger covers is not taken at all.
-            options
-                .locks
-                .dedup_by(|(object, weaker), (other, stronger)| {
-                    object == other && table.covers(object, *stronger, *weaker)
-                });
-        }
+        order_locks(options, table);
         let age = attempts.age;
         let locker = match keyed {
             None => locker(table, options, age)?,
@@ -79,7 +68,7 @@ impl Runtime {
         }
     }
 
-    async fn lock(
+    pub(super) async fn lock(
         &self,
         locker: &Locker,
         (object, mode): &(Object, Mode),
@@ -107,6 +96,23 @@ impl Runtime {
             }),
         }
     }
+}
+
+/// Puts the declared locks into the order in which they are taken.
+pub(super) fn order_locks(options: &mut TxnOptions, table: &Locks) {
+    if options.in_order {
+        return;
+    }
+    // Of those for one object the strongest comes first, so that none needs an upgrade.
+    options
+        .locks
+        .sort_by(|(one, mode), (other, other_mode)| one.cmp(other).then(other_mode.cmp(mode)));
+    // One that the stronger covers is not taken at all.
+    options
+        .locks
+        .dedup_by(|(object, weaker), (other, stronger)| {
+            object == other && table.covers(object, *stronger, *weaker)
+        });
 }
 
 /// A locker for an attempt; a first one has no age yet.

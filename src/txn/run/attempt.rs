@@ -1,7 +1,6 @@
 //! One attempt of an interactive transaction: its locks, its reads, and what it has buffered.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -13,7 +12,7 @@ use super::state::{NodeId, State};
 use crate::actors::lock_table::Locker;
 use crate::config::Durability;
 use crate::env::gate::Entry;
-use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot};
+use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot, Ticket};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object, Reason};
 use crate::messages::lock_table::Wait;
@@ -43,6 +42,9 @@ pub(crate) struct Lent {
     pub snapshot: Option<Snapshot>,
     /// It has lost so many re-checks that it goes before plain updates.
     pub first: Option<GoesFirst>,
+    /// Holds the key of a transaction that has one.
+    #[expect(dead_code, reason = "all that it is for is to be dropped")]
+    pub key: Option<Locker>,
 }
 
 /// See the module.
@@ -51,8 +53,8 @@ pub(crate) struct Attempt {
     pub(super) root: Option<Arc<Locker>>,
     state: Mutex<State>,
     pub(super) lent: Mutex<Lent>,
-    /// The writer has it, with its locks, which go when the writer is done (I4).
-    handed_over: AtomicBool,
+    /// The writer has it, with its locks, which go when the writer is done (I4) or when it is given up.
+    handed_over: OnceLock<Arc<Ticket>>,
 }
 
 /// What was read, and from where.
@@ -99,7 +101,7 @@ impl Attempt {
             root,
             state: Mutex::new(State::new(Sets::new(limits, seed))),
             lent: Mutex::new(lent),
-            handed_over: AtomicBool::new(false),
+            handed_over: OnceLock::new(),
         })
     }
 
@@ -108,7 +110,11 @@ impl Attempt {
         Txn::new(Arc::new(Node {
             attempt: Arc::clone(self),
             id: NodeId::ROOT,
-            locker: self.root.clone(),
+            locker: match self.start.isolation {
+                // What there is are the locks that were declared.
+                Isolation::Optimistic => None,
+                _ => self.root.clone(),
+            },
         }))
     }
 
@@ -132,7 +138,9 @@ impl Attempt {
     /// Undoes it, unless the writer has it: nothing may be used any more, and its locks are free.
     pub(crate) fn abort(&self) {
         self.state().end();
-        if !self.handed_over.load(Ordering::Acquire) {
+        // Given up, it is never committed, whenever the writer comes to it.
+        let ticket = self.handed_over.get();
+        if ticket.is_none_or(|ticket| ticket.given_up()) {
             self.release();
         }
     }
@@ -379,8 +387,8 @@ pub(super) fn too_much(error: TooMuch) -> TxnError {
 pub(super) struct Riding(Arc<Attempt>);
 
 impl Riding {
-    pub(super) fn on(attempt: &Arc<Attempt>) -> Self {
-        attempt.handed_over.store(true, Ordering::Release);
+    pub(super) fn on(attempt: &Arc<Attempt>, ticket: &Arc<Ticket>) -> Self {
+        attempt.handed_over.get_or_init(|| Arc::clone(ticket));
         Self(Arc::clone(attempt))
     }
 }

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::attempt::{Attempt, Riding};
 use super::isolation::Isolation;
-use super::state::{NodeId, Sources};
+use super::state::{NodeId, Sources, State};
 use crate::env::{Ask, Kind, RawTable, ReadTxn, Readable, UpdateBody, WriteTxn};
 use crate::error::{Stage, TxnError};
 use crate::txn::sets::{Check, Limits, Sets, Write};
@@ -45,8 +45,13 @@ impl Attempt {
 
     /// Whether what the closure saw can have been so at one moment: then what it answers can be trusted, also if it said no.
     pub(crate) async fn could_have_been(&self) -> Result<(), TxnError> {
-        let prepared = Arc::new(self.prepare()?);
-        self.compare(&prepared).await.map(drop)
+        // Whether a child is open makes no difference: nothing is applied.
+        let prepared = self.state().prepare(self.start.isolation);
+        // What comes from one snapshot was so when that was taken.
+        if prepared.sources != Sources::Several {
+            return Ok(());
+        }
+        self.compare(&Arc::new(prepared)).await.map(drop)
     }
 
     fn prepare(&self) -> Result<Prepared, TxnError> {
@@ -55,15 +60,7 @@ impl Attempt {
             return Err(dead.duplicate());
         }
         state.usable(NodeId::ROOT)?;
-        state.end();
-        Ok(Prepared {
-            sets: std::mem::replace(&mut state.sets, Sets::new(Limits::default(), [0; 2])),
-            tables: state.take_tables(),
-            isolation: self.start.isolation,
-            sources: state.sources,
-            must_compare: state.must_compare,
-            outside: state.outside,
-        })
+        Ok(state.prepare(self.start.isolation))
     }
 
     /// Compares what was read on this thread, so that the writer does not have to unless something is written meanwhile.
@@ -109,10 +106,10 @@ impl Attempt {
             ask.permit.clone_from(&lent.permit);
             ask.kind = Kind::Interactive {
                 first: lent.first.is_some(),
-                announced: self.root.is_some(),
+                announced: start.isolation != Isolation::Optimistic,
             };
         }
-        ask.locks = Some(Box::new(Riding::on(self)));
+        ask.locks = Some(Box::new(Riding::on(self, &ask.ticket)));
         ask.trace = start.trace.clone();
         let body: UpdateBody<(), std::convert::Infallible> = Box::new(move |txn| {
             let quiet = outside.is_some() && txn.outside() == outside;
@@ -126,6 +123,21 @@ impl Attempt {
             }
         });
         self.start.env.update(ask, body).await?.result
+    }
+}
+
+impl State {
+    /// Takes out what its end needs: nothing may be used any more.
+    fn prepare(&mut self, isolation: Isolation) -> Prepared {
+        self.end();
+        Prepared {
+            sets: std::mem::replace(&mut self.sets, Sets::new(Limits::default(), [0; 2])),
+            tables: self.take_tables(),
+            isolation,
+            sources: self.sources,
+            must_compare: self.must_compare,
+            outside: self.outside,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::env::{EnvId, panic_message};
+use crate::env::{EnvId, panic_message, quietly};
 use crate::error::Site;
 
 thread_local! {
@@ -25,15 +25,25 @@ pub(crate) fn transaction(env: EnvId) -> Option<Site> {
 
 /// The future of a closure, known as such while it is polled. A panic ends it with its message.
 pub(crate) struct Inside<F> {
-    future: Pin<Box<F>>,
+    /// Until it is dropped.
+    future: Option<Pin<Box<F>>>,
     env: EnvId,
     site: Site,
 }
 
 impl<F> Inside<F> {
-    pub(crate) fn new(env: EnvId, site: Site, future: F) -> Self {
+    /// Has `begin` make the future, which is inside as well.
+    pub(crate) fn begin(env: EnvId, site: Site, begin: impl FnOnce() -> F) -> Self {
+        let future = {
+            let _mark = Mark::set(env, site);
+            begin()
+        };
+        Self::new(env, site, future)
+    }
+
+    fn new(env: EnvId, site: Site, future: F) -> Self {
         Self {
-            future: Box::pin(future),
+            future: Some(Box::pin(future)),
             env,
             site,
         }
@@ -46,11 +56,22 @@ impl<F: Future> Future for Inside<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let _mark = Mark::set(self.env, self.site);
         // It is not polled again after that.
-        let polled = catch_unwind(AssertUnwindSafe(|| self.future.as_mut().poll(context)));
+        let polled = catch_unwind(AssertUnwindSafe(|| match &mut self.future {
+            Some(future) => future.as_mut().poll(context),
+            None => Poll::Pending,
+        }));
         match polled {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic_message(&*panic))),
         }
+    }
+}
+
+impl<F> Drop for Inside<F> {
+    fn drop(&mut self) {
+        let _mark = Mark::set(self.env, self.site);
+        // What it holds may panic, which is not to be told in the place of how the transaction ended.
+        quietly(|| drop(self.future.take()));
     }
 }
 
