@@ -10,6 +10,7 @@ mod bombs;
 mod databases;
 mod fatal;
 mod handlers;
+mod interactive;
 mod locks_core;
 mod locks_door;
 mod locks_growth;
@@ -17,6 +18,8 @@ mod memory;
 mod messages;
 mod neighbours;
 mod recovery;
+#[path = "../support/rt.rs"]
+mod rt;
 mod shutdown;
 #[path = "../failure/stage.rs"]
 #[allow(dead_code, reason = "shared with the tests of failures")]
