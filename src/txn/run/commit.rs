@@ -29,15 +29,21 @@ struct Prepared {
 impl Attempt {
     /// Applies the transaction; answered when that is durable.
     pub(crate) async fn commit(self: &Arc<Self>, with: Option<WithCommit>) -> Result<(), TxnError> {
-        let prepared = Arc::new(self.prepare()?);
-        if prepared.sets.is_read_only() && with.is_none() {
-            let outcome = self.compare(&prepared).await;
+        let prepared = self.prepare()?;
+        let is_read_only = prepared.sets.is_read_only() && with.is_none();
+        if is_read_only && !prepared.has_to_be_compared() {
+            self.release();
+            return Ok(());
+        }
+        let prepared = Arc::new(prepared);
+        if is_read_only {
+            let outcome = Box::pin(self.compare(&prepared)).await;
             self.release();
             return outcome.map(drop);
         }
         let mut outside = prepared.outside;
         if prepared.may_be_stale(self) {
-            let compared = self.compare(&prepared).await;
+            let compared = Box::pin(self.compare(&prepared)).await;
             outside = compared.inspect_err(|_| self.release())?;
         }
         Box::pin(self.apply(prepared, outside, with)).await
