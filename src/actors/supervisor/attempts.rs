@@ -198,6 +198,8 @@ impl Runtime {
         };
         self.counters.retries.fetch_add(1, Ordering::Relaxed);
         metrics::counter!("lockkeeper_retries_total").increment(1);
+        // The wait for older families counts: who has stood back for them need not do so again.
+        let wake = crate::clock::far(Instant::now(), after);
         let clock = &self.env.shared.clock;
         if loss == Some(Loss::Deadlock) {
             self.counters
@@ -212,7 +214,6 @@ impl Runtime {
                 }
             }
         }
-        let wake = crate::clock::far(Instant::now(), after);
         if wake >= deadline {
             clock.sleep_until(deadline).await;
             return Err(out_of_time());
