@@ -111,7 +111,6 @@ pub struct RetryState {
     rng: RetryRng,
 }
 
-#[allow(dead_code, reason = "some of it only interactive transactions ask for")]
 impl RetryState {
     /// A transaction that was `sent` then and has until `sent + deadline`; delays follow from `seed`.
     #[must_use]
@@ -163,32 +162,14 @@ impl RetryState {
         Decision::Retry { after }
     }
 
-    /// Attempts that have ended without success.
-    #[must_use]
-    pub const fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
-    /// Of them, those that were lost to a deadlock.
-    #[must_use]
-    pub const fn deadlocks(&self) -> u32 {
-        self.deadlocks
-    }
-
     /// Whether the next attempt has lost so many re-checks that it is validated ahead of plain bodies.
     #[must_use]
     pub const fn goes_first(&self) -> bool {
         self.lost_rechecks >= RECHECKS_BEFORE_PRIORITY
     }
 
-    /// When the transaction was sent: its age, which it keeps over all attempts.
-    #[must_use]
-    pub const fn sent(&self) -> Instant {
-        self.sent
-    }
-
     /// When its time is over; `None` if the clock cannot name that instant, so never.
-    #[must_use]
+    #[cfg(test)]
     pub const fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

@@ -160,6 +160,21 @@ impl Locker {
         ended
     }
 
+    /// [`lock`](Self::lock) for a transaction, on behalf of the line that asked for it. That it holds another lock for long is
+    /// told once, and no reason to fail.
+    pub(crate) async fn lock_for_transaction(
+        &self,
+        object: &Object,
+        mode: Mode,
+        site: &'static Location<'static>,
+    ) -> Result<(), LockError> {
+        let ask = || self.lock_at(object, mode, Wait::Default, site);
+        match ask().await {
+            Err(LockError::HeldTooLong(_)) => ask().await,
+            answer => answer,
+        }
+    }
+
     /// [`lock`](Self::lock) on behalf of the line that asked for it.
     pub(crate) fn lock_at(
         &self,

@@ -9,12 +9,11 @@ use tracing::Instrument;
 
 use super::attempts::Attempts;
 use super::keyed::Keyed;
-use super::locking::{Taken, conflict, order_locks};
+use super::locking::{Taken, locker, order_locks};
 use super::runtime::{Admitted, Runtime, for_one_transaction};
 use crate::actors::lock_table::Locker;
 use crate::env::panic_message;
 use crate::error::{Stage, TxnError};
-use crate::locks::LockerSpec;
 use crate::messages::supervisor::{Once, TxnOptions};
 use crate::txn::run::{Attempt, Inside, Isolation, Lent, Start, Txn};
 
@@ -149,15 +148,7 @@ impl Runtime {
             _ if isolation == Isolation::Optimistic && options.locks.is_empty() => None,
             None => return Err(TxnError::NoLockTable),
             Some(table) => {
-                let spec = LockerSpec {
-                    name: options.name.clone().map(Into::into),
-                    age: attempts.age,
-                    priority: options.priority,
-                    site: options.site,
-                    lock_timeout: options.lock_timeout,
-                    txn_timeout: options.txn_timeout,
-                };
-                let locker = table.locker(spec).map_err(conflict)?;
+                let locker = locker(table, options, attempts.age)?;
                 attempts.age = Some(locker.age());
                 for wanted in &options.locks {
                     let lock = self.lock(&locker, wanted, options.site, deadline, attempts);

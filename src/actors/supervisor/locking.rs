@@ -10,7 +10,6 @@ use crate::env::Holding;
 use crate::error::LockError;
 use crate::error::{Site, Stage, TxnError};
 use crate::locks::{Age, LockerSpec, Mode, Object};
-use crate::messages::lock_table::Wait;
 use crate::messages::supervisor::TxnOptions;
 
 impl Runtime {
@@ -76,15 +75,8 @@ impl Runtime {
         deadline: Instant,
         attempts: &mut Attempts,
     ) -> Result<(), TxnError> {
-        // That it holds another one for long is told once, and no reason to fail.
-        let lock = || async {
-            let ask = || locker.lock_at(object, *mode, Wait::Default, site);
-            match ask().await {
-                Err(LockError::HeldTooLong(_)) => ask().await,
-                answer => answer,
-            }
-        };
-        match self.env.shared.clock.until(deadline, lock()).await {
+        let lock = locker.lock_for_transaction(object, *mode, site);
+        match self.env.shared.clock.until(deadline, lock).await {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => {
                 attempts.lost(&error);
@@ -116,7 +108,11 @@ pub(super) fn order_locks(options: &mut TxnOptions, table: &Locks) {
 }
 
 /// A locker for an attempt; a first one has no age yet.
-fn locker(table: &Locks, options: &TxnOptions, age: Option<Age>) -> Result<Locker, TxnError> {
+pub(super) fn locker(
+    table: &Locks,
+    options: &TxnOptions,
+    age: Option<Age>,
+) -> Result<Locker, TxnError> {
     let spec = LockerSpec {
         name: options.name.clone().map(Into::into),
         age,

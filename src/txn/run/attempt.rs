@@ -15,7 +15,6 @@ use crate::env::gate::Entry;
 use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot, Ticket};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object, Reason};
-use crate::messages::lock_table::Wait;
 use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch};
 
 /// What an attempt begins with.
@@ -265,14 +264,7 @@ impl Node {
         let Some(locker) = &self.locker else {
             return Ok(());
         };
-        let lock = async {
-            let ask = || locker.lock_at(object, mode, Wait::Default, site);
-            match ask().await {
-                // Told once; no reason to fail.
-                Err(LockError::HeldTooLong(_)) => ask().await,
-                answer => answer,
-            }
-        };
+        let lock = locker.lock_for_transaction(object, mode, site);
         let deadline = self.attempt.start.deadline;
         match self.attempt.clock().until(deadline, lock).await {
             Some(Ok(())) => {

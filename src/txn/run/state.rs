@@ -177,11 +177,11 @@ impl State {
         };
     }
 
-    /// Whether one of the open nodes is known to hold such a lock, or a stronger one.
+    /// Whether one of the open nodes is known to hold such a lock. Which mode covers another one the conflict
+    /// table of the namespace says, and it may be the application's own.
     pub(super) fn holds(&self, object: &Object, mode: Mode) -> bool {
-        let covers = |held: Mode| held == mode || held == Mode::Write;
         let mut all = self.open.iter().flat_map(|open| &open.held);
-        all.any(|(held, in_mode)| covers(*in_mode) && held == object)
+        all.any(|(held, in_mode)| *in_mode == mode && held == object)
     }
 }
 
