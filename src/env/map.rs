@@ -123,8 +123,9 @@ impl Writer {
                 waited: Duration::ZERO,
             });
         }
-        let until = crate::clock::far(Instant::now(), self.shared.config.resize_timeout());
-        let change = self.change_map(bytes, until);
+        let begun = Instant::now();
+        let until = crate::clock::far(begun, self.shared.config.resize_timeout());
+        let change = self.change_map(bytes, begun, until);
         if let Change::Refused(Refusal::Busy { views, .. }) = &change {
             self.blocked_by.clone_from(views);
         }
@@ -177,8 +178,9 @@ impl Writer {
         }
     }
 
-    /// Changes the size of the map; 0 adopts the one in the file.
-    fn change_map(&mut self, bytes: u64, until: Instant) -> Change {
+    /// Changes the size of the map; 0 adopts the one in the file. The wait for views is told from `begun` on, the instant from
+    /// which `until` was reckoned: otherwise it could be told as shorter than the timeout that ended it.
+    fn change_map(&mut self, bytes: u64, begun: Instant, until: Instant) -> Change {
         if let Some(event) = self.shared.poison.event() {
             return Change::Refused(Refusal::Poisoned(event));
         }
@@ -188,7 +190,6 @@ impl Writer {
             return Change::Refused(Refusal::Failed(error));
         };
         let shared = Arc::clone(&self.shared);
-        let begun = Instant::now();
         match shared.gate.close(until) {
             Ok(closed) => self.change_closed(&env, bytes, &closed),
             Err(views) => {
@@ -272,7 +273,8 @@ impl Writer {
         let change = if bytes == self.shared.map_size.load(Ordering::Acquire) {
             Change::Done
         } else {
-            self.change_map(bytes, until.unwrap_or_else(Instant::now))
+            let begun = Instant::now();
+            self.change_map(bytes, begun, until.unwrap_or(begun))
         };
         let size = self.shared.map_size.load(Ordering::Acquire);
         for request in possible {
