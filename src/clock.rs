@@ -92,12 +92,14 @@ impl Clock {
     /// Runs `future` until `at`; `None` when the time ran out first.
     pub(crate) async fn until<F: Future>(&self, at: Instant, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
-        let mut sleep = std::pin::pin!(self.sleep_until(at));
+        // Made when it is needed: most futures are ready at their first poll.
+        let mut sleep = None;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(out) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(out));
             }
-            sleep.as_mut().poll(cx).map(|()| None)
+            let sleep = sleep.get_or_insert_with(|| self.sleep_until(at));
+            Pin::new(sleep).poll(cx).map(|()| None)
         })
         .await
     }

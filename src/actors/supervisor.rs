@@ -59,7 +59,7 @@ pub enum Handed<T, E> {
 impl<T: Send + 'static, E: Send + 'static> Handed<T, E> {
     pub(crate) fn new(runtime: &Arc<Runtime>, mut txn: RunTxn<T, E>) -> Self {
         // A message that did not come by the keeper has waited in the mailbox since, at the latest.
-        txn.options.sent.get_or_insert(txn.options.built);
+        txn.options.sent = txn.options.sent.or(txn.options.built);
         let runtime = Arc::clone(runtime);
         if runtime.is_direct(&txn) {
             Self::Direct(runtime, txn)

@@ -97,7 +97,7 @@ pub(crate) struct TxnOptions {
     /// Deadlines count from here.
     pub sent: Option<Instant>,
     /// And from here, if it was sent to an actor's address and nobody knows when.
-    pub built: Instant,
+    pub built: Option<Instant>,
     /// The span that was current where it was sent.
     pub caller: Option<tracing::Span>,
     /// Its place among the transactions in flight, if it has one already.
@@ -126,7 +126,7 @@ impl TxnOptions {
             request: None,
             isolation: Isolation::default(),
             sent: None,
-            built: Instant::now(),
+            built: None,
             caller: None,
             permit: None,
             ticket: None,
@@ -232,9 +232,11 @@ impl<T, E> RunTxn<T, E> {
 
     #[track_caller]
     pub(crate) fn new(body: Body<T, E>) -> Self {
+        let mut options = TxnOptions::new(Location::caller());
+        options.built = Some(Instant::now());
         Self {
             body,
-            options: TxnOptions::new(Location::caller()),
+            options,
             once: None,
         }
     }

@@ -12,7 +12,7 @@ use super::locks::Locks;
 use super::several::LocksRun;
 use super::shared::Shared;
 use crate::error::LockError;
-use crate::locks::{Age, LockId, LockerId, LockerSpec, Mode, Object, Taken};
+use crate::locks::{Age, LockId, LockerId, LockerSpec, Mode, Object, Request, Taken};
 use crate::messages::lock_table::{LockOps, Wait};
 
 /// Holds locks and waits for them (Berkeley DB's locker id, from `lock_id`). Made with
@@ -158,6 +158,22 @@ impl Locker {
         // Only now: whoever is told that it had ended may rely on its locks being free.
         self.ended.store(true, Ordering::Release);
         ended
+    }
+
+    /// Takes the lock if that needs no wait, on behalf of the line that asked for it; says whether it did.
+    pub(crate) fn lock_now(
+        &self,
+        object: &Object,
+        mode: Mode,
+        site: &'static Location<'static>,
+    ) -> Result<bool, LockError> {
+        self.shared().try_ask(Request {
+            locker: self.id,
+            object,
+            mode,
+            from: None,
+            site,
+        })
     }
 
     /// [`lock`](Self::lock) for a transaction, on behalf of the line that asked for it. That it holds another lock for long is

@@ -174,6 +174,16 @@ impl Shared {
         asked
     }
 
+    /// Takes a lock if that needs no wait; says whether it did.
+    pub(super) fn try_ask(&self, request: Request<'_>) -> Result<bool, LockError> {
+        self.transition(|state, effects| {
+            if state.closed {
+                return Err(LockError::ShuttingDown);
+            }
+            Ok(state.table.try_lock(request, effects)? == Attempt::Granted)
+        })
+    }
+
     /// Takes back a request whose asker is gone: out of the queue, or the lock that nobody picked up. An
     /// upgrade that nobody saw goes back to what it was. False if others bar the way back: then the locker
     /// keeps what it was given.

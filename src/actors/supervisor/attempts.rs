@@ -20,7 +20,7 @@ use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
 /// What lasts over the attempts of one transaction.
 pub(crate) struct Attempts {
     /// Made when the first attempt has failed: most do not.
-    state: Option<RetryState>,
+    state: Option<Box<RetryState>>,
     sent: Instant,
     pub(super) number: u32,
     pub(super) span: Duration,
@@ -28,7 +28,7 @@ pub(crate) struct Attempts {
     pub(super) age: Option<Age>,
     loss: Option<Loss>,
     older: Vec<LockerId>,
-    context: Option<HandlerContext>,
+    context: Option<Box<HandlerContext>>,
 }
 
 impl Attempts {
@@ -56,7 +56,7 @@ impl Attempts {
                 backoff: config.retry_backoff(),
                 retry_timeouts: options.retry_timeouts.unwrap_or(config.retry_timeouts()),
             };
-            RetryState::new(policy, self.sent, self.span, random_seed())
+            Box::new(RetryState::new(policy, self.sent, self.span, random_seed()))
         });
         state.decide(Instant::now(), outcome)
     }
@@ -102,7 +102,7 @@ impl Attempts {
 
     /// Whether the next attempt goes before plain updates (I8).
     pub(super) fn goes_first(&self) -> bool {
-        self.state.as_ref().is_some_and(RetryState::goes_first)
+        self.state.as_ref().is_some_and(|state| state.goes_first())
     }
 }
 
@@ -118,9 +118,9 @@ impl Runtime {
         if self.handlers.is_empty() && options.handlers.is_empty() {
             return result;
         }
-        let context = attempts
-            .context
-            .get_or_insert_with(|| HandlerContext::new(options.name.clone(), options.site));
+        let context = attempts.context.get_or_insert_with(|| {
+            Box::new(HandlerContext::new(options.name.clone(), options.site))
+        });
         context.next_attempt(attempts.sent.elapsed());
         // What the caller gets if the handlers change nothing, and what the handlers see.
         let (kept, outcome) = match result {

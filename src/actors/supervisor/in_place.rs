@@ -68,8 +68,9 @@ impl Runtime {
     {
         let span = self.env.shared.config.deadline();
         let options = TxnOptions::new(site);
-        let deadline = crate::clock::far(options.built, span);
-        let mut attempts = Attempts::new(options.built, span);
+        let sent = Instant::now();
+        let deadline = crate::clock::far(sent, span);
+        let mut attempts = Attempts::new(sent, span);
         // Each attempt takes a body of its own.
         let body = Arc::new(Mutex::new(body));
         loop {

@@ -37,7 +37,7 @@ impl Runtime {
         Fut: Future<Output = Result<T, TxnError<E>>>,
     {
         async move {
-            let started = Instant::now();
+            let started = *options.sent.get_or_insert_with(Instant::now);
             let run = self.supervise_interactive(&mut options, once, &mut body);
             let outcome = run.await;
             self.count(&outcome, started);

@@ -107,6 +107,15 @@ impl Runtime {
                 limit: shared.config.queue(),
             });
         }
+        // Boxed: it is large, and hardly ever needed.
+        Box::pin(self.wait_for_a_place(deadline, span)).await
+    }
+
+    async fn wait_for_a_place(
+        &self,
+        deadline: Instant,
+        span: Duration,
+    ) -> Result<Arc<OwnedSemaphorePermit>, TxnError> {
         struct Counted<'c>(&'c AtomicUsize);
         impl Drop for Counted<'_> {
             fn drop(&mut self) {
@@ -116,6 +125,7 @@ impl Runtime {
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         let _counted = Counted(&self.counters.waiting);
         let place = Arc::clone(&self.permits).acquire_owned();
+        let shared = &self.env.shared;
         match shared.clock.until(deadline, place).await {
             Some(Ok(permit)) => Ok(Arc::new(permit)),
             Some(Err(_)) => Err(TxnError::ShuttingDown),

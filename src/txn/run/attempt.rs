@@ -247,6 +247,38 @@ impl Node {
         self.attempt.state().usable(self.id).map(drop)
     }
 
+    /// [`lock`](Self::lock), if that needs no wait: then nothing has to be kept for a wait. `None` if it may need one, and
+    /// if it is refused.
+    pub(super) fn lock_now(
+        &self,
+        object: &Object,
+        mode: Mode,
+        site: Site,
+    ) -> Option<Result<(), TxnError>> {
+        {
+            let mut state = self.attempt.state();
+            if let Err(error) = state.usable(self.id) {
+                return Some(Err(error));
+            }
+            if state.holds(object, mode) {
+                return Some(Ok(()));
+            }
+        }
+        let Some(locker) = &self.locker else {
+            return Some(Ok(()));
+        };
+        match locker.lock_now(object, mode, site) {
+            Ok(true) => Some(self.remember(object, mode)),
+            _ => None,
+        }
+    }
+
+    fn remember(&self, object: &Object, mode: Mode) -> Result<(), TxnError> {
+        let mut state = self.attempt.state();
+        state.usable(self.id)?.remember((object.clone(), mode));
+        Ok(())
+    }
+
     /// Locks the object until the transaction ends.
     pub(super) async fn lock(
         &self,
@@ -254,24 +286,21 @@ impl Node {
         mode: Mode,
         site: Site,
     ) -> Result<(), TxnError> {
-        {
-            let mut state = self.attempt.state();
-            state.usable(self.id)?;
-            if state.holds(object, mode) {
-                return Ok(());
-            }
+        match self.lock_now(object, mode, site) {
+            Some(done) => done,
+            // Boxed: most locks are free.
+            None => Box::pin(self.lock_slowly(object, mode, site)).await,
         }
+    }
+
+    async fn lock_slowly(&self, object: &Object, mode: Mode, site: Site) -> Result<(), TxnError> {
         let Some(locker) = &self.locker else {
             return Ok(());
         };
         let lock = locker.lock_for_transaction(object, mode, site);
         let deadline = self.attempt.start.deadline;
         match self.attempt.clock().until(deadline, lock).await {
-            Some(Ok(())) => {
-                let mut state = self.attempt.state();
-                state.usable(self.id)?.remember((object.clone(), mode));
-                Ok(())
-            }
+            Some(Ok(())) => self.remember(object, mode),
             Some(Err(LockError::ShuttingDown)) => Err(TxnError::ShuttingDown),
             // It ended while this waited, in another task.
             Some(Err(LockError::Ended)) => {

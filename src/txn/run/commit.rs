@@ -29,12 +29,21 @@ struct Prepared {
 impl Attempt {
     /// Applies the transaction; answered when that is durable.
     pub(crate) async fn commit(self: &Arc<Self>, with: Option<WithCommit>) -> Result<(), TxnError> {
-        let prepared = self.prepare()?;
+        let prepared = {
+            let mut state = self.state();
+            if let Some(dead) = state.death() {
+                return Err(dead.duplicate());
+            }
+            state.usable(NodeId::ROOT)?;
+            if with.is_none() && state.is_settled() {
+                state.end();
+                drop(state);
+                self.release();
+                return Ok(());
+            }
+            state.prepare(self.start.isolation)
+        };
         let is_read_only = prepared.sets.is_read_only() && with.is_none();
-        if is_read_only && !prepared.has_to_be_compared() {
-            self.release();
-            return Ok(());
-        }
         let prepared = Arc::new(prepared);
         if is_read_only {
             let outcome = Box::pin(self.compare(&prepared)).await;
@@ -58,15 +67,6 @@ impl Attempt {
             return Ok(());
         }
         self.compare(&Arc::new(prepared)).await.map(drop)
-    }
-
-    fn prepare(&self) -> Result<Prepared, TxnError> {
-        let mut state = self.state();
-        if let Some(dead) = state.death() {
-            return Err(dead.duplicate());
-        }
-        state.usable(NodeId::ROOT)?;
-        Ok(state.prepare(self.start.isolation))
     }
 
     /// Compares what was read on this thread, so that the writer does not have to unless something is written meanwhile.
@@ -133,6 +133,11 @@ impl Attempt {
 }
 
 impl State {
+    /// It has written nothing, and what it read was so at one moment: there is nothing to apply nor to compare.
+    fn is_settled(&self) -> bool {
+        self.sets.is_read_only() && self.sources != Sources::Several && !self.must_compare
+    }
+
     /// Takes out what its end needs: nothing may be used any more.
     fn prepare(&mut self, isolation: Isolation) -> Prepared {
         self.end();

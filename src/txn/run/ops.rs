@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use heed::{BytesDecode, BytesEncode, Comparator};
 
-use super::attempt::{Node, table_ref, too_much};
+use super::attempt::{Node, Read, table_ref, too_much};
 use super::error::OpError;
 use super::fetched::Fetched;
 use super::isolation::Isolation;
@@ -112,8 +112,9 @@ impl Txn {
         C: Comparator + Send + Sync + 'static,
         V: Send,
     {
-        let got = self.get(records, key);
-        async move { decoded(got.await?) }
+        let (node, table, key) = self.prepare(records, key);
+        let site = Location::caller();
+        async move { decoded::<DC, V>(node.get(&table?, &key?, false, site).await?) }
     }
 
     /// The value of a key that is about to be written: the write lock is taken now, so that two who read and then write never
@@ -161,8 +162,9 @@ impl Txn {
         C: Comparator + Send + Sync + 'static,
         V: Send,
     {
-        let got = self.get_for_update(records, key);
-        async move { decoded(got.await?) }
+        let (node, table, key) = self.prepare(records, key);
+        let site = Location::caller();
+        async move { decoded::<DC, V>(node.get(&table?, &key?, true, site).await?) }
     }
 
     /// Stores a value, under the write lock. (`DB->put`.)
@@ -381,25 +383,72 @@ impl Node {
         for_update: bool,
         site: Site,
     ) -> Result<Option<Box<[u8]>>, TxnError> {
-        let isolation = self.attempt.start.isolation;
-        match for_update {
-            true => self.lock_record(table, key, Mode::Write, site).await?,
-            false if isolation.locks_reads() => {
-                self.lock_record(table, key, Mode::Read, site).await?;
-            }
-            false => self.check()?,
+        match self.get_now(table, key, for_update, site) {
+            Some(got) => got,
+            // Boxed: it is large, and hardly ever needed.
+            None => Box::pin(self.get_slowly(table, key, for_update, site)).await,
         }
+    }
+
+    /// [`get`](Self::get), if that needs no wait.
+    fn get_now(
+        &self,
+        table: &RawTable,
+        key: &[u8],
+        for_update: bool,
+        site: Site,
+    ) -> Option<Result<Option<Box<[u8]>>, TxnError>> {
+        if let Some(mode) = self.mode_to_read(for_update)
+            && let Err(error) = self.lock_now(&Self::record(table, key), mode, site)?
         {
-            let mut state = self.attempt.state();
-            state.usable(self.id)?;
-            match state.sets.own(table_ref(table), key) {
-                Own::Put(value) => return Ok(Some(value.into())),
-                Own::Gone => return Ok(None),
-                Own::Untouched => {}
-            }
+            return Some(Err(error));
         }
-        let compared = for_update || isolation.compares_reads();
-        self.fetch(table, key, compared).await
+        match self.own(table, key) {
+            Err(error) => Some(Err(error)),
+            Ok(Some(own)) => Some(Ok(own)),
+            Ok(None) => self.fetch_now(table, key, self.compares(for_update)),
+        }
+    }
+
+    async fn get_slowly(
+        &self,
+        table: &RawTable,
+        key: &[u8],
+        for_update: bool,
+        site: Site,
+    ) -> Result<Option<Box<[u8]>>, TxnError> {
+        if let Some(mode) = self.mode_to_read(for_update) {
+            self.lock(&Self::record(table, key), mode, site).await?;
+        }
+        match self.own(table, key)? {
+            Some(own) => Ok(own),
+            None => self.fetch(table, key, self.compares(for_update)).await,
+        }
+    }
+
+    /// The lock that a read needs.
+    fn mode_to_read(&self, for_update: bool) -> Option<Mode> {
+        let locks_reads = self.attempt.start.isolation.locks_reads();
+        match (&self.locker, for_update) {
+            (None, _) => None,
+            (Some(_), true) => Some(Mode::Write),
+            (Some(_), false) => locks_reads.then_some(Mode::Read),
+        }
+    }
+
+    fn compares(&self, for_update: bool) -> bool {
+        for_update || self.attempt.start.isolation.compares_reads()
+    }
+
+    /// What the transaction itself has made of a key, if anything.
+    fn own(&self, table: &RawTable, key: &[u8]) -> Result<Option<Option<Box<[u8]>>>, TxnError> {
+        let mut state = self.attempt.state();
+        state.usable(self.id)?;
+        Ok(match state.sets.own(table_ref(table), key) {
+            Own::Put(value) => Some(Some(value.into())),
+            Own::Gone => Some(None),
+            Own::Untouched => None,
+        })
     }
 
     /// What is committed, without what the transaction has written itself; perhaps to be compared at the commit.
@@ -409,18 +458,33 @@ impl Node {
         key: &[u8],
         compared: bool,
     ) -> Result<Option<Box<[u8]>>, TxnError> {
-        let get = |raw: &RawTable, txn: &ReadTxn<'_>, key: &[u8]| {
-            Ok::<_, DbError>(raw.get(txn, key)?.map(Box::from))
-        };
-        // Nearly always it can be read right here, and nothing has to be copied for that.
-        let read = match self.attempt.read_now(|txn| get(table, txn, key)) {
-            Some(read) => read?,
-            None => {
-                let (raw, owned): (RawTable, Box<[u8]>) = (table.clone(), key.into());
-                let read = move |txn: &ReadTxn<'_>| get(&raw, txn, &owned);
-                Box::pin(self.attempt.read(read)).await?
-            }
-        };
+        if let Some(fetched) = self.fetch_now(table, key, compared) {
+            return fetched;
+        }
+        let (raw, owned): (RawTable, Box<[u8]>) = (table.clone(), key.into());
+        let read = move |txn: &ReadTxn<'_>| bytes_at(&raw, txn, &owned);
+        let read = Box::pin(self.attempt.read(read)).await?;
+        self.fetched(table, key, compared, read)
+    }
+
+    /// [`fetch`](Self::fetch), if it can be read right now and right here: nothing has to be copied for that.
+    fn fetch_now(
+        &self,
+        table: &RawTable,
+        key: &[u8],
+        compared: bool,
+    ) -> Option<Result<Option<Box<[u8]>>, TxnError>> {
+        let read = self.attempt.read_now(|txn| bytes_at(table, txn, key))?;
+        Some(read.and_then(|read| self.fetched(table, key, compared, read)))
+    }
+
+    fn fetched(
+        &self,
+        table: &RawTable,
+        key: &[u8],
+        compared: bool,
+        read: Read<Option<Box<[u8]>>>,
+    ) -> Result<Option<Box<[u8]>>, TxnError> {
         let mut state = self.attempt.state();
         state.usable(self.id)?;
         state.read_from(read.snapshot, read.mark);
@@ -441,29 +505,14 @@ impl Node {
         key: &[u8],
         site: Site,
     ) -> Result<(), TxnError> {
-        self.lock_record(table, key, Mode::Write, site).await?;
-        let untouched = {
-            let mut state = self.attempt.state();
-            state.usable(self.id)?;
-            matches!(state.sets.own(table_ref(table), key), Own::Untouched)
-        };
-        if untouched && self.attempt.start.isolation == Isolation::Snapshot {
-            self.fetch(table, key, true).await?;
+        if self.locker.is_some() {
+            self.lock(&Self::record(table, key), Mode::Write, site)
+                .await?;
         }
-        Ok(())
-    }
-
-    async fn lock_record(
-        &self,
-        table: &RawTable,
-        key: &[u8],
-        mode: Mode,
-        site: Site,
-    ) -> Result<(), TxnError> {
-        match self.locker {
-            Some(_) => self.lock(&Self::record(table, key), mode, site).await,
-            None => self.check(),
+        if self.attempt.start.isolation == Isolation::Snapshot && self.own(table, key)?.is_none() {
+            Box::pin(self.fetch(table, key, true)).await?;
         }
+        self.check()
     }
 
     /// Buffers a write; `None` deletes.
@@ -520,10 +569,20 @@ impl fmt::Debug for Txn {
     }
 }
 
-fn decoded<DC, V>(fetched: Option<Fetched<DC>>) -> Result<Option<V>>
+/// The value of a key, as bytes.
+fn bytes_at(
+    table: &RawTable,
+    txn: &ReadTxn<'_>,
+    key: &[u8],
+) -> std::result::Result<Option<Box<[u8]>>, DbError> {
+    Ok(table.get(txn, key)?.map(Box::from))
+}
+
+fn decoded<DC, V>(bytes: Option<Box<[u8]>>) -> Result<Option<V>>
 where
     DC: for<'d> BytesDecode<'d, DItem = V>,
 {
+    let fetched = bytes.map(Fetched::<DC>::new);
     Ok(fetched.map(|fetched| fetched.decode()).transpose()?)
 }
 
