@@ -70,6 +70,7 @@ mod config;
 mod env;
 mod error;
 mod keeper;
+mod leases;
 mod locks;
 mod messages;
 mod txn;
@@ -98,6 +99,10 @@ pub use error::{
 pub use heed;
 pub use keeper::{
     Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+};
+pub use leases::{
+    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, LeaseName, LeaseRecord, LeaseStore,
+    Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
 };
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,

@@ -1,0 +1,13 @@
+//! Leases: named mutexes in a store that other processes see, held until an expiry that is refreshed.
+//!
+//! `state` decides, `store` is what a store has to do, `stores` are those that we have.
+
+mod name;
+mod record;
+mod store;
+
+pub use name::{BadLeaseName, BadTableName, LeaseName, TableName};
+pub use record::{Fence, Holder, LeaseRecord, StoreId};
+pub use store::{
+    Claim, Claimed, LeaseStore, Refresh, Refreshed, Released, StoreError, StoreFuture, Wakeups,
+};
