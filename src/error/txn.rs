@@ -140,6 +140,17 @@ pub enum TxnError<E = Infallible> {
         /// The name of the database.
         database: Arc<str>,
     },
+    /// It would have waited for a lock among others while it held one that comes later in the order in which declared locks
+    /// are taken: where several do that, deadlocks and queues of idle locks are what comes of it. Its locks are free and nothing
+    /// was written. It is run again by itself, at once, and takes those locks in order first. A closure sees this in its first
+    /// attempt, a caller never does.
+    #[error(
+        "the transaction gave way: it would have waited among others for a record in \"{database}\", out of order"
+    )]
+    GaveWay {
+        /// The database, or the namespace, of what it would have waited for.
+        database: Arc<str>,
+    },
     /// The handle was used after its transaction had been committed or aborted. Remedy: keep no handle beyond its transaction.
     #[error("the transaction has ended")]
     TransactionEnded,
@@ -316,7 +327,9 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
-            Self::ReadChanged { .. } | Self::WriteConflict { .. } => ErrorClass::Conflict,
+            Self::ReadChanged { .. } | Self::WriteConflict { .. } | Self::GaveWay { .. } => {
+                ErrorClass::Conflict
+            }
             Self::TooLarge
             | Self::TransactionEnded
             | Self::ChildOpen
@@ -406,6 +419,7 @@ impl<E> TxnError<E> {
             ReadersFull { max },
             ReadChanged { database },
             WriteConflict { database },
+            GaveWay { database },
             TransactionEnded,
             ChildOpen,
             InsideTransaction { outer_site },
@@ -478,6 +492,9 @@ impl TxnError {
                 database: Arc::clone(database),
             },
             Self::WriteConflict { database } => Self::WriteConflict {
+                database: Arc::clone(database),
+            },
+            Self::GaveWay { database } => Self::GaveWay {
                 database: Arc::clone(database),
             },
             Self::TransactionEnded => Self::TransactionEnded,

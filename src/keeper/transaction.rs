@@ -55,6 +55,8 @@ impl Keeper {
     /// Runs a transaction that spans awaits: `body` reads and writes records under locks, may wait for the outside world in
     /// between, and is applied in one go when it answers `Ok`. After a deadlock, a timeout or a conflict it is run again, with
     /// its seniority, within its retry budget and deadline; so what it does outside of the transaction has to be idempotent.
+    /// Its first attempt is also run again, with its locks taken in order beforehand, rather than have it wait out of order
+    /// where others wait ([`TxnError::GaveWay`]).
     /// While it waits it holds record locks, never LMDB's writer. (Berkeley DB's transactional application, with its loop.)
     ///
     /// The closure may borrow: neither it nor its future has to be `'static`. What is awaited after the last use of the

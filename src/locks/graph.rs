@@ -92,6 +92,29 @@ impl Table {
         (members, cycle)
     }
 
+    /// Whether others wait for what the locker waits for, or for what its family holds: then its wait delays more than
+    /// itself.
+    pub fn waits_among_others(&mut self, locker: LockerId) -> bool {
+        let Some(slot) = self.locker(locker) else {
+            return false;
+        };
+        let family = self.lockers[slot].root;
+        let mut waits = self.lockers[family].family.waits.iter();
+        let among_others = |wait: &WaitSlot| {
+            let queue = &self.objects[self.waits[*wait].object].queue;
+            queue.as_ref().is_some_and(|queue| queue.len() > 1)
+        };
+        if waits.any(among_others) {
+            return true;
+        }
+        let pass = self.new_pass();
+        let mut found = Vec::new();
+        for member in self.subtree(family) {
+            self.visit_behind_locks(member, family, pass, &mut found);
+        }
+        !found.is_empty()
+    }
+
     /// The family, and those who wait for it.
     fn right_behind(&mut self, family: LockerSlot, pass: u64) -> Vec<LockerSlot> {
         self.lockers[family].family.seen_backward = pass;

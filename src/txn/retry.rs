@@ -1,7 +1,7 @@
 //! Whether a failed attempt is followed by another, and when.
 //!
 //! The list of what is retried is closed ([`Loss`]): an error that is not on it reaches the caller at once. Two clocks
-//! bound the rest. Attempts that were lost to a deadlock count against the deadline alone, since whoever is the youngest
+//! bound the rest. Attempts that were lost to a deadlock, or to avoiding one, count against the deadline alone, since whoever is the youngest
 //! again and again must not end by its budget while older transactions get on with their work; every other lost
 //! attempt also counts against the budget. Time is a parameter and random numbers come from a seed.
 
@@ -17,6 +17,8 @@ const RECHECKS_BEFORE_PRIORITY: u32 = 3;
 pub enum Loss {
     /// It was the victim of a deadlock.
     Deadlock,
+    /// It would have waited for a lock among others, out of order.
+    GaveWay,
     /// A lock was not granted within the lock timeout.
     LockTimeout,
     /// The transaction outgrew its transaction timeout while it waited for a lock.
@@ -45,7 +47,7 @@ pub enum Outcome {
 /// What bounds the attempts of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// Most attempts that end otherwise than by a deadlock. At 1, and at 0, nothing but a deadlock is retried.
+    /// Most attempts that end otherwise than by a deadlock, or by avoiding one. At 1, and at 0, nothing but a deadlock is retried.
     pub budget: u32,
     /// How long to stand back before an attempt.
     pub backoff: Backoff,
@@ -106,6 +108,7 @@ pub struct RetryState {
     /// `None` is a deadline beyond what the clock can name, so never.
     deadline: Option<Instant>,
     attempts: u32,
+    /// Those that do not count against the budget.
     deadlocks: u32,
     lost_rechecks: u32,
     rng: RetryRng,
@@ -136,7 +139,7 @@ impl RetryState {
             Loss::LockTimeout | Loss::TransactionTimeout if !self.policy.retry_timeouts => {
                 return Decision::GiveUp(GiveUp::PassThrough);
             }
-            Loss::Deadlock => self.deadlocks = self.deadlocks.saturating_add(1),
+            Loss::Deadlock | Loss::GaveWay => self.deadlocks = self.deadlocks.saturating_add(1),
             Loss::Recheck => self.lost_rechecks = self.lost_rechecks.saturating_add(1),
             Loss::LockTimeout | Loss::TransactionTimeout | Loss::MapChanged | Loss::Asked => {}
         }
@@ -149,14 +152,15 @@ impl RetryState {
         if left.is_some_and(|left| left.is_zero()) {
             return Decision::GiveUp(GiveUp::DeadlineExceeded { attempts, waited });
         }
-        if loss != Loss::Deadlock && self.counted() >= self.policy.budget {
+        if !matches!(loss, Loss::Deadlock | Loss::GaveWay) && self.counted() >= self.policy.budget {
             return Decision::GiveUp(GiveUp::RetriesExhausted { attempts, waited });
         }
 
-        let delay = self
-            .policy
-            .backoff
-            .delay(attempts - 1, self.rng.next_unit());
+        let delay = match loss {
+            // Nobody is met again: the locks are asked for in the one order for all now.
+            Loss::GaveWay => Duration::ZERO,
+            _ => (self.policy.backoff).delay(attempts - 1, self.rng.next_unit()),
+        };
         // Sleeping through the deadline would waste the time that is left: at most half of it is slept.
         let after = left.map_or(delay, |left| delay.min(left / 2));
         Decision::Retry { after }
@@ -186,8 +190,9 @@ mod tests {
     use proptest::prelude::*;
 
     const MS: Duration = Duration::from_millis(1);
-    const LOSSES: [Loss; 5] = [
+    const LOSSES: [Loss; 6] = [
         Loss::Deadlock,
+        Loss::GaveWay,
         Loss::LockTimeout,
         Loss::TransactionTimeout,
         Loss::Recheck,

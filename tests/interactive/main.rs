@@ -10,6 +10,7 @@ mod dead;
 mod door;
 mod dropped;
 mod ending;
+mod gives_way;
 mod handles;
 #[path = "../observed/layer.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]

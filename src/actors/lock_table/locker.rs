@@ -248,6 +248,12 @@ impl Locker {
             .transition(|state, effects| state.table.release_all(self.id, effects))
     }
 
+    /// Whether others wait for what it waits for, or for what its family holds.
+    pub(crate) fn waits_among_others(&self) -> bool {
+        self.shared()
+            .look(|state| state.table.waits_among_others(self.id))
+    }
+
     /// Whether it may ask for something, or why not.
     pub(crate) fn is_usable(&self) -> Result<(), LockError> {
         let usable = self

@@ -2,20 +2,24 @@
 //!
 //! What lasts over the attempts is kept here, apart from what runs them.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::locking::order;
 use super::runtime::Runtime;
+use crate::actors::lock_table::Locks;
 use crate::config::Config;
 use crate::env::random_seed;
 use crate::error::LockError;
 use crate::error::{Stage, TxnError};
-use crate::locks::{Age, ConflictKind, LockerId, Reason};
+use crate::locks::{Age, ConflictKind, LockerId, Mode, Object, Reason};
 use crate::messages::supervisor::TxnOptions;
 use crate::txn::handler::{HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
+use crate::txn::run::Attempt;
 
 /// What lasts over the attempts of one transaction.
 pub(crate) struct Attempts {
@@ -23,11 +27,17 @@ pub(crate) struct Attempts {
     state: Option<Box<RetryState>>,
     sent: Instant,
     pub(super) number: u32,
+    /// Somebody runs it again.
+    pub(super) is_repeated: bool,
     pub(super) span: Duration,
     /// Of the first attempt: a victim keeps its seniority.
     pub(super) age: Option<Age>,
     loss: Option<Loss>,
     older: Vec<LockerId>,
+    /// The locks that the last attempt of an interactive transaction needed before it was the victim of a deadlock or gave
+    /// way: the next takes them first, in the order in which all take declared ones, so that those who begin again do not
+    /// meet in a deadlock once more.
+    pub(super) needed: Vec<(Object, Mode)>,
     context: Option<Box<HandlerContext>>,
 }
 
@@ -37,10 +47,12 @@ impl Attempts {
             state: None,
             sent,
             number: 0,
+            is_repeated: true,
             span,
             age: None,
             loss: None,
             older: Vec::new(),
+            needed: Vec::new(),
             context: None,
         }
     }
@@ -80,24 +92,44 @@ impl Attempts {
 
 impl Attempts {
     /// An attempt of an interactive transaction ended with `error`; `death` is what had killed it before, if anything had.
-    pub(super) fn lost_to<E>(&mut self, error: &TxnError<E>, death: Option<TxnError>) {
+    pub(super) fn lost_to<E>(&mut self, error: &TxnError<E>, attempt: &Attempt) {
         // Each use of a dead transaction answers what killed it; the closure may have let out a later answer.
-        if let (TxnError::Conflict(_), Some(death)) = (error, &death) {
+        if let (TxnError::Conflict(_), Some(death)) = (error, &attempt.death()) {
             self.lost_by(death);
         } else {
             self.lost_by(error);
         }
+        if let Some(Loss::Deadlock | Loss::GaveWay) = self.loss {
+            self.needed = attempt.needed();
+        }
     }
 
-    fn lost_by<E>(&mut self, error: &TxnError<E>) {
+    pub(super) fn lost_by<E>(&mut self, error: &TxnError<E>) {
         match error {
             TxnError::Conflict(error) => self.lost(error),
+            TxnError::GaveWay { .. } => self.loss = Some(Loss::GaveWay),
             TxnError::ReadChanged { .. } | TxnError::WriteConflict { .. } => {
                 self.loss = Some(Loss::Recheck);
             }
             TxnError::SnapshotTooOld => self.loss = Some(Loss::MapChanged),
             _ => self.loss = None,
         }
+    }
+
+    /// The locks that the next attempt of an interactive transaction begins with.
+    pub(super) fn wanted<'o>(
+        &self,
+        options: &'o TxnOptions,
+        table: &Locks,
+    ) -> Cow<'o, [(Object, Mode)]> {
+        if self.needed.is_empty() {
+            return Cow::Borrowed(&options.locks);
+        }
+        let mut wanted = [options.locks.as_slice(), &self.needed].concat();
+        if !options.in_order {
+            order(&mut wanted, table);
+        }
+        Cow::Owned(wanted)
     }
 
     /// Whether the next attempt goes before plain updates (I8).

@@ -1,5 +1,6 @@
 //! Interactive transactions: an attempt is begun, its closure polled, and what it did committed, undone, or done again.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -82,12 +83,12 @@ impl Runtime {
                 Ok(Begun::Runs(attempt)) => {
                     let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
                     if let Err(error) = &ended {
-                        attempts.lost_to(error, attempt.0.death());
+                        attempts.lost_to(error, &attempt.0);
                     }
                     ended
                 }
                 Err(error) => {
-                    attempts.lost_to(&error, None);
+                    attempts.lost_by(&error);
                     Err(error.widen())
                 }
             };
@@ -107,6 +108,7 @@ impl Runtime {
         let admitted = self.admitted(&mut options).await?;
         let mut attempts = admitted.attempts();
         attempts.number = 1;
+        attempts.is_repeated = false;
         self.begin(&options, &admitted, &mut attempts, None).await
     }
 
@@ -144,15 +146,20 @@ impl Runtime {
     ) -> Result<Running, TxnError> {
         let Admitted { deadline, span, .. } = *admitted;
         let isolation = options.isolation;
+        let mut held = Vec::new();
         let locker = match &self.locks {
             _ if isolation == Isolation::Optimistic && options.locks.is_empty() => None,
             None => return Err(TxnError::NoLockTable),
             Some(table) => {
                 let locker = locker(table, options, attempts.age)?;
                 attempts.age = Some(locker.age());
-                for wanted in &options.locks {
+                let wanted = attempts.wanted(options, table);
+                for wanted in &*wanted {
                     let lock = self.lock(&locker, wanted, options.site, deadline, attempts);
                     Box::pin(lock).await?;
+                }
+                if let Cow::Owned(wanted) = wanted {
+                    held = wanted;
                 }
                 Some(locker)
             }
@@ -180,6 +187,8 @@ impl Runtime {
             durability: options.durability.map(for_one_transaction),
             number: attempts.number,
             locker,
+            held,
+            gives_way: attempts.number == 1 && attempts.is_repeated,
             lent: Lent {
                 permit: Some(Arc::clone(&admitted.permit)),
                 snapshot,

@@ -95,16 +95,17 @@ pub(super) fn order_locks(options: &mut TxnOptions, table: &Locks) {
     if options.in_order {
         return;
     }
+    order(&mut options.locks, table);
+}
+
+/// Puts locks into the one order for all.
+pub(super) fn order(locks: &mut Vec<(Object, Mode)>, table: &Locks) {
     // Of those for one object the strongest comes first, so that none needs an upgrade.
-    options
-        .locks
-        .sort_by(|(one, mode), (other, other_mode)| one.cmp(other).then(other_mode.cmp(mode)));
+    locks.sort_by(|(one, mode), (other, other_mode)| one.cmp(other).then(other_mode.cmp(mode)));
     // One that the stronger covers is not taken at all.
-    options
-        .locks
-        .dedup_by(|(object, weaker), (other, stronger)| {
-            object == other && table.covers(object, *stronger, *weaker)
-        });
+    locks.dedup_by(|(object, weaker), (other, stronger)| {
+        object == other && table.covers(object, *stronger, *weaker)
+    });
 }
 
 /// A locker for an attempt; a first one has no age yet.

@@ -1,6 +1,8 @@
 //! One attempt of an interactive transaction: its locks, its reads, and what it has buffered.
 
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -30,6 +32,10 @@ pub(crate) struct Start {
     /// Which attempt it is: 1 for the first.
     pub number: u32,
     pub locker: Option<Locker>,
+    /// What the locker holds already of what the last attempt needed.
+    pub held: Vec<(Object, Mode)>,
+    /// Rather than wait for a lock out of order and among others, it ends and is run again.
+    pub gives_way: bool,
     pub lent: Lent,
     pub trace: tracing::Span,
 }
@@ -95,10 +101,15 @@ impl Attempt {
         };
         let root = start.locker.take().map(Arc::new);
         let lent = std::mem::take(&mut start.lent);
+        let mut state = State::new(Sets::new(limits, seed));
+        if let Ok(open) = state.usable(NodeId::ROOT) {
+            let held = std::mem::take(&mut start.held);
+            held.into_iter().for_each(|held| open.remember(held));
+        }
         Arc::new(Self {
             start,
             root,
-            state: Mutex::new(State::new(Sets::new(limits, seed))),
+            state: Mutex::new(state),
             lent: Mutex::new(lent),
             handed_over: OnceLock::new(),
         })
@@ -132,6 +143,11 @@ impl Attempt {
     /// Why it is lost, if it is.
     pub(crate) fn death(&self) -> Option<TxnError> {
         self.state().death().map(TxnError::duplicate)
+    }
+
+    /// The locks that it is known to have needed before it was lost.
+    pub(crate) fn needed(&self) -> Vec<(Object, Mode)> {
+        self.state().needed()
     }
 
     /// Undoes it, unless the writer has it: nothing may be used any more, and its locks are free.
@@ -297,9 +313,32 @@ impl Node {
         let Some(locker) = &self.locker else {
             return Ok(());
         };
-        let lock = locker.lock_for_transaction(object, mode, site);
+        let mut lock = Box::pin(locker.lock_for_transaction(object, mode, site));
+        if self.attempt.start.gives_way && self.attempt.state().is_beyond(object) {
+            let polled = poll_fn(|cx| Poll::Ready(lock.as_mut().poll(cx))).await;
+            match polled {
+                // A cycle that it closed is broken by now.
+                Poll::Pending if locker.waits_among_others() => {
+                    drop(lock);
+                    return self.give_way(object, mode);
+                }
+                Poll::Pending => {}
+                Poll::Ready(answer) => return self.locked(object, mode, Some(answer)),
+            }
+        }
         let deadline = self.attempt.start.deadline;
-        match self.attempt.clock().until(deadline, lock).await {
+        let answer = self.attempt.clock().until(deadline, lock).await;
+        self.locked(object, mode, answer)
+    }
+
+    /// What a request for a lock came to; `None` when its time ran out.
+    fn locked(
+        &self,
+        object: &Object,
+        mode: Mode,
+        answer: Option<Result<(), LockError>>,
+    ) -> Result<(), TxnError> {
+        match answer {
             Some(Ok(())) => self.remember(object, mode),
             Some(Err(LockError::ShuttingDown)) => Err(TxnError::ShuttingDown),
             // It ended while this waited, in another task.
@@ -308,8 +347,10 @@ impl Node {
                 Err(TxnError::TransactionEnded)
             }
             Some(Err(error)) => {
-                let is_dead = locker.is_usable().is_err();
+                let locker = self.locker.as_ref();
+                let is_dead = locker.is_some_and(|locker| locker.is_usable().is_err());
                 let error = first_news(error);
+                self.attempt.state().refused(object, mode);
                 // It may have ended or died while this waited.
                 self.check()?;
                 if is_dead {
@@ -323,6 +364,17 @@ impl Node {
                 Err(error)
             }
         }
+    }
+
+    /// Ends the transaction in the place of a wait.
+    fn give_way(&self, object: &Object, mode: Mode) -> Result<(), TxnError> {
+        self.check()?;
+        self.attempt.state().refused(object, mode);
+        let error = TxnError::GaveWay {
+            database: object.namespace().into(),
+        };
+        self.die(&error);
+        Err(error)
     }
 
     /// The transaction is lost: it may not be used any more and holds nothing. Of a child only the child, if its family

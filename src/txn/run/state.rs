@@ -46,6 +46,8 @@ pub(super) struct State {
     /// Locks on what was read are gone: no outside write is needed for it to have changed.
     pub must_compare: bool,
     tables: SmallVec<[RawTable; 2]>,
+    /// What it was refused last.
+    refused: Option<(Object, Mode)>,
     /// Grows with each change of the writes, so that scans can tell what they have at hand from what is so now.
     changes: u64,
 }
@@ -64,6 +66,7 @@ impl State {
             sources: Sources::None,
             must_compare: false,
             tables: SmallVec::new(),
+            refused: None,
             changes: 0,
         };
         state.open_node(None);
@@ -177,11 +180,30 @@ impl State {
         };
     }
 
+    /// A lock that it needs was refused.
+    pub(super) fn refused(&mut self, object: &Object, mode: Mode) {
+        self.refused = Some((object.clone(), mode));
+    }
+
+    /// The locks that it is known to have needed.
+    pub(super) fn needed(&self) -> Vec<(Object, Mode)> {
+        self.held().chain(&self.refused).cloned().collect()
+    }
+
+    /// Whether it holds what comes after the object in the order in which declared locks are taken.
+    pub(super) fn is_beyond(&self, object: &Object) -> bool {
+        self.held().any(|(held, _)| held > object)
+    }
+
+    fn held(&self) -> impl Iterator<Item = &(Object, Mode)> {
+        self.open.iter().flat_map(|open| &open.held)
+    }
+
     /// Whether one of the open nodes is known to hold such a lock. Which mode covers another one the conflict
     /// table of the namespace says, and it may be the application's own.
     pub(super) fn holds(&self, object: &Object, mode: Mode) -> bool {
-        let mut all = self.open.iter().flat_map(|open| &open.held);
-        all.any(|(held, in_mode)| *in_mode == mode && held == object)
+        self.held()
+            .any(|(held, in_mode)| *in_mode == mode && held == object)
     }
 }
 
