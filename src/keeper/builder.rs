@@ -12,6 +12,7 @@ use crate::actors::supervisor::Runtime;
 use crate::config::{Config, Settings, builder_setters, with_settings};
 use crate::env::{Core, Listener, PanicEvent};
 use crate::error::OpenError;
+use crate::locks::{ConflictTable, Text};
 use crate::txn::handler::{Handler, HandlerChain};
 
 /// Describes a keeper. Every setting has a default; a `lockkeeper.toml`, a `DB_CONFIG` and a `je.properties` in the folder win over
@@ -39,6 +40,7 @@ pub struct KeeperBuilder {
     handlers: HandlerChain,
     listeners: Vec<Listener>,
     in_current_system: bool,
+    own_conflicts: Vec<(Text, ConflictTable)>,
 }
 
 impl KeeperBuilder {
@@ -80,6 +82,18 @@ impl KeeperBuilder {
         self
     }
 
+    /// Has the locks of one namespace go by a conflict table of the application's own (Berkeley DB's `set_lk_conflicts`, which
+    /// is for all of an environment). Of two for one namespace the later counts. Default: [`ConflictTable::standard`] for all.
+    ///
+    /// The records of a database are in the namespace of its name. Interactive transactions are kept apart by these locks, so a
+    /// table that lets two of them write a record at once takes away what their isolation promises.
+    pub fn conflicts(mut self, namespace: impl Into<Text>, table: ConflictTable) -> Self {
+        let namespace = namespace.into();
+        self.own_conflicts.retain(|(other, _)| *other != namespace);
+        self.own_conflicts.push((namespace, table));
+        self
+    }
+
     fn settings_mut(&mut self) -> &mut Settings {
         &mut self.settings
     }
@@ -94,7 +108,10 @@ impl KeeperBuilder {
     /// already, a file that is not LMDB's.
     pub fn open(self) -> Result<Keeper, OpenError> {
         let config = self.settings.resolve(&self.path)?;
-        let locks = lock_config(&config);
+        let locks = LockConfig {
+            own_conflicts: self.own_conflicts,
+            ..lock_config(&config)
+        };
         let core = Core::open(&self.path, config, self.listeners)?;
         let locks = Locks::start(locks);
         let runtime = Arc::new(Runtime::new(

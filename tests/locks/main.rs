@@ -5,6 +5,7 @@ mod abandoned;
 mod bdb_dead;
 mod bdb_lock;
 mod bystanders;
+mod conflict_tables;
 mod dead;
 mod deadlock;
 mod door;
