@@ -52,17 +52,22 @@ impl Table {
     }
 
     /// [`request`](Self::request) as one of several steps, with which lock is granted; the caller finishes the
-    /// call after the last.
+    /// call after the last. The time is asked for only if the request has to wait.
     pub(super) fn request_among_others(
         &mut self,
-        now: Moment,
+        now: impl Fn() -> Moment,
         request: Request<'_>,
         patience: Patience,
         effects: &mut Vec<Effect>,
     ) -> Result<Result<LockId, WaitId>, Denied> {
-        self.tell_time(now);
         let checked = self.checked(&request)?;
-        self.ask(&request, &checked, patience, effects)
+        match self.grant_at_once(&request, &checked, effects)? {
+            Some(lock) => Ok(Ok(lock)),
+            None => {
+                self.tell_time(now());
+                self.enqueue(&request, &checked, patience).map(Err)
+            }
+        }
     }
 
     fn ask(

@@ -128,9 +128,14 @@ impl Sequence {
         }
     }
 
-    /// Goes on until it has to wait, or to its end.
-    pub fn run(&mut self, table: &mut Table, now: Moment, effects: &mut Vec<Effect>) -> Progress {
-        let progress = self.with_ops(|own, ops| own.run_all(ops, table, now, effects));
+    /// Goes on until it has to wait, or to its end. The time is asked for only when it has to wait.
+    pub fn run(
+        &mut self,
+        table: &mut Table,
+        now: impl Fn() -> Moment,
+        effects: &mut Vec<Effect>,
+    ) -> Progress {
+        let progress = self.with_ops(|own, ops| own.run_all(ops, table, &now, effects));
         table.finish(effects);
         if let Progress::Waits(_) = progress {
             // Its locker can let one go and take another like it before it goes on.
@@ -152,7 +157,7 @@ impl Sequence {
         &mut self,
         ops: &[Op],
         table: &mut Table,
-        now: Moment,
+        now: &impl Fn() -> Moment,
         effects: &mut Vec<Effect>,
     ) -> Progress {
         while !self.done {
@@ -269,7 +274,7 @@ impl Sequence {
         ops: &[Op],
         op: &Op,
         table: &mut Table,
-        now: Moment,
+        now: &impl Fn() -> Moment,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<WaitId>, Denied> {
         let locker = self.locker;

@@ -246,7 +246,7 @@ fn a_sequence_that_releases_everything_revives_a_dead_locker() {
         driver.table.expire(millis(1), 10, &mut driver.effects);
         let mut run = |ops: Vec<Op>| {
             let mut sequence = Sequence::new(locker, ops, all_or_nothing, Location::caller());
-            let progress = sequence.run(&mut driver.table, millis(1), &mut driver.effects);
+            let progress = sequence.run(&mut driver.table, || millis(1), &mut driver.effects);
             assert_eq!(progress, Progress::Done);
             sequence.finish(drop).0
         };
@@ -273,7 +273,7 @@ fn a_sequence_that_is_given_up_leaves_the_lock_that_was_there_before() {
             driver.take(holder, &b, Mode::Write);
             let ops = vec![change.clone(), Op::Lock(b, Mode::Write, Patience::Forever)];
             let mut sequence = Sequence::new(locker, ops, all_or_nothing, Location::caller());
-            let progress = sequence.run(&mut driver.table, Moment(0), &mut driver.effects);
+            let progress = sequence.run(&mut driver.table, || Moment(0), &mut driver.effects);
             let Progress::Waits(wait) = progress else {
                 panic!("{progress:?}");
             };
@@ -412,7 +412,7 @@ fn i05_i06_i07_hold_after_every_call() {
                     ];
                     let all = random.below(2) == 0;
                     let mut sequence = Sequence::new(locker, ops, all, Location::caller());
-                    if let Progress::Waits(wait) = sequence.run(table, now, effects) {
+                    if let Progress::Waits(wait) = sequence.run(table, || now, effects) {
                         sequences.push((sequence, wait));
                     }
                 }
@@ -471,7 +471,7 @@ fn i05_i06_i07_hold_after_every_call() {
                     let all = random.below(2) == 0;
                     let before = table.snapshot();
                     let mut sequence = Sequence::new(locker, ops, all, Location::caller());
-                    assert_eq!(sequence.run(table, now, effects), Progress::Done);
+                    assert_eq!(sequence.run(table, || now, effects), Progress::Done);
                     let (outcomes, _) = sequence.finish(drop);
                     let failed = |one: &OpOutcome| matches!(one, OpOutcome::Failed(_));
                     // A request that waits already may be let in on the way: it moves up while its family holds
@@ -523,7 +523,7 @@ fn i05_i06_i07_hold_after_every_call() {
                     None => sequence.granted(),
                     Some(reason) => sequence.refused(reason, table, effects),
                 }
-                if let Progress::Waits(wait) = sequence.run(table, now, effects) {
+                if let Progress::Waits(wait) = sequence.run(table, || now, effects) {
                     sequences.push((sequence, wait));
                 }
                 searched = on_block;

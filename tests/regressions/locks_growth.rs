@@ -87,7 +87,7 @@ fn a_sequence_that_releases_many_locks() {
             std::panic::Location::caller(),
         );
         took(|| {
-            sequence.run(&mut driver.table, Moment(0), &mut driver.effects);
+            sequence.run(&mut driver.table, || Moment(0), &mut driver.effects);
         })
     });
 }

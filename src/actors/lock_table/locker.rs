@@ -373,7 +373,9 @@ impl LockGuard {
     /// through its locker.
     pub fn release_all(mut guards: Vec<LockGuard>) -> bool {
         let table = |guard: &LockGuard| Arc::as_ptr(guard.locker.locks.shared_arc());
-        let of_one_table = |one: &LockGuard, other: &LockGuard| table(one) == table(other);
+        let of_one_table = |one: &LockGuard, other: &LockGuard| {
+            Arc::ptr_eq(&one.locker, &other.locker) || table(one) == table(other)
+        };
         if !guards.is_sorted_by(of_one_table) {
             guards.sort_by_key(table);
         }

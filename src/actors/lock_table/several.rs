@@ -174,8 +174,6 @@ impl<L: AsRef<Locker>> Running<L> {
                 }
             };
             let waits = shared.transition(|state, effects| {
-                // Read only now: what waits for the table itself is no part of a wait for a lock.
-                let now = shared.now();
                 match outcome {
                     Some(Ok(())) => {
                         sequence.granted();
@@ -190,6 +188,8 @@ impl<L: AsRef<Locker>> Running<L> {
                     }
                     None => {}
                 }
+                // Read only then: what waits for the table itself is no part of a wait for a lock.
+                let now = || shared.now();
                 let waits = go_on(sequence, state, now, effects);
                 if self.guarded && waits.is_none() {
                     sequence.find_locks(&state.table);
@@ -217,7 +217,7 @@ impl<L: AsRef<Locker>> Running<L> {
 fn go_on(
     sequence: &mut Sequence,
     state: &mut State,
-    now: Moment,
+    now: impl Fn() -> Moment,
     effects: &mut Vec<Effect>,
 ) -> Option<WaitId> {
     match sequence.run(&mut state.table, now, effects) {
