@@ -102,7 +102,8 @@ pub use keeper::{
 };
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, LeaseName, LeaseRecord, LeaseStore,
-    Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    LmdbLeases, Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    store_from_url,
 };
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
