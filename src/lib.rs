@@ -113,8 +113,8 @@ pub use locks::{
     WaitsFor,
 };
 pub use messages::environment::{
-    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
-    Sync,
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
+    SetMapSize, Sync,
 };
 pub use messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
