@@ -50,6 +50,15 @@ impl BootClock {
         self.moment(nanos)
     }
 
+    /// The same clock in another boot.
+    #[cfg(test)]
+    pub(super) fn of_boot(self, boot: u128) -> Self {
+        Self {
+            boot: boot.to_be_bytes(),
+            ..self
+        }
+    }
+
     fn moment(self, nanos: i128) -> Moment {
         Moment {
             boot: self.boot,

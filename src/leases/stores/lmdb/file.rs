@@ -362,3 +362,6 @@ fn failed(path: &Path, error: heed::Error) -> StoreError {
         error => StoreError::Unreachable(Box::new(error)),
     }
 }
+
+#[cfg(test)]
+mod tests;
