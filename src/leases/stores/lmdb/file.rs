@@ -69,10 +69,7 @@ impl File {
         let decide = |found: Option<Stored>, now| match Stored::claim(found.as_ref(), claim, now) {
             Decided::Take(stored) => Ok(Ok(stored)),
             Decided::Busy(record) => Ok(Err(record)),
-            Decided::Spent => Err(StoreError::BadConfig(format!(
-                "the fencing token of \"{}\" cannot grow any more",
-                claim.name
-            ))),
+            Decided::Spent => Err(spent(&claim.name)),
         };
         let busy = self.read(|view| Ok(decide(view.get(key)?, view.now)?.err()))?;
         if let Some(record) = busy {
@@ -119,6 +116,31 @@ impl File {
             };
             let puts = freed.map(|freed| (key.clone(), freed));
             Ok((puts.into_iter().collect(), released))
+        })
+    }
+
+    /// A release and a claim in one step, between which nobody else comes.
+    pub(super) fn hand_over(
+        &mut self,
+        key: &Key,
+        from: &Holder,
+        claim: &Claim,
+    ) -> Result<(Released, Claimed), StoreError> {
+        self.write(|view| {
+            let found = view.get(key)?;
+            let (released, freed) = match &found {
+                None => (Released::WasLost, None),
+                Some(found) => found.release(from),
+            };
+            let found = freed.or(found);
+            Ok(match Stored::claim(found.as_ref(), claim, view.now) {
+                Decided::Take(stored) => (
+                    vec![(key.clone(), stored.clone())],
+                    (released, stored.into()),
+                ),
+                Decided::Busy(record) => (Vec::new(), (released, Claimed::Busy(record))),
+                Decided::Spent => return Err(spent(&claim.name)),
+            })
         })
     }
 
@@ -315,6 +337,12 @@ impl Open {
         }
         txn.commit().map_err(failed)
     }
+}
+
+fn spent(name: &LeaseName) -> StoreError {
+    StoreError::BadConfig(format!(
+        "the fencing token of \"{name}\" cannot grow any more"
+    ))
 }
 
 fn wrong(path: &Path, why: &str) -> StoreError {

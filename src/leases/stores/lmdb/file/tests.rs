@@ -97,3 +97,25 @@ fn an_environment_of_something_else_is_refused() {
     let mut file = file_in(&folder, BootClock::read().unwrap());
     assert!(matches!(file.prepare(), Err(StoreError::WrongTable { .. })));
 }
+
+#[test]
+fn a_hand_over_lets_nobody_in_between_and_its_token_grows() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = file_in(&folder, BootClock::read().unwrap());
+    claim(&mut file, "one").unwrap();
+    let mut pass = |from: &str, to: &str| {
+        let key = key("job");
+        let claim = Claim {
+            name: key.name.clone(),
+            holder: holder(to),
+            expiration: LONG,
+            unclean_delay: LONG,
+        };
+        file.hand_over(&key, &holder(from), &claim).unwrap()
+    };
+    let next = Claimed::Ours { token: Fence(2) };
+    assert_eq!(pass("one", "two"), (Released::WasOurs, next));
+    let (released, claimed) = pass("one", "three");
+    assert_eq!(released, Released::WasLost);
+    assert!(matches!(claimed, Claimed::Busy(_)));
+}
