@@ -93,16 +93,19 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
-    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
+    NoRecords, OpenError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
     Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
 };
 pub use leases::{
-    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, LeaseName, LeaseRecord, LeaseStore,
-    LmdbLeases, Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
+    LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
+    LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
+    LeaseVerdict, LeaseView, Leases, LeasesBuilder, LmdbLeases, LogStoreErrors, LostReason,
+    Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
     store_from_url,
 };
 pub use locks::{

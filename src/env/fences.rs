@@ -16,7 +16,7 @@ use crate::env::reserved::Reserved;
 use crate::env::table::RawTable;
 use crate::env::transaction::{Readable, WriteTxn};
 use crate::error::{DatabaseError, DbError, Site, TxnError};
-use crate::leases::{Fence, LeaseName, StoreId};
+use crate::leases::{Fence, LeaseName, LeaseView, StoreId};
 use crate::txn::answers::hash;
 
 /// A lease that a transaction runs under.
@@ -27,6 +27,17 @@ pub(crate) struct Under {
     pub token: Fence,
     /// Whether it is held still, as its holder reckons; asked on the writer thread, so it must be quick.
     pub held: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl From<LeaseView> for Under {
+    fn from(lease: LeaseView) -> Self {
+        Self {
+            store: lease.store_id().clone(),
+            name: lease.name().clone(),
+            token: lease.token(),
+            held: Arc::new(move || lease.is_held()),
+        }
+    }
 }
 
 impl Under {

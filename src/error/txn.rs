@@ -311,12 +311,16 @@ pub enum ErrorClass {
     ShuttingDown,
     /// Used in a way that cannot work.
     Usage,
-    /// The lease that the transaction ran under is lost, or somebody held it later.
+    /// A lease is not held any more, or a later holder was here.
     LeaseLost,
     /// The body panicked.
     Panic,
     /// The file could not be read or written, or its content is not what was expected.
     Storage,
+    /// The store of leases cannot be reached, or not be used.
+    StoreUnreachable,
+    /// The settings cannot work.
+    BadConfig,
 }
 
 impl<E> TxnError<E> {

@@ -137,6 +137,18 @@ impl LeaseStore for LmdbLeases {
         Box::pin(self.worker.ask(move |file| file.release(&key, &holder)))
     }
 
+    fn hand_over<'a>(
+        &'a self,
+        from: &'a Holder,
+        claim: &'a Claim,
+    ) -> StoreFuture<'a, (Released, Claimed)> {
+        let (key, from, claim) = (self.key(&claim.name), from.clone(), claim.clone());
+        Box::pin(
+            self.worker
+                .ask(move |file| file.hand_over(&key, &from, &claim)),
+        )
+    }
+
     fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         let key = self.key(name);
         Box::pin(self.worker.ask(move |file| file.look(&key)))
