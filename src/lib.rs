@@ -157,6 +157,8 @@ mod pages {
     struct Guide;
     #[doc = include_str!("../docs/isolation.md")]
     struct IsolationPage;
+    #[doc = include_str!("../docs/leases.md")]
+    struct LeasesPage;
     #[doc = include_str!("../docs/locks.md")]
     struct LocksPage;
     #[doc = include_str!("../docs/migrating.md")]

@@ -3,6 +3,7 @@
 mod crowd;
 mod folder;
 mod fork;
+mod leader;
 mod peer;
 mod processes;
 mod support;

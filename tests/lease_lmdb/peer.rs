@@ -10,6 +10,7 @@ use lockkeeper::{Claimed, Fence, LeaseStore, LmdbLeases, Refreshed, Released, St
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::crowd;
+use crate::leader::Leader;
 use crate::support::{block_on, extension, holder, name, wish};
 
 const FOLDER: &str = "LOCKKEEPER_TEST_LEASES";
@@ -94,10 +95,15 @@ fn another_process() {
         return;
     };
     let mut store = None;
+    let mut leader = None;
     for order in std::io::stdin().lines() {
         let order = order.unwrap();
         let words: Vec<_> = order.split(' ').collect();
-        let answer = obey(&mut store, &folder, &words);
+        let answer = match words[..] {
+            ["lead"] => leader.insert(Leader::new(&folder)).token(),
+            ["write", text] => leader.as_ref().unwrap().write(text),
+            _ => obey(&mut store, &folder, &words),
+        };
         let mut out = std::io::stdout().lock();
         writeln!(out, "{ANSWER}{answer}").unwrap();
         out.flush().unwrap();
