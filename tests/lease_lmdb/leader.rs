@@ -11,7 +11,7 @@ use lockkeeper::{
 use rustix::process::Signal;
 
 use crate::peer::Peer;
-use crate::support::{PATIENCE, block_on, holder, name};
+use crate::support::{PATIENCE, block_on, name, until};
 
 /// A process that leads, with an environment that all share.
 pub struct Leader {
@@ -143,9 +143,22 @@ fn i12_a_guard_that_is_dropped_gives_the_lease_back() {
     let Leader { leases, guard, .. } = Leader::new(folder.path());
     let theirs = guard.holder().clone();
     drop(guard);
-    block_on(leases.shutdown(PATIENCE));
+    let record = until("the release", || {
+        let record = block_on(store.look(&name("leader"))).unwrap();
+        record.filter(|record| record.remaining.is_none())
+    });
+    assert_eq!((record.token, record.holder), (Fence(1), Some(theirs)));
+    drop(leases);
+}
+
+#[test]
+fn a_process_that_shuts_its_leases_down_gives_each_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LmdbLeases::open(folder.path()).unwrap();
+    let Leader { leases, guard, .. } = Leader::new(folder.path());
+    let ended = block_on(leases.shutdown(PATIENCE));
+    assert_eq!(ended.maybe_still_held, []);
+    assert_eq!(block_on(guard.lost()), LostReason::Shutdown);
     let record = block_on(store.look(&name("leader"))).unwrap().unwrap();
-    assert_eq!((record.remaining, record.holder), (None, Some(theirs)));
-    let released = block_on(store.release(&name("leader"), &holder("nobody"))).unwrap();
-    assert_eq!(released, lockkeeper::Released::WasLost);
+    assert_eq!(record.remaining, None);
 }
