@@ -14,7 +14,9 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use super::driver::Ended;
 use super::handle::Owner;
 use super::request::Checked;
-use super::state::{Book, Bounds, Effect, LeaseKey, Moment, Refusal, SendId, WaiterId, Wish};
+use super::state::{
+    Book, Bounds, Effect, LeaseKey, Moment, Refusal, SendId, Timing, WaiterId, Wish,
+};
 use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
@@ -162,6 +164,20 @@ impl Shared {
             }
         });
         cell.cancelled.cancel();
+    }
+
+    /// Gives a lease other times; `None` if it is not held, or not one of these.
+    pub(super) fn extend(self: &Arc<Self>, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {
+        self.transition(|state, now, fx| {
+            let known = state.cells.get(&cell.key)?;
+            // Keys are those of one store.
+            if !Arc::ptr_eq(known, cell) {
+                return None;
+            }
+            let send = state.book.extend(now, cell.key, timing, fx)?;
+            *cell.timing.lock() = timing;
+            Some(send)
+        })
     }
 
     /// Nothing new is begun, and everything is given back until then.
