@@ -510,12 +510,15 @@ impl Book {
     /// Whether nothing is held, wanted or being given back.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && self.leases.is_empty()
+        self.waiters.is_empty() && self.held_names().next().is_none()
     }
 
-    /// Names that may be held in the store still.
+    /// Names that may be held in the store still. A guard may outlive the release of its lease.
     pub fn held_names(&self) -> impl Iterator<Item = &LeaseName> {
-        self.leases.values().map(|entry| &entry.name)
+        let entries = self.leases.values();
+        let left = entries
+            .filter(|entry| entry.releasing || !matches!(entry.life.phase(), Phase::Released));
+        left.map(|entry| &entry.name)
     }
 
     /// When [`tick`](Self::tick) has something to do next.
