@@ -236,7 +236,7 @@ impl File {
     fn opened(&mut self) -> Result<&Open, StoreError> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => Open::open(&self.path)?,
+            None => Open::at(&self.path)?,
         };
         Ok(self.open.insert(open))
     }
@@ -297,7 +297,7 @@ pub(super) struct Key {
 }
 
 impl Open {
-    fn open(path: &Path) -> Result<Self, StoreError> {
+    fn at(path: &Path) -> Result<Self, StoreError> {
         let failed = |error| failed(path, error);
         let env = open_leases(path, MAP_SIZE, MAX_READERS).map_err(failed)?;
         env.clear_stale_readers().map_err(failed)?;
