@@ -1,5 +1,7 @@
 //! The example `leader`, in two processes: one leads, is killed, and the other takes over within the expiration.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
