@@ -51,8 +51,10 @@
 //! - **Locks**: [`Object`] (a key or a range) and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in
 //!   place, with [`Locker`]s and their children, and [`LockOps`] for several at once. [`LockConflict`] says who is in the way,
 //!   [`LockError`] what to do; [`SetDetect`], [`SetTimeouts`] and [`SetLimits`] change the table while it runs.
+//! - **Leases**: [`Keeper::lease`] or [`AcquireLease`]; alone, [`Leases`] in any [`LeaseStore`]. [`LeaseGuard`] is what one gets,
+//!   [`LeaseError`] why not, [`LeaseHandler`] decides what to do when the store fails.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
-//! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
+//! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`] and [`LeaseActor`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
 //! client goes away, backup, durability and recovery; `docs/isolation.md` interactive transactions; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
@@ -78,6 +80,7 @@ mod txn;
 mod web;
 
 pub use actors::environment::Environment;
+pub use actors::lease::{LeaseActor, LeaseActorError};
 pub use actors::lock_table::{
     Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockReply, LockTable, Locker, Locks,
     LocksDone, LocksFailed, LocksRun, NoSystem,
@@ -93,16 +96,20 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
-    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
+    NoRecords, OpenError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
     Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
 };
 pub use leases::{
-    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, LeaseName, LeaseRecord, LeaseStore,
+    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
+    LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
+    LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
+    LeaseVerdict, LeaseView, Leases, LeasesBuilder, LmdbLeases, LogStoreErrors, LostReason,
     Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    store_from_url,
 };
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
@@ -112,8 +119,11 @@ pub use locks::{
     WaitsFor,
 };
 pub use messages::environment::{
-    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
-    Sync,
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
+    SetMapSize, Sync,
+};
+pub use messages::lease::{
+    AcquireLease, ExtendLease, ForceRelease, LeaseInfo, LeaseStatus, ListLeases, ReleaseLease,
 };
 pub use messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
@@ -142,6 +152,12 @@ pub mod lock_core {
     };
 }
 
+/// The pure core of leases, for the tests that drive it by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub mod lease_core {
+    pub use crate::leases::state::{ClaimWon, Life, LifeChange, Moment, Phase, SendId, Timing};
+}
+
 /// The samples in the README and in the docs are compiled, and run where that means something.
 #[cfg(doctest)]
 mod pages {
@@ -153,6 +169,8 @@ mod pages {
     struct Guide;
     #[doc = include_str!("../docs/isolation.md")]
     struct IsolationPage;
+    #[doc = include_str!("../docs/leases.md")]
+    struct LeasesPage;
     #[doc = include_str!("../docs/locks.md")]
     struct LocksPage;
     #[doc = include_str!("../docs/migrating.md")]

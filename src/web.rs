@@ -20,12 +20,14 @@ fn status(class: ErrorClass) -> StatusCode {
         ErrorClass::Overloaded
         | ErrorClass::WriterStalled
         | ErrorClass::RecoveryNeeded
+        | ErrorClass::LeaseLost
+        | ErrorClass::StoreUnreachable
         | ErrorClass::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorClass::OutOfTime | ErrorClass::MaybeCommitted => StatusCode::GATEWAY_TIMEOUT,
         ErrorClass::HeldTooLong => StatusCode::CONFLICT,
         ErrorClass::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
         ErrorClass::Full => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorClass::Usage | ErrorClass::Panic | ErrorClass::Storage => {
+        ErrorClass::Usage | ErrorClass::Panic | ErrorClass::Storage | ErrorClass::BadConfig => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }
@@ -40,7 +42,7 @@ fn answer(status: StatusCode, text: String) -> HttpResponse {
 }
 
 /// 409 for what the body refused and for conflicts, 422 for a key that was used for another request, 423 while a view keeps the map from growing, 503 with `Retry-After` for
-/// overload, a stalled writer, recovery and shutdown, 504 when the time ran out, 507 when there is no space, 500 otherwise.
+/// overload, a stalled writer, recovery, shutdown and a lost lease, 504 when the time ran out, 507 when there is no space, 500 otherwise.
 impl<E: fmt::Debug + fmt::Display> ResponseError for TxnError<E> {
     fn status_code(&self) -> StatusCode {
         if let Self::KeyReused { .. } = self {

@@ -3,8 +3,8 @@
 //! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
 //! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
@@ -15,8 +15,9 @@ use super::locking::Taken;
 use crate::actors::lock_table::Locks;
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting, random_seed};
+use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Typed, Waiting, random_seed};
 use crate::error::{Stage, TxnError};
+use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
@@ -25,6 +26,8 @@ use crate::txn::run::current_transaction;
 pub struct Runtime {
     pub(crate) env: Arc<Core>,
     pub(crate) locks: Option<Locks>,
+    /// Set once, if there are leases.
+    pub(crate) leases: OnceLock<Arc<LeaseSource>>,
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     pub(super) counters: Counters,
@@ -49,6 +52,7 @@ impl Runtime {
         Self {
             env,
             locks,
+            leases: OnceLock::new(),
             handlers,
             permits,
             counters: Counters::default(),
@@ -176,6 +180,7 @@ impl Runtime {
             && options.ticket.is_some()
             && txn.once.is_none()
             && options.locks.is_empty()
+            && options.under.is_empty()
             && options.handlers.is_empty()
             && self.handlers.is_empty()
     }
@@ -271,8 +276,15 @@ impl Runtime {
                 Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
-        let mut body = Some(match (body, &keyed) {
+        let body = match (body, &keyed) {
             (Body::Update(body), Some(keyed)) => Body::Update(keyed.wrap(body)),
+            (body, _) => body,
+        };
+        let fenced = self.fenced(&options, &admitted).await;
+        let fenced = fenced.map_err(TxnError::widen)?;
+        let mut body = Some(match (body, &fenced) {
+            (Body::Update(body), Some(fenced)) => Body::Update(fenced.update(body)),
+            (Body::View(body), Some(fenced)) => Body::View(fenced.view(body)),
             (body, _) => body,
         });
         loop {
@@ -281,6 +293,9 @@ impl Runtime {
             };
             attempts.number += 1;
             trace.record("attempt", attempts.number);
+            if let Some(fenced) = &fenced {
+                fenced.held().map_err(TxnError::widen)?;
+            }
             let locked = self
                 .take_locks(&mut options, keyed.as_ref(), &admitted, &mut attempts)
                 .instrument(trace.clone());
@@ -313,6 +328,26 @@ impl Runtime {
             }
             self.stand_back(error, &mut attempts, &options, admitted.deadline)
                 .await?;
+        }
+    }
+
+    /// The leases of a transaction that runs under any.
+    pub(super) async fn fenced(
+        &self,
+        options: &TxnOptions,
+        admitted: &Admitted,
+    ) -> Result<Option<Fenced>, TxnError> {
+        if options.under.is_empty() {
+            return Ok(None);
+        }
+        // Boxed: most transactions have none.
+        let fenced = Box::pin(self.env.fenced(&options.under));
+        match self.env.shared.clock.until(admitted.deadline, fenced).await {
+            Some(fenced) => fenced.map(Some),
+            None => Err(TxnError::DeadlineExceeded {
+                deadline: admitted.span,
+                stage: Stage::WasQueued,
+            }),
         }
     }
 

@@ -1,0 +1,11 @@
+//! Leases in an LMDB file, between real processes of one machine.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod crowd;
+mod folder;
+mod fork;
+mod leader;
+mod peer;
+mod processes;
+mod support;
