@@ -5,9 +5,12 @@
 mod name;
 mod record;
 mod store;
+mod stores;
 
 pub use name::{BadLeaseName, BadTableName, LeaseName, TableName};
 pub use record::{Fence, Holder, LeaseRecord, StoreId};
 pub use store::{
     Claim, Claimed, LeaseStore, Refresh, Refreshed, Released, StoreError, StoreFuture, Wakeups,
 };
+#[cfg(feature = "etcd")]
+pub use stores::{EtcdLeases, EtcdOptions};

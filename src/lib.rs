@@ -104,6 +104,8 @@ pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, LeaseName, LeaseRecord, LeaseStore,
     Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
 };
+#[cfg(feature = "etcd")]
+pub use leases::{EtcdLeases, EtcdOptions};
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
     DEFAULT_PRIORITY, DetectReport, EmptyRange, HeldLock, LimitInUse, LimitKind, LockConflict,

@@ -1,0 +1,12 @@
+//! Leases in etcd, on real servers: one member, and clusters that lose some.
+
+mod cluster;
+mod common;
+mod failure;
+mod names;
+mod tokens;
+
+#[path = "../support/servers/etcd.rs"]
+mod etcd;
+#[path = "../support/proxy.rs"]
+mod proxy;
