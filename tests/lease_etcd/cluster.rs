@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{Claimed, Fence, LeaseStore, Refreshed};
 
-use crate::common::{EXPIRATION, claim, name, refresh, run, store, take, until};
+use crate::common::{EXPIRATION, claim, refresh, run, store, take, until};
 use crate::etcd::Etcd;
 use crate::proxy::Proxy;
 
@@ -37,14 +37,13 @@ fn i10_leases_go_on_and_tokens_grow_when_members_die_and_return() {
                 };
                 assert!(token > last, "{token} after {last}");
                 last = token;
-                until(|| there.release(&name("passed on"), &wish.holder)).await;
+                until(|| there.release(&wish.name, &wish.holder)).await;
             }
             etcd.restart(victim);
         }
-        assert!(matches!(
-            until(|| there.claim(&claim("held", "you", EXPIRATION))).await,
-            Claimed::Busy(_)
-        ));
+        let wish = claim("held", "you", EXPIRATION);
+        let busy = until(|| there.claim(&wish)).await;
+        assert!(matches!(busy, Claimed::Busy(_)), "{busy:?}");
     });
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{
     Claim, Claimed, EtcdLeases, Fence, Holder, LeaseName, LeaseStore, Refresh, Refreshed,
+    StoreError,
 };
 
 /// How long anything may take before a test gives up on it.
@@ -67,13 +68,22 @@ pub fn refresh(lease: &str, id: &str, token: Fence, expiration: Duration) -> Ref
     }
 }
 
+/// Extends one lease.
+pub async fn extend(
+    store: &EtcdLeases,
+    lease: &str,
+    id: &str,
+    token: Fence,
+    expiration: Duration,
+) -> Result<Refreshed, StoreError> {
+    let leases = [refresh(lease, id, token, expiration)];
+    let answers = store.refresh(&leases).await?;
+    assert_eq!(answers.len(), 1);
+    Ok(answers.into_iter().next().unwrap())
+}
+
 pub async fn is_held(store: &EtcdLeases, lease: &str, id: &str, token: Fence) -> bool {
-    let refreshed = store
-        .refresh(&[refresh(lease, id, token, EXPIRATION)])
-        .await
-        .unwrap();
-    assert_eq!(refreshed.len(), 1);
-    refreshed[0] == Refreshed::Held
+    extend(store, lease, id, token, EXPIRATION).await.unwrap() == Refreshed::Held
 }
 
 /// Asks until the answer is good.

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{Claimed, LeaseStore, Refreshed, StoreError};
 
-use crate::common::{EXPIRATION, claim, is_held, name, ours, refresh, run, store, take, until};
+use crate::common::{
+    EXPIRATION, claim, extend, is_held, name, ours, refresh, run, store, take, until,
+};
 use crate::etcd::Etcd;
 use crate::proxy::Proxy;
 
@@ -17,7 +19,7 @@ fn a_server_that_does_not_answer_is_told_in_time_and_the_lease_goes_on_after_it_
         let token = take(&here, "job", "me").await;
         proxy.black_hole();
         let begun = Instant::now();
-        let error = here.refresh(&[refresh("job", "me", token, EXPIRATION)]);
+        let error = extend(&here, "job", "me", token, EXPIRATION);
         let error = tokio::time::timeout(Duration::from_secs(6), error)
             .await
             .unwrap();

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use lockkeeper::{Claimed, Fence, LeaseStore, Refreshed, Released};
 
 use crate::common::{
-    EXPIRATION, PATIENCE, claim, holder, is_held, name, ours, refresh, run, store, take, until,
+    EXPIRATION, PATIENCE, claim, extend, holder, is_held, name, ours, refresh, run, store, take,
+    until,
 };
 use crate::etcd::Etcd;
 
@@ -128,8 +129,8 @@ fn a_lease_that_nobody_refreshes_is_free_after_its_expiration_although_its_neigh
         let kept = ours(here.claim(&claim("kept", "me", expiration)).await.unwrap());
         let there = store(&etcd.url("t"));
         loop {
-            let refreshed = here.refresh(&[refresh("kept", "me", kept, expiration)]);
-            assert_eq!(refreshed.await.unwrap(), [Refreshed::Held]);
+            let still = extend(&here, "kept", "me", kept, expiration).await;
+            assert_eq!(still.unwrap(), Refreshed::Held);
             let claimed = there
                 .claim(&claim("left", "you", expiration))
                 .await
@@ -148,11 +149,8 @@ fn a_lease_that_nobody_refreshes_is_free_after_its_expiration_although_its_neigh
             assert!(begun.elapsed() < PATIENCE);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let lost = here.refresh(&[refresh("left", "me", kept, expiration)]);
-        assert!(matches!(
-            &lost.await.unwrap()[..],
-            [Refreshed::Lost(Some(_))]
-        ));
+        let lost = extend(&here, "left", "me", kept, expiration).await;
+        assert!(matches!(lost.unwrap(), Refreshed::Lost(Some(_))));
     });
 }
 
@@ -165,8 +163,8 @@ fn an_expiration_can_be_changed_either_way() {
         let token = ours(here.claim(&claim("job", "me", short)).await.unwrap());
         for seconds in [300, 4, 20] {
             let expiration = Duration::from_secs(seconds);
-            let answer = here.refresh(&[refresh("job", "me", token, expiration)]);
-            assert_eq!(answer.await.unwrap(), [Refreshed::Held]);
+            let answer = extend(&here, "job", "me", token, expiration).await;
+            assert_eq!(answer.unwrap(), Refreshed::Held);
             let record = here.look(&name("job")).await.unwrap().unwrap();
             assert_eq!(record.token, token);
             let remaining = record.remaining.unwrap().as_secs();
@@ -238,8 +236,8 @@ fn after_an_unclean_end_the_lease_stays_taken_for_the_delay() {
         loop {
             if !late && begun.elapsed() > expiration + Duration::from_millis(100) {
                 late = true;
-                let answer = dead.refresh(&[refresh("job", "me", token, expiration)]);
-                assert!(matches!(&answer.await.unwrap()[..], [Refreshed::Lost(_)]));
+                let answer = extend(&dead, "job", "me", token, expiration).await;
+                assert!(matches!(answer.unwrap(), Refreshed::Lost(_)));
             }
             let claimed = there.claim(&claim("job", "you", expiration)).await.unwrap();
             if let Claimed::Ours { .. } = claimed {

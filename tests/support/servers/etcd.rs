@@ -15,8 +15,7 @@ use tempfile::TempDir;
 /// How long a server may take to start, and a cluster to have a leader.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Runs a server, and ends it when its own input ends: when its owner does, in whatever way.
-const KEEPER: &str =
-    r#""$@" >/dev/null 2>"$LOG" & server=$!; echo $server; cat >/dev/null; kill -9 $server"#;
+const KEEPER: &str = r#""$@" >/dev/null 2>"$LOG" & server=$!; echo $server; cat >/dev/null; kill -9 $server 2>/dev/null"#;
 /// `nobody`: servers are not run as root.
 const NOBODY: u32 = 65_534;
 

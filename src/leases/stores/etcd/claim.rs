@@ -55,7 +55,7 @@ impl EtcdLeases {
                     // The key is there, and nobody refreshes it unless this ends well.
                     doubt.carrier = Some(carrier);
                     let kv = self.confirm(&key, carrier, until).await?;
-                    if !kv.is_some_and(|kv| kv.create_revision() == revision) {
+                    if kv.is_none_or(|kv| kv.create_revision() != revision) {
                         continue;
                     }
                     doubt.settled();

@@ -111,7 +111,9 @@ const SLACK: Duration = Duration::from_secs(1);
 /// The time to live of an etcd lease that is to carry leases for so long: whole seconds, rounded up.
 pub(super) fn time_to_live(keep: Duration) -> i64 {
     let keep = keep.saturating_add(SLACK);
-    let seconds = keep.as_secs() + u64::from(keep.subsec_nanos() > 0);
+    let seconds = keep
+        .as_secs()
+        .saturating_add(u64::from(keep.subsec_nanos() > 0));
     // etcd refuses more than 9,000,000,000 seconds.
     i64::try_from(seconds).map_or(LONGEST, |seconds| seconds.min(LONGEST))
 }

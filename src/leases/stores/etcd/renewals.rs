@@ -178,3 +178,46 @@ impl Renewals {
 fn seconds(ttl: i64) -> Duration {
     Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(id: i64, term: u64) -> (Renewals, Renewal) {
+        let renewals = Renewals::default();
+        renewals.granted(id, Duration::ZERO, 6);
+        let renewal = Renewal {
+            at: Duration::from_secs(1),
+            ttl: Duration::from_secs(6),
+            term,
+            proven: false,
+        };
+        if let Some(state) = renewals.leases.lock().get(&id) {
+            state.try_lock().unwrap().last = Some(renewal);
+        }
+        (renewals, renewal)
+    }
+
+    fn last(renewals: &Renewals, id: i64) -> Option<Renewal> {
+        let state = Arc::clone(&renewals.leases.lock()[&id]);
+        let last = state.try_lock().unwrap().last;
+        last
+    }
+
+    #[tokio::test]
+    async fn i09_the_keep_alive_of_a_leader_that_was_replaced_does_not_count() {
+        let (renewals, renewal) = answered(1, 4);
+        assert!(!renewals.prove(1, renewal, 5).await);
+        assert!(last(&renewals, 1).is_none());
+    }
+
+    #[tokio::test]
+    async fn i09_a_keep_alive_counts_once_a_majority_has_confirmed_its_term() {
+        let (renewals, renewal) = answered(1, 4);
+        assert!(renewals.prove(1, renewal, 4).await);
+        let renewal = last(&renewals, 1).unwrap();
+        assert!(renewal.proven);
+        // A later election only lengthens it.
+        assert!(renewals.prove(1, renewal, 5).await);
+    }
+}
