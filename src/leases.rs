@@ -5,9 +5,18 @@
 mod name;
 mod record;
 mod store;
+mod stores;
 
 pub use name::{BadLeaseName, BadTableName, LeaseName, TableName};
 pub use record::{Fence, Holder, LeaseRecord, StoreId};
 pub use store::{
     Claim, Claimed, LeaseStore, Refresh, Refreshed, Released, StoreError, StoreFuture, Wakeups,
 };
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use stores::CheckLease;
+#[cfg(feature = "mysql")]
+pub use stores::{MysqlLeases, MysqlLeasesBuilder};
+#[cfg(feature = "postgres")]
+pub use stores::{PostgresLeases, PostgresLeasesBuilder};
+#[cfg(feature = "sqlite")]
+pub use stores::{SqliteLeases, SqliteLeasesBuilder};
