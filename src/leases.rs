@@ -14,3 +14,11 @@ pub use store::{
 };
 #[cfg(feature = "etcd")]
 pub use stores::{EtcdLeases, EtcdOptions};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use stores::CheckLease;
+#[cfg(feature = "mysql")]
+pub use stores::{MysqlLeases, MysqlLeasesBuilder};
+#[cfg(feature = "postgres")]
+pub use stores::{PostgresLeases, PostgresLeasesBuilder};
+#[cfg(feature = "sqlite")]
+pub use stores::{SqliteLeases, SqliteLeasesBuilder};
