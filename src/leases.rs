@@ -1,24 +1,51 @@
 //! Leases: named mutexes in a store that other processes see, held until an expiry that is refreshed.
 //!
-//! `state` decides, `store` is what a store has to do, `stores` are those that we have.
+//! `state` decides, `store` is what a store has to do, `stores` are those that we have; `shared` carries out what is decided, on a
+//! thread of its own (`driver`), and `handle`, `request` and `guard` are what callers hold.
 
+mod boottime;
+mod calls;
+mod config;
+mod driver;
+mod events;
+mod guard;
+mod handle;
+mod handler;
+mod identity;
+mod lost;
 mod name;
 mod record;
+mod request;
+mod shared;
+pub(crate) mod state;
 mod store;
 mod stores;
+mod view;
+mod waiting;
 
+pub use config::LeaseConfig;
+pub use events::LeaseEvent;
+pub use guard::LeaseGuard;
+pub use handle::{LeaseShutdown, Leases, LeasesBuilder};
+pub use handler::{
+    IgnoreStoreErrors, LeaseFault, LeaseHandler, LeaseOperation, LeaseVerdict, LogStoreErrors,
+};
+pub use lost::LostReason;
 pub use name::{BadLeaseName, BadTableName, LeaseName, TableName};
 pub use record::{Fence, Holder, LeaseRecord, StoreId};
+pub use request::{Lease, LeaseOptions};
+pub use state::LeaseSettingsError;
 pub use store::{
     Claim, Claimed, LeaseStore, Refresh, Refreshed, Released, StoreError, StoreFuture, Wakeups,
 };
-#[cfg(feature = "etcd")]
-pub use stores::{EtcdLeases, EtcdOptions};
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use stores::CheckLease;
+#[cfg(feature = "etcd")]
+pub use stores::{EtcdLeases, EtcdOptions};
 #[cfg(feature = "mysql")]
 pub use stores::{MysqlLeases, MysqlLeasesBuilder};
 #[cfg(feature = "postgres")]
 pub use stores::{PostgresLeases, PostgresLeasesBuilder};
 #[cfg(feature = "sqlite")]
 pub use stores::{SqliteLeases, SqliteLeasesBuilder};
+pub use view::{LeaseStanding, LeaseView};

@@ -93,8 +93,8 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LockError, MapBusy, NoRecords, OpenError,
-    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
+    NoRecords, OpenError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
@@ -103,8 +103,11 @@ pub use keeper::{
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use leases::CheckLease;
 pub use leases::{
-    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, LeaseName, LeaseRecord, LeaseStore,
-    Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
+    LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
+    LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
+    LeaseVerdict, LeaseView, Leases, LeasesBuilder, LogStoreErrors, LostReason, Refresh, Refreshed,
+    Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
 };
 #[cfg(feature = "etcd")]
 pub use leases::{EtcdLeases, EtcdOptions};

@@ -20,12 +20,13 @@ fn status(class: ErrorClass) -> StatusCode {
         ErrorClass::Overloaded
         | ErrorClass::WriterStalled
         | ErrorClass::RecoveryNeeded
+        | ErrorClass::StoreUnreachable
         | ErrorClass::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorClass::OutOfTime | ErrorClass::MaybeCommitted => StatusCode::GATEWAY_TIMEOUT,
-        ErrorClass::HeldTooLong => StatusCode::CONFLICT,
+        ErrorClass::HeldTooLong | ErrorClass::LeaseLost => StatusCode::CONFLICT,
         ErrorClass::LimitReached => StatusCode::SERVICE_UNAVAILABLE,
         ErrorClass::Full => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorClass::Usage | ErrorClass::Panic | ErrorClass::Storage => {
+        ErrorClass::Usage | ErrorClass::Panic | ErrorClass::Storage | ErrorClass::BadConfig => {
             StatusCode::INTERNAL_SERVER_ERROR
         }
     }

@@ -286,6 +286,12 @@ pub enum ErrorClass {
     Panic,
     /// The file could not be read or written, or its content is not what was expected.
     Storage,
+    /// A lease is not held any more.
+    LeaseLost,
+    /// The store of leases cannot be reached, or not be used.
+    StoreUnreachable,
+    /// The settings cannot work.
+    BadConfig,
 }
 
 impl<E> TxnError<E> {

@@ -1,0 +1,222 @@
+//! Asking the store: every question has a time limit, and what fails is told to those whom it concerns.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::shared::Shared;
+use super::state::{ClaimAnswer, RefreshAnswer, RefreshItem, ReleaseAnswer, SendId};
+use super::view::Cell;
+use super::{Claim, Claimed, LeaseEvent, LeaseOperation, Refresh, Refreshed, StoreError, identity};
+
+impl Shared {
+    /// Asks the store something, after it has been prepared.
+    pub(super) async fn call<T>(
+        &self,
+        timeout: Duration,
+        ask: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let asked = AssertUnwindSafe(async {
+            self.prepare().await?;
+            ask.await
+        });
+        let answer = match tokio::time::timeout(timeout, asked.catch_unwind()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(StoreError::Failed("the lease store panicked".into())),
+            Err(_) => {
+                let text = format!("no answer within {timeout:?}");
+                Err(StoreError::Unreachable(text.into()))
+            }
+        };
+        if answer.is_err() {
+            self.is_prepared.store(false, Ordering::Release);
+        }
+        answer
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        if self.is_prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _one_at_a_time = self.preparing.lock().await;
+        if self.is_prepared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.store.prepare().await?;
+        if self.store_id.get().is_none() {
+            let id = self.store.id().await?;
+            // Only one at a time comes here.
+            let _ = self.store_id.set(id);
+        }
+        self.is_prepared.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Tells of an error, and answers whether nobody wants to go on.
+    fn fault(&self, cell: &Cell, operation: LeaseOperation, error: &Arc<StoreError>) -> bool {
+        let (stop, count) = cell.fault(operation, error);
+        self.tell(LeaseEvent::StoreFailed {
+            name: cell.name.clone(),
+            operation,
+            error: Arc::clone(error),
+            count,
+        });
+        stop
+    }
+
+    fn claim_answer(&self, cell: &Cell, answer: Result<Claimed, Arc<StoreError>>) -> ClaimAnswer {
+        match answer {
+            Ok(claimed) => {
+                let foreign = match &claimed {
+                    Claimed::Ours { token } => {
+                        // The first answer of the store is the token for good.
+                        let _ = cell.token.set(*token);
+                        false
+                    }
+                    Claimed::Busy(record) => !record.holder.as_ref().is_some_and(identity::is_ours),
+                };
+                ClaimAnswer::Claimed { claimed, foreign }
+            }
+            Err(error) => {
+                let stop = self.fault(cell, LeaseOperation::Acquire, &error);
+                ClaimAnswer::Failed { error, stop }
+            }
+        }
+    }
+}
+
+fn wish(cell: &Cell) -> Claim {
+    Claim {
+        name: cell.name.clone(),
+        holder: cell.holder.clone(),
+        expiration: cell.timing.lock().expiration(),
+        unclean_delay: cell.unclean_delay,
+    }
+}
+
+/// Asks for a lease.
+pub(super) async fn claim(shared: Arc<Shared>, cell: Arc<Cell>, send: SendId) {
+    let claim = wish(&cell);
+    let timeout = shared.config.call_timeout;
+    let answer = shared
+        .call(timeout, async { shared.store.claim(&claim).await })
+        .await;
+    let answer = shared.claim_answer(&cell, answer.map_err(Arc::new));
+    shared.step(|book, now, fx| book.claimed(now, cell.key, send, answer, fx));
+}
+
+/// Gives one lease back and asks for the next.
+pub(super) async fn hand_over(shared: Arc<Shared>, from: Arc<Cell>, to: Arc<Cell>, send: SendId) {
+    let claim = wish(&to);
+    let timeout = shared.config.call_timeout;
+    let ask = async { shared.store.hand_over(&from.holder, &claim).await };
+    let (released, claimed): (ReleaseAnswer, _) = match shared.call(timeout, ask).await {
+        Ok((released, claimed)) => (Ok(released), Ok(claimed)),
+        Err(error) => {
+            let error = Arc::new(error);
+            let stop = shared.fault(&from, LeaseOperation::Release, &error);
+            (Err((Arc::clone(&error), stop)), Err(error))
+        }
+    };
+    let claimed = shared.claim_answer(&to, claimed);
+    let keys = (from.key, to.key);
+    shared.step(|book, now, fx| book.handed_over(now, keys, send, released, claimed, fx));
+}
+
+/// Gives a lease back.
+pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
+    let ask = async { shared.store.release(&cell.name, &cell.holder).await };
+    let answer = match shared.call(shared.config.call_timeout, ask).await {
+        Ok(released) => Ok(released),
+        Err(error) => {
+            let error = Arc::new(error);
+            let stop = shared.fault(&cell, LeaseOperation::Release, &error);
+            Err((error, stop))
+        }
+    };
+    shared.step(|book, now, fx| book.released(now, cell.key, answer, fx));
+}
+
+/// Extends leases, ordered by name.
+pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshItem)>) {
+    let question = items.iter().map(|(cell, item)| Refresh {
+        name: item.name.clone(),
+        holder: cell.holder.clone(),
+        token: cell.token(),
+        expiration: item.expiration,
+    });
+    let question: Vec<Refresh> = question.collect();
+    let patience = items.iter().map(|(cell, _)| patience(cell)).min();
+    let timeout = patience.unwrap_or(shared.config.call_timeout);
+    let ask = async { shared.store.refresh(&question).await };
+    let answers =
+        shared
+            .call(timeout, ask)
+            .await
+            .and_then(|answers| match answers.len() == items.len() {
+                true => Ok(answers),
+                false => Err(StoreError::Failed(
+                    "the lease store did not answer for each lease".into(),
+                )),
+            });
+    let answers: Vec<RefreshAnswer> = match answers {
+        Ok(answers) => {
+            for ((cell, _), answer) in items.iter().zip(&answers) {
+                if *answer == Refreshed::Held {
+                    cell.went_well(LeaseOperation::Refresh);
+                }
+            }
+            answers.into_iter().map(RefreshAnswer::Refreshed).collect()
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            let failed = items.iter().map(|(cell, _)| RefreshAnswer::Failed {
+                stop: shared.fault(cell, LeaseOperation::Refresh, &error),
+                error: Arc::clone(&error),
+            });
+            failed.collect()
+        }
+    };
+    shared.step(|book, now, fx| {
+        for ((cell, item), answer) in items.iter().zip(answers) {
+            book.refreshed(now, cell.key, item.send, answer, fx);
+        }
+    });
+}
+
+/// How long a refresh is waited for. The next one is sent after the refresh interval in any case; a store that is slow and not
+/// dead is given a little longer where the expiration has room for it.
+fn patience(cell: &Cell) -> Duration {
+    let timing = *cell.timing.lock();
+    let refresh = timing.refresh();
+    (timing.usable() / 6).clamp(refresh, refresh.saturating_mul(3))
+}
+
+/// Wakes waiters when the store tells of releases. While it cannot, they poll.
+pub(super) async fn listen(shared: Arc<Shared>) {
+    loop {
+        let Some(wakeups) = shared.store.wakeups() else {
+            return;
+        };
+        if let Ok(mut wakeups) = shared.call(shared.config.call_timeout, wakeups).await {
+            // Something may have happened before.
+            shared.step(|book, now, fx| book.woken(now, None, fx));
+            loop {
+                match wakeups.next().await {
+                    Ok(name) => {
+                        shared.step(|book, now, fx| book.woken(now, name.as_ref(), fx));
+                    }
+                    Err(error) => {
+                        tracing::debug!(target: "lockkeeper", %error, "the lease store does not wake waiters for now");
+                        break;
+                    }
+                }
+            }
+        }
+        tokio::time::sleep(shared.config.poll).await;
+    }
+}

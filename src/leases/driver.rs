@@ -1,0 +1,70 @@
+//! The thread that serves the leases of a store: it keeps their times, and the store's futures run on it.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::shared::Shared;
+use super::{LeaseConfig, LeaseName, LeaseStore, boottime};
+
+/// What the driver left behind when it ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    /// Leases that may be held in the store still.
+    pub held: Vec<LeaseName>,
+}
+
+/// A pause that spans a sleep of the machine is too long by it: after so long the time is looked at again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the store has to end its connections.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Starts the thread.
+pub(super) fn start(
+    store: Arc<dyn LeaseStore>,
+    config: LeaseConfig,
+) -> std::io::Result<Arc<Shared>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let shared = Arc::new(Shared::new(store, config, runtime.handle().clone()));
+    let for_thread = Arc::clone(&shared);
+    thread::Builder::new()
+        .name("lockkeeper-leases".into())
+        .spawn(move || run(&runtime, &for_thread))?;
+    Ok(shared)
+}
+
+fn run(runtime: &Runtime, shared: &Arc<Shared>) {
+    runtime.block_on(serve(shared));
+    let held = shared.held_names();
+    let close = async {
+        // It is asked nothing more, whatever it answers.
+        let _ = tokio::time::timeout(CLOSING, shared.store.close()).await;
+    };
+    runtime.block_on(close);
+    shared.ended.send_replace(Some(Ended { held }));
+}
+
+async fn serve(shared: &Arc<Shared>) {
+    loop {
+        shared.step(|book, now, fx| book.tick(now, fx));
+        let outlook = shared.outlook();
+        let now = boottime::now();
+        if let Some(by) = outlook.close_by
+            && (outlook.is_idle || now >= by)
+        {
+            return;
+        }
+        let next = [outlook.next, outlook.close_by].into_iter().flatten().min();
+        let notified = shared.wake.notified();
+        match next {
+            None => notified.await,
+            Some(next) => {
+                let pause = next.since(now).min(LONGEST_PAUSE);
+                // Either way it is looked at again.
+                let _ = tokio::time::timeout(pause, notified).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The leases of a process in one store.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use super::request::{LeaseOptions, Patience};
+use super::shared::Shared;
+use super::state::{SendId, Timing, WaiterId, Wish};
+use super::view::Cell;
+use super::waiting::Waiting;
+use super::{
+    Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
+    StoreError, boottime, driver,
+};
+use crate::error::LeaseError;
+
+/// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
+///
+/// A thread of its own refreshes whatever is held, in one pass for all, and asks the store on behalf of those who wait. When
+/// the last handle and the last guard are dropped, everything is given back in the background and the thread ends;
+/// [`shutdown`](Self::shutdown) does so now, and says when it is done.
+#[derive(Clone)]
+pub struct Leases {
+    owner: Arc<Owner>,
+}
+
+/// Ends the thread with the last handle and the last guard.
+pub(super) struct Owner {
+    pub shared: Arc<Shared>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared
+            .close(boottime::now().after(self.shared.config.release_timeout));
+    }
+}
+
+/// Describes [`Leases`]; every setting has a default.
+#[derive(Debug)]
+#[must_use = "leases are started with `start`"]
+pub struct LeasesBuilder<S> {
+    store: S,
+    config: LeaseConfig,
+}
+
+/// What a shutdown has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaseShutdown {
+    /// Leases that could not be given back in time: they may be held in the store until they expire.
+    pub maybe_still_held: Vec<LeaseName>,
+}
+
+impl<S: LeaseStore> LeasesBuilder<S> {
+    /// From one refresh to the next. Default 1 s.
+    pub const fn refresh(mut self, refresh: Duration) -> Self {
+        self.config.refresh = refresh;
+        self
+    }
+
+    /// How long the store keeps a lease without a refresh. Default 5 min.
+    pub const fn expiration(mut self, expiration: Duration) -> Self {
+        self.config.expiration = expiration;
+        self
+    }
+
+    /// How often the store is asked for what somebody else holds. Default 1 s.
+    pub const fn poll(mut self, poll: Duration) -> Self {
+        self.config.poll = poll;
+        self
+    }
+
+    /// By how much the store's clock may gain on real time. Default 1 s.
+    pub const fn max_clock_skew(mut self, skew: Duration) -> Self {
+        self.config.max_clock_skew = skew;
+        self
+    }
+
+    /// Most callers of this process that wait for one lease. Default 10,000.
+    pub const fn max_local_waiters(mut self, waiters: usize) -> Self {
+        self.config.max_local_waiters = waiters;
+        self
+    }
+
+    /// How long the store has for one answer. Default 5 s.
+    pub const fn call_timeout(mut self, timeout: Duration) -> Self {
+        self.config.call_timeout = timeout;
+        self
+    }
+
+    /// How long a release waits for the store. Default 5 s.
+    pub const fn release_timeout(mut self, timeout: Duration) -> Self {
+        self.config.release_timeout = timeout;
+        self
+    }
+
+    /// Whether everything ends at the first error of the store. Default false.
+    pub const fn fail_fast(mut self, fail_fast: bool) -> Self {
+        self.config.fail_fast = fail_fast;
+        self
+    }
+
+    /// Who is told of the store's errors. Default: they are logged as warnings.
+    pub fn handler(mut self, handler: impl LeaseHandler) -> Self {
+        self.config.handler = Arc::new(handler);
+        self
+    }
+
+    /// Starts the thread that serves them. The store is asked nothing yet.
+    ///
+    /// # Errors
+    /// [`LeaseError::BadSettings`]; [`LeaseError::Thread`] if the system has no thread left.
+    pub fn start(self) -> Result<Leases, LeaseError> {
+        Leases::start(self.store, self.config)
+    }
+}
+
+impl Leases {
+    /// Describes leases in this store (dbmutex's `New`).
+    pub fn builder<S: LeaseStore>(store: S) -> LeasesBuilder<S> {
+        LeasesBuilder {
+            store,
+            config: LeaseConfig::default(),
+        }
+    }
+
+    /// Starts the thread that serves them. The store is asked nothing yet.
+    ///
+    /// # Errors
+    /// [`LeaseError::BadSettings`]; [`LeaseError::Thread`] if the system has no thread left.
+    pub fn start(store: impl LeaseStore, config: LeaseConfig) -> Result<Self, LeaseError> {
+        Self::start_shared(Arc::new(store), config)
+    }
+
+    /// [`start`](Self::start) with a store that others use too.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_shared(
+        store: Arc<dyn LeaseStore>,
+        config: LeaseConfig,
+    ) -> Result<Self, LeaseError> {
+        config.check()?;
+        let thread = |error| LeaseError::Thread(Arc::new(error));
+        let shared = driver::start(store, config).map_err(thread)?;
+        let owner = Arc::new(Owner {
+            shared: Arc::clone(&shared),
+        });
+        // Set before anybody can ask.
+        let _ = shared.owner.set(Arc::downgrade(&owner));
+        Ok(Self { owner })
+    }
+
+    pub(super) const fn of(owner: Arc<Owner>) -> Self {
+        Self { owner }
+    }
+
+    /// A lease by name, to be acquired.
+    pub fn lease(&self, name: impl Into<Arc<str>>) -> Lease {
+        Lease::new(Ok(self.clone()), name)
+    }
+
+    /// Waits for a lease with the configuration's settings. See [`Lease::acquire`].
+    ///
+    /// # Errors
+    /// As [`Lease::acquire`].
+    pub fn acquire(
+        &self,
+        name: impl Into<Arc<str>>,
+    ) -> impl Future<Output = Result<LeaseGuard, LeaseError>> + Send + 'static {
+        self.lease(name).acquire()
+    }
+
+    /// Asks for a lease once. See [`Lease::try_acquire`].
+    ///
+    /// # Errors
+    /// As [`Lease::try_acquire`].
+    pub fn try_acquire(
+        &self,
+        name: impl Into<Arc<str>>,
+    ) -> impl Future<Output = Result<LeaseGuard, LeaseError>> + Send + 'static {
+        self.lease(name).try_acquire()
+    }
+
+    /// Waits for a lease at most so long. See [`Lease::acquire_timeout`].
+    ///
+    /// # Errors
+    /// As [`Lease::acquire_timeout`].
+    pub fn acquire_timeout(
+        &self,
+        name: impl Into<Arc<str>>,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<LeaseGuard, LeaseError>> + Send + 'static {
+        self.lease(name).acquire_timeout(timeout)
+    }
+
+    /// What the store knows of a lease; `None` if nothing.
+    ///
+    /// # Errors
+    /// [`LeaseError::BadName`], [`LeaseError::Unreachable`], [`LeaseError::Store`].
+    pub fn holder(
+        &self,
+        name: impl Into<Arc<str>>,
+    ) -> impl Future<Output = Result<Option<LeaseRecord>, LeaseError>> + Send + 'static {
+        let (name, shared) = (LeaseName::new(name), Arc::clone(self.shared()));
+        async move {
+            let name = name?;
+            let ask = |store: Arc<dyn LeaseStore>| async move { store.look(&name).await };
+            inspect(shared, ask).await
+        }
+    }
+
+    /// All leases that the store knows of, ordered by name.
+    ///
+    /// # Errors
+    /// [`LeaseError::Unreachable`], [`LeaseError::Store`].
+    pub fn list(
+        &self,
+    ) -> impl Future<Output = Result<Vec<LeaseRecord>, LeaseError>> + Send + 'static + use<> {
+        let shared = Arc::clone(self.shared());
+        inspect(shared, |store: Arc<dyn LeaseStore>| async move {
+            store.list().await
+        })
+    }
+
+    /// Takes a lease away from whoever holds it; its token moves on. Answers what it was; `None` if nobody held it. A holder
+    /// in this process is told at once, one elsewhere at its next refresh.
+    ///
+    /// # Errors
+    /// [`LeaseError::BadName`], [`LeaseError::Unreachable`], [`LeaseError::Store`].
+    pub fn force_release(
+        &self,
+        name: impl Into<Arc<str>>,
+    ) -> impl Future<Output = Result<Option<LeaseRecord>, LeaseError>> + Send + 'static {
+        let (name, shared) = (LeaseName::new(name), Arc::clone(self.shared()));
+        async move {
+            let name = name?;
+            let ask = |store: Arc<dyn LeaseStore>| async move { store.force_release(&name).await };
+            let record = inspect(Arc::clone(&shared), ask).await?;
+            if let Some(record) = &record {
+                tracing::warn!(target: "lockkeeper", lease = record.name.as_str(), token = record.token.0, "a lease was released by force");
+                shared.step(|book, now, fx| book.forced(now, record, fx));
+            }
+            Ok(record)
+        }
+    }
+
+    /// How many callers of this process wait for a lease, and its token if this process holds it.
+    pub fn local(&self, name: &LeaseName) -> (usize, Option<super::Fence>) {
+        self.shared().local(name)
+    }
+
+    /// What happens from now on that an operator wants to know. Who is more than 1,024 events behind loses the oldest, and is
+    /// told how many.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<LeaseEvent> {
+        self.shared().events.subscribe()
+    }
+
+    /// How they were set at the start.
+    #[must_use]
+    pub fn config(&self) -> &LeaseConfig {
+        &self.shared().config
+    }
+
+    /// Refuses everything that waits and comes, tells the holders of leases that they are lost ([`Shutdown`]), gives each back on
+    /// its own, and ends the thread; at the latest after `deadline`.
+    ///
+    /// [`Shutdown`]: super::LostReason::Shutdown
+    pub fn shutdown(
+        &self,
+        deadline: Duration,
+    ) -> impl Future<Output = LeaseShutdown> + Send + 'static + use<> {
+        let shared = Arc::clone(self.shared());
+        async move {
+            let mut ended = shared.ended.subscribe();
+            shared.close(boottime::now().after(deadline));
+            let held = match ended.wait_for(Option::is_some).await {
+                Ok(ended) => ended.as_ref().map(|ended| ended.held.clone()),
+                Err(_) => None,
+            };
+            LeaseShutdown {
+                maybe_still_held: held.unwrap_or_default(),
+            }
+        }
+    }
+
+    pub(crate) async fn ask(
+        self,
+        name: LeaseName,
+        options: LeaseOptions,
+        patience: Patience,
+    ) -> Result<LeaseGuard, LeaseError> {
+        let options = options.check(self.config())?;
+        let until = match patience {
+            Patience::For(time) => Some(boottime::now().after(time)),
+            Patience::Forever | Patience::No => None,
+        };
+        let wish = Wish {
+            timing: options.timing,
+            poll: options.poll,
+            until,
+            once: patience == Patience::No,
+        };
+        let (id, answer) = self.shared().ask(&name, wish, options)?;
+        Waiting::new(self, id, answer).await
+    }
+
+    pub(super) fn abandon(&self, waiter: WaiterId) {
+        self.shared().abandon(waiter);
+    }
+
+    pub(super) fn release(&self, cell: &Arc<Cell>) {
+        self.shared().release(cell, false);
+    }
+
+    pub(super) fn disown(&self, cell: &Arc<Cell>) {
+        self.shared().release(cell, true);
+    }
+
+    pub(super) fn extend(&self, cell: &Cell, timing: Timing) -> Option<SendId> {
+        self.shared()
+            .step(|book, now, fx| book.extend(now, cell.key, timing, fx))
+    }
+
+    pub(super) fn release_timeout(&self) -> Duration {
+        self.config().release_timeout
+    }
+
+    /// Runs something that this runtime can run, for so long at the most; it needs no runtime of the caller's.
+    pub(super) fn within<T, F>(
+        &self,
+        time: Duration,
+        run: F,
+    ) -> impl Future<Output = Option<T>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let task = self
+            .shared()
+            .runtime
+            .spawn(async move { tokio::time::timeout(time, run).await });
+        async move { task.await.ok().and_then(Result::ok) }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+}
+
+/// Asks the store something once, on its own thread.
+async fn inspect<T, F, A>(shared: Arc<Shared>, ask: A) -> Result<T, LeaseError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    A: FnOnce(Arc<dyn LeaseStore>) -> F + Send + 'static,
+{
+    let begun = boottime::now();
+    let runtime = shared.runtime.clone();
+    let task = async move {
+        let asked = ask(Arc::clone(&shared.store));
+        shared.call(shared.config.call_timeout, asked).await
+    };
+    match runtime.spawn(task).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if error.is_retryable() => Err(LeaseError::Unreachable {
+            errors: 1,
+            waited: boottime::now().since(begun),
+            last: Arc::new(error),
+        }),
+        Ok(Err(error)) => Err(LeaseError::Store(Arc::new(error))),
+        Err(_) => Err(LeaseError::ShuttingDown),
+    }
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases")
+            .field("store", &self.shared().store_id.get())
+            .field("config", self.config())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,124 @@
+//! Who is asked when the store of leases fails.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{LeaseName, StoreError};
+use crate::clock::coarse_now;
+
+/// What was being done when the store failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseOperation {
+    /// A lease was asked for (dbmutex's lock).
+    Acquire,
+    /// It was refreshed.
+    Refresh,
+    /// It was given back (dbmutex's unlock).
+    Release,
+}
+
+impl LeaseOperation {
+    /// In a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::Refresh => "refresh",
+            Self::Release => "release",
+        }
+    }
+}
+
+impl fmt::Display for LeaseOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// An error of the store, told to a [`LeaseHandler`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LeaseFault<'a> {
+    /// What was being done.
+    pub operation: LeaseOperation,
+    /// With which lease.
+    pub name: &'a LeaseName,
+    /// What the store said; [`StoreError::Unreachable`] if it did not answer in time.
+    pub error: &'a StoreError,
+    /// How often this operation has failed since it last went well for this lease, this time included.
+    pub count: u32,
+}
+
+/// What a [`LeaseHandler`] decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LeaseVerdict {
+    /// Try again, as long as there is time. This is the default.
+    #[default]
+    GoOn,
+    /// Give up: an acquire fails, a refresh loses the lease, a release answers that it may be held still.
+    Stop,
+}
+
+/// Sees every error of the store that concerns a lease, and decides whether to go on (dbmutex's three error notifiers).
+///
+/// It is called on the thread that serves all leases of a store, and must be short. One that panics has said "go on".
+pub trait LeaseHandler: Send + Sync + 'static {
+    /// The store has failed.
+    fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict;
+}
+
+impl<F: Fn(&LeaseFault<'_>) -> LeaseVerdict + Send + Sync + 'static> LeaseHandler for F {
+    fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict {
+        self(fault)
+    }
+}
+
+/// Goes on, and logs each error as a warning, at most ten a second. This is the default.
+#[derive(Debug, Default)]
+pub struct LogStoreErrors {
+    /// The second in which something was logged last, and how often.
+    logged: AtomicU64,
+}
+
+const MOST_LOGGED: u64 = 10;
+
+impl LogStoreErrors {
+    fn may_log(&self) -> bool {
+        const COUNT: u64 = 1 << 16;
+        let second = coarse_now().as_secs();
+        let step = |last: u64| match last / COUNT == second {
+            true if last % COUNT >= MOST_LOGGED => None,
+            true => Some(last + 1),
+            false => Some(second * COUNT + 1),
+        };
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.logged.fetch_update(set, fetch, step).is_ok()
+    }
+}
+
+impl LeaseHandler for LogStoreErrors {
+    fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict {
+        if self.may_log() {
+            tracing::warn!(
+                target: "lockkeeper",
+                lease = fault.name.as_str(),
+                operation = fault.operation.word(),
+                count = fault.count,
+                error = fault.error as &(dyn std::error::Error + 'static),
+                "the store of leases failed"
+            );
+        }
+        LeaseVerdict::GoOn
+    }
+}
+
+/// Goes on, and says nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct IgnoreStoreErrors;
+
+impl LeaseHandler for IgnoreStoreErrors {
+    fn store_failed(&self, _: &LeaseFault<'_>) -> LeaseVerdict {
+        LeaseVerdict::GoOn
+    }
+}

@@ -1,0 +1,244 @@
+//! Giving leases back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Book, ClaimAnswer, Effect, LeaseKey, Moment, Phase, SendId};
+use crate::leases::{LostReason, Released, StoreError};
+
+/// What came of a release.
+pub type ReleaseAnswer = Result<Released, (Arc<StoreError>, bool)>;
+
+/// The first pause before a release that failed is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+impl Book {
+    /// The owner of a lease gives it back: [`Effect::Released`] or [`Effect::ReleaseStopped`] follows. Asked for again after
+    /// that, it is tried again.
+    pub fn release(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
+        self.give_back(now, key, fx);
+    }
+
+    /// The guard of a lease is gone: it is given back, and forgotten then.
+    pub fn disown(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
+        if let Some(entry) = self.leases.get_mut(&key) {
+            entry.unowned = true;
+            self.give_back(now, key, fx);
+        }
+    }
+
+    pub(super) fn give_back(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
+        let Some(entry) = self.leases.get_mut(&key) else {
+            return;
+        };
+        if entry.releasing {
+            return;
+        }
+        match entry.life.phase() {
+            // The store has said so: there is nothing to give back.
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => {
+                return self.has_released(now, key, Released::WasLost, fx);
+            }
+            Phase::Released => {
+                if entry.unowned {
+                    self.forget(key, fx);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let was_held = entry.life.is_held(now);
+        entry.again = entry.life.is_claim_of_unknown_fate();
+        entry.life.release();
+        entry.releasing = true;
+        let name = entry.name.clone();
+        fx.push(Effect::DropRefresh { key });
+        self.rearm(key, false);
+        let closed = self.closed;
+        let Some(turns) = self.names.get_mut(&name) else {
+            fx.push(Effect::Release { key });
+            return;
+        };
+        let next = turns.queue.front().copied();
+        if let Some(waiter) = next
+            && was_held
+            && !closed
+            && turns.holder == Some(key)
+            && turns.asker.is_none()
+            && turns.may_hand_over()
+        {
+            turns.queue.pop_front();
+            turns.handed_over();
+            if let Some(to) = self.new_asker(&name, waiter) {
+                self.hand_over(now, key, to, waiter, fx);
+                return;
+            }
+        }
+        fx.push(Effect::Release { key });
+    }
+
+    fn hand_over(
+        &mut self,
+        now: Moment,
+        from: LeaseKey,
+        to: LeaseKey,
+        waiter: super::WaiterId,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = self.leases.get_mut(&to) else {
+            return;
+        };
+        let send = entry.life.send_claim(now);
+        entry.claim = Some(send);
+        fx.push(Effect::HandOver {
+            from,
+            to,
+            waiter,
+            name: entry.name.clone(),
+            send,
+        });
+    }
+
+    /// What came of a hand-over.
+    pub fn handed_over(
+        &mut self,
+        now: Moment,
+        (from, to): (LeaseKey, LeaseKey),
+        send: SendId,
+        released: ReleaseAnswer,
+        claimed: ClaimAnswer,
+        fx: &mut Vec<Effect>,
+    ) {
+        if let Some(entry) = self.leases.get(&from)
+            && let Some(turns) = self.names.get_mut(&entry.name)
+            && turns.holder == Some(from)
+        {
+            turns.holder = None;
+        }
+        self.released(now, from, released, fx);
+        self.claimed(now, to, send, claimed, fx);
+    }
+
+    /// What came of a release.
+    pub fn released(
+        &mut self,
+        now: Moment,
+        key: LeaseKey,
+        answer: ReleaseAnswer,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = self.leases.get_mut(&key) else {
+            return;
+        };
+        if !entry.releasing {
+            return;
+        }
+        match answer {
+            Ok(Released::WasLost) if entry.again && now < entry.life.gone_by() => {
+                // A claim that is on its way still would be granted to nobody.
+                entry.again = false;
+                let wait = self.bounds.call_timeout;
+                self.wake_at(key, now.after(wait));
+            }
+            Ok(outcome) => self.has_released(now, key, outcome, fx),
+            Err((error, stop)) => {
+                let name = entry.name.clone();
+                if now >= entry.life.gone_by() {
+                    self.has_released(now, key, Released::WasLost, fx);
+                } else if stop || !error.is_retryable() {
+                    entry.releasing = false;
+                    fx.push(Effect::ReleaseStopped { key, error });
+                    if entry.unowned {
+                        self.forget(key, fx);
+                    }
+                } else {
+                    let wait = self.jittered(RETRY.saturating_mul(2));
+                    self.wake_at(key, now.after(wait));
+                }
+                // Whoever waits here may find it free before this one can be told.
+                self.leave(&name, key);
+                self.advance(now, &name, fx);
+            }
+        }
+    }
+
+    /// An asker asks again, a release is tried again.
+    pub(super) fn wake_due(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
+        let Some(entry) = self.leases.get_mut(&key) else {
+            return;
+        };
+        entry.wake = None;
+        if entry.releasing {
+            if now >= entry.life.gone_by() {
+                self.has_released(now, key, Released::WasLost, fx);
+            } else {
+                fx.push(Effect::Release { key });
+            }
+        } else if entry.claim.is_none() && *entry.life.phase() == Phase::Asked {
+            self.send_claim(now, key, fx);
+        }
+    }
+
+    fn has_released(
+        &mut self,
+        now: Moment,
+        key: LeaseKey,
+        outcome: Released,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.clear_wake(key);
+        let Some(entry) = self.leases.get_mut(&key) else {
+            return;
+        };
+        entry.life.released();
+        entry.releasing = false;
+        let (name, poll, unowned) = (entry.name.clone(), entry.poll, entry.unowned);
+        fx.push(Effect::Released { key, outcome });
+        self.rearm(key, false);
+        if let Some(turns) = self.names.get_mut(&name) {
+            if turns.holder == Some(key) {
+                turns.holder = None;
+                turns.given_back(now, poll);
+            } else if let Some(asker) = turns.asker
+                && outcome == Released::WasOurs
+                && self
+                    .leases
+                    .get(&asker)
+                    .is_some_and(|entry| entry.wake.is_some())
+            {
+                // It stood in the way of whoever waits here.
+                self.send_claim(now, asker, fx);
+            }
+        }
+        if unowned {
+            self.forget(key, fx);
+        }
+        self.advance(now, &name, fx);
+    }
+
+    fn leave(&mut self, name: &crate::leases::LeaseName, key: LeaseKey) {
+        if let Some(turns) = self.names.get_mut(name)
+            && turns.holder == Some(key)
+        {
+            turns.holder = None;
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: LeaseKey, fx: &mut Vec<Effect>) {
+        self.clear_wake(key);
+        if let Some(mut entry) = self.leases.remove(&key) {
+            if let Some((at, alone)) = entry.due.take() {
+                let from = if alone {
+                    &mut self.soon
+                } else {
+                    &mut self.dues
+                };
+                from.remove(&(at, key));
+            }
+            if let Some(at) = entry.watched.take() {
+                self.timers.remove(&(at, super::book::Timer::End(key)));
+            }
+            fx.push(Effect::Forget { key });
+        }
+    }
+}

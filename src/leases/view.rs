@@ -1,0 +1,228 @@
+//! What is known of one lease by everybody who looks at it: its guard, the driver, checks in transactions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::handler::{LeaseFault, LeaseHandler, LeaseOperation, LeaseVerdict};
+use super::state::{LeaseKey, Moment, SendId, Timing};
+use super::{Fence, Holder, LeaseName, LostReason, Released, StoreError, StoreId, boottime};
+
+/// Where a lease is in its life, for those who look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseStanding {
+    /// Held, and confirmed by the store whenever it was asked.
+    Held,
+    /// Believed in until its deadline, but the store has failed, and has not confirmed it since.
+    Doubtful,
+    /// Not held any more.
+    Lost(LostReason),
+}
+
+/// How a lease ended for its guard.
+#[derive(Debug, Clone)]
+pub(super) enum Ending {
+    /// Nothing was asked for yet, or the release is under way.
+    Open,
+    /// It was given back.
+    Released(Released),
+    /// The release was given up.
+    Stopped(Arc<StoreError>),
+}
+
+/// One acquisition, shared.
+pub(super) struct Cell {
+    pub key: LeaseKey,
+    pub name: LeaseName,
+    pub holder: Holder,
+    pub store: OnceLock<StoreId>,
+    pub token: OnceLock<Fence>,
+    pub timing: Mutex<Timing>,
+    pub unclean_delay: Duration,
+    pub fail_fast: bool,
+    pub handler: Arc<dyn LeaseHandler>,
+    /// Until when it is believed in, in nanoseconds; 0 if it is not.
+    deadline: AtomicU64,
+    /// The refresh that the store has confirmed last, plus one.
+    pub confirmed: watch::Sender<u64>,
+    pub lost: watch::Sender<Option<LostReason>>,
+    pub doubtful: std::sync::atomic::AtomicBool,
+    pub ending: watch::Sender<Ending>,
+    pub cancelled: CancellationToken,
+    errors: [AtomicU32; 3],
+    /// The refresh under way that carries this lease alone.
+    pub refreshing: Mutex<Option<AbortHandle>>,
+}
+
+impl Cell {
+    pub(super) fn new(
+        key: LeaseKey,
+        name: LeaseName,
+        holder: Holder,
+        options: &super::request::Checked,
+    ) -> Self {
+        Self {
+            key,
+            name,
+            holder,
+            store: OnceLock::new(),
+            token: OnceLock::new(),
+            timing: Mutex::new(options.timing),
+            unclean_delay: options.unclean_delay,
+            fail_fast: options.fail_fast,
+            handler: Arc::clone(&options.handler),
+            deadline: AtomicU64::new(0),
+            confirmed: watch::Sender::new(0),
+            lost: watch::Sender::new(None),
+            doubtful: std::sync::atomic::AtomicBool::new(false),
+            ending: watch::Sender::new(Ending::Open),
+            cancelled: CancellationToken::new(),
+            errors: Default::default(),
+            refreshing: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn believe_until(&self, at: Moment, confirmed: Option<SendId>) {
+        self.deadline.store(at.0, Ordering::Release);
+        if let Some(SendId(id)) = confirmed {
+            self.confirmed
+                .send_modify(|last| *last = (*last).max(id + 1));
+        }
+    }
+
+    /// It is not believed in from here on. The first reason counts.
+    pub(super) fn disbelieve(&self, reason: LostReason) {
+        self.deadline.store(0, Ordering::Release);
+        self.lost.send_if_modified(|lost| {
+            let is_first = lost.is_none();
+            if is_first {
+                *lost = Some(reason);
+            }
+            is_first
+        });
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        boottime::now().0 < self.deadline.load(Ordering::Acquire)
+    }
+
+    pub(super) fn remaining(&self) -> Duration {
+        Moment(self.deadline.load(Ordering::Acquire)).since(boottime::now())
+    }
+
+    pub(super) fn token(&self) -> Fence {
+        self.token.get().copied().unwrap_or(Fence(0))
+    }
+
+    /// Tells the handler of an error, and answers whether nobody wants to go on, and the count.
+    pub(super) fn fault(&self, operation: LeaseOperation, error: &StoreError) -> (bool, u32) {
+        let count = self
+            .count(operation)
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
+        let fault = LeaseFault {
+            operation,
+            name: &self.name,
+            error,
+            count,
+        };
+        let told = std::panic::AssertUnwindSafe(|| self.handler.store_failed(&fault));
+        let verdict = std::panic::catch_unwind(told).unwrap_or_default();
+        (self.fail_fast || verdict == LeaseVerdict::Stop, count)
+    }
+
+    /// It went well: errors are counted anew.
+    pub(super) fn went_well(&self, operation: LeaseOperation) {
+        self.count(operation).store(0, Ordering::Relaxed);
+    }
+
+    fn count(&self, operation: LeaseOperation) -> &AtomicU32 {
+        let [acquire, refresh, release] = &self.errors;
+        match operation {
+            LeaseOperation::Acquire => acquire,
+            LeaseOperation::Refresh => refresh,
+            LeaseOperation::Release => release,
+        }
+    }
+
+    pub(super) fn standing(&self) -> LeaseStanding {
+        let lost = self.lost.borrow().clone();
+        match lost {
+            Some(reason) => LeaseStanding::Lost(reason),
+            None if !self.is_held() => LeaseStanding::Lost(LostReason::Expired),
+            None if self.doubtful.load(Ordering::Relaxed) => LeaseStanding::Doubtful,
+            None => LeaseStanding::Held,
+        }
+    }
+}
+
+/// What a check of a lease needs to know of it, without owning it: a guard gives it, and it can be cloned, kept and sent
+/// anywhere. It does not keep the lease.
+#[derive(Clone)]
+pub struct LeaseView {
+    pub(super) cell: Arc<Cell>,
+}
+
+impl LeaseView {
+    /// The name of the lease.
+    #[must_use]
+    pub fn name(&self) -> &LeaseName {
+        &self.cell.name
+    }
+
+    /// Who holds it.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
+        &self.cell.holder
+    }
+
+    /// Its fencing token.
+    #[must_use]
+    pub fn token(&self) -> Fence {
+        self.cell.token()
+    }
+
+    /// The store that it is in.
+    #[must_use]
+    pub fn store_id(&self) -> &StoreId {
+        static UNKNOWN: std::sync::LazyLock<StoreId> =
+            std::sync::LazyLock::new(|| StoreId::new("unknown"));
+        self.cell.store.get().unwrap_or(&UNKNOWN)
+    }
+
+    /// Whether it may be believed in at this very instant.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.cell.is_held()
+    }
+
+    /// How long it may be believed in still, if no refresh comes.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.cell.remaining()
+    }
+
+    /// Whether it is held, doubtful or lost, and why.
+    #[must_use]
+    pub fn standing(&self) -> LeaseStanding {
+        self.cell.standing()
+    }
+}
+
+impl fmt::Debug for LeaseView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseView")
+            .field("name", self.name())
+            .field("token", &self.token())
+            .field("standing", &self.standing())
+            .finish_non_exhaustive()
+    }
+}

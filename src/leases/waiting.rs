@@ -1,0 +1,51 @@
+//! Waiting for a lease.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use super::state::WaiterId;
+use super::{LeaseGuard, Leases};
+use crate::error::LeaseError;
+
+/// What a waiter is answered.
+pub(super) type Answer = Result<LeaseGuard, LeaseError>;
+
+/// Ends with the answer. Dropped, it takes the wish back; what was granted unseen is given back with the answer.
+pub(super) struct Waiting {
+    leases: Leases,
+    id: WaiterId,
+    answer: oneshot::Receiver<Answer>,
+    is_answered: bool,
+}
+
+impl Waiting {
+    pub(super) fn new(leases: Leases, id: WaiterId, answer: oneshot::Receiver<Answer>) -> Self {
+        Self {
+            leases,
+            id,
+            answer,
+            is_answered: false,
+        }
+    }
+}
+
+impl Future for Waiting {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
+        self.is_answered = true;
+        Poll::Ready(answer.unwrap_or(Err(LeaseError::ShuttingDown)))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.leases.abandon(self.id);
+        }
+    }
+}
