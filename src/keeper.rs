@@ -7,6 +7,7 @@ mod host;
 mod request;
 mod snapshots;
 mod transaction;
+mod under;
 
 use std::convert::Infallible;
 use std::fmt;

@@ -40,6 +40,8 @@ pub use store::{
 };
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use stores::CheckLease;
+pub use stores::lmdb::LmdbLeases;
+pub use stores::store_from_url;
 #[cfg(feature = "etcd")]
 pub use stores::{EtcdLeases, EtcdOptions};
 #[cfg(feature = "mysql")]

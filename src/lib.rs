@@ -106,8 +106,9 @@ pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
     LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
     LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
-    LeaseVerdict, LeaseView, Leases, LeasesBuilder, LogStoreErrors, LostReason, Refresh, Refreshed,
-    Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    LeaseVerdict, LeaseView, Leases, LeasesBuilder, LmdbLeases, LogStoreErrors, LostReason,
+    Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
+    store_from_url,
 };
 #[cfg(feature = "etcd")]
 pub use leases::{EtcdLeases, EtcdOptions};
@@ -125,8 +126,8 @@ pub use locks::{
     WaitsFor,
 };
 pub use messages::environment::{
-    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
-    Sync,
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
+    SetMapSize, Sync,
 };
 pub use messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,

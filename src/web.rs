@@ -41,7 +41,7 @@ fn answer(status: StatusCode, text: String) -> HttpResponse {
 }
 
 /// 409 for what the body refused and for conflicts, 422 for a key that was used for another request, 423 while a view keeps the map from growing, 503 with `Retry-After` for
-/// overload, a stalled writer, recovery and shutdown, 504 when the time ran out, 507 when there is no space, 500 otherwise.
+/// overload, a stalled writer, recovery, shutdown and a lost lease, 504 when the time ran out, 507 when there is no space, 500 otherwise.
 impl<E: fmt::Debug + fmt::Display> ResponseError for TxnError<E> {
     fn status_code(&self) -> StatusCode {
         if let Self::KeyReused { .. } = self {

@@ -10,9 +10,10 @@ use crate::actors::supervisor::{Handed, Runtime};
 use crate::config::Settings;
 use crate::env::{Core, EnvStats};
 use crate::error::{DatabaseError, EnvError, OpenError, TxnError};
+use crate::leases::Fence;
 use crate::messages::environment::{
-    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
-    Sync,
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
+    SetMapSize, Sync,
 };
 use crate::messages::supervisor::RunTxn;
 use crate::txn::handler::HandlerChain;
@@ -150,5 +151,15 @@ impl Handler<DeleteDatabase> for Environment {
     ) -> Self::Result {
         let core = self.core();
         Box::pin(async move { core.delete(name).await })
+    }
+}
+
+impl Handler<ForgetToken> for Environment {
+    type Result = ResponseFuture<Result<Option<Fence>, EnvError>>;
+
+    fn handle(&mut self, forget: ForgetToken, _: &mut Self::Context) -> Self::Result {
+        let core = self.core();
+        let site = Location::caller();
+        Box::pin(async move { Ok(core.forget_token(forget.store, forget.name, site).await?) })
     }
 }

@@ -11,16 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use heed::MdbError;
 use parking_lot::Mutex;
 
 use crate::env::Core;
+use crate::env::fences::not_opened;
 use crate::env::job::{Ask, ViewBody, guarded};
 use crate::env::reserved::Reserved;
 use crate::env::table::RawTable;
 use crate::env::transaction::{ReadTxn, Readable, WriteTxn};
 use crate::env::view::{Tried, try_view};
-use crate::error::{DatabaseError, DbError, StorageError, TxnError};
+use crate::error::{DbError, TxnError};
 use crate::txn::answers::{
     self, Anchor, AnswerClock, Fingerprint, Pages, PagesMut, Reading, Seen, Ticks,
 };
@@ -129,7 +129,7 @@ impl Core {
         let table = self.reserved(Reserved::Answers).await;
         table
             .map(|table| self.answers_in(table))
-            .map_err(not_opened)
+            .map_err(|error| not_opened(error, Reserved::Answers))
     }
 
     /// The same if the database is open.
@@ -162,20 +162,6 @@ impl Core {
             }
         }
     }
-}
-
-/// A transaction knows no errors of openings.
-fn not_opened(error: DatabaseError) -> TxnError {
-    let why = match error {
-        DatabaseError::Txn(error) => return error,
-        DatabaseError::TooMany { .. } => MdbError::DbsFull,
-        DatabaseError::NoSuchDatabase { .. } => MdbError::NotFound,
-        _ => MdbError::Incompatible,
-    };
-    TxnError::Storage(StorageError::new(
-        "opening the database of the answers",
-        heed::Error::Mdb(why),
-    ))
 }
 
 /// The pages as a transaction reads them.

@@ -7,6 +7,7 @@ mod claims;
 mod copy;
 mod core;
 mod database;
+mod fences;
 mod first;
 pub(crate) mod gate;
 mod gather;
@@ -36,8 +37,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use answers::AnswerStore;
 pub(crate) use asking::Wait;
+pub(crate) use claims::file_id;
 pub(crate) use core::Core;
 pub use database::Db;
+pub(crate) use fences::{Fenced, Under};
 pub(crate) use first::GoesFirst;
 pub use gate::Occupant;
 pub use inside::BodyKind;
@@ -45,9 +48,11 @@ pub(crate) use job::{
     Answer, Ask, Held, Holding, Reply, Ticket, Typed, UpdateBody, ViewBody, Waiting, panic_message,
     quietly,
 };
+pub(crate) use opening::prepare_folder;
 pub(crate) use outside::Kind;
 pub(crate) use poison::Listener;
 pub use poison::PanicEvent;
+pub(crate) use raw::{Closing, forks, open_leases, watch_forks};
 pub use records::Records;
 pub(crate) use registry::{OpenSpec, Registry};
 pub(crate) use reserved::Reserved;

@@ -109,7 +109,8 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
         .map_err(OpenError::Thread)
 }
 
-fn prepare_folder(folder: &Path) -> Result<PathBuf, OpenError> {
+/// The folder by its real path. It is made if it is missing; a network file system is warned of.
+pub(crate) fn prepare_folder(folder: &Path) -> Result<PathBuf, OpenError> {
     let refused = |source| OpenError::Folder {
         path: folder.to_owned(),
         source,

@@ -42,6 +42,18 @@ pub(crate) fn open(folder: &Path, plan: &OpenPlan) -> heed::Result<Env> {
     unsafe { options.open(folder) }
 }
 
+/// Opens the file of leases at `path`, whose lock file is beside it. It is always flushed, and its map never changes its size.
+pub(crate) fn open_leases(path: &Path, map_size: usize, max_readers: u32) -> heed::Result<Env> {
+    watch_exit();
+    let mut options = EnvOpenOptions::new();
+    options.map_size(map_size).max_readers(max_readers);
+    // SAFETY: the path is that of a file, not of a folder: no more than a name.
+    unsafe { options.flags(EnvFlags::NO_SUB_DIR) };
+    // SAFETY: the file is only changed through LMDB, its locks are on, heed refuses to open it twice in one process, and the
+    // docs forbid network file systems and foreign writers.
+    unsafe { options.open(path) }
+}
+
 /// Changes the size of the map; 0 adopts the size that is in the file.
 ///
 /// The caller has closed the gate and seen it empty (I1): `gate::Closed` is the proof, and it lives on until this returns.

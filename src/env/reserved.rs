@@ -22,10 +22,12 @@ pub(crate) enum Reserved {
     Meta,
     /// The stored answers of transactions that are run exactly once.
     Answers,
+    /// The largest fencing tokens that have been seen.
+    Fences,
 }
 
 /// How many there are.
-pub(crate) const RESERVED: u32 = 2;
+pub(crate) const RESERVED: u32 = 3;
 
 /// What their names begin with, and no other's.
 const PREFIX: &str = "__lockkeeper";
@@ -50,6 +52,16 @@ impl Reserved {
         match self {
             Self::Meta => "__lockkeeper",
             Self::Answers => "__lockkeeper.answers",
+            Self::Fences => "__lockkeeper.fences",
+        }
+    }
+
+    /// What is being done when it is opened, for errors.
+    pub(super) fn opening(self) -> &'static str {
+        match self {
+            Self::Meta => "opening the database of the keeper",
+            Self::Answers => "opening the database of the answers",
+            Self::Fences => "opening the database of the fencing tokens",
         }
     }
 

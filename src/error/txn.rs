@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
+use crate::leases::{Fence, LeaseName, StoreId};
 use crate::txn::answers::AnswerError;
 use crate::txn::sets::WhichSet;
 
@@ -211,6 +212,34 @@ pub enum TxnError<E = Infallible> {
     /// would be wrong. Remedy: no key.
     #[error("a view takes no key: it changes nothing that could happen twice")]
     KeyOnView,
+    /// The transaction was sent [under a lease](crate::RunTxn::under) that is not held any more. Nothing was written. Remedy:
+    /// acquire the lease again, and begin anew with what is there then.
+    #[error("the lease \"{name}\" is not held any more (its token was {token}, in {store})")]
+    LeaseLost {
+        /// The store of the lease.
+        store: StoreId,
+        /// The lease.
+        name: LeaseName,
+        /// The token that it was held with.
+        token: Fence,
+    },
+    /// The transaction was sent [under a lease](crate::RunTxn::under) whose token is smaller than one that this environment has
+    /// seen: a later holder has written here. Nothing was written. Remedy: stop, somebody else holds the lease. If the store was
+    /// restored from a backup or its table made anew, so that its tokens began again: send [`ForgetToken`](crate::ForgetToken).
+    #[error(
+        "the lease \"{name}\" has the token {token}, and a later holder has written with {seen} (in {store}); if the store was \
+         restored or made anew, `ForgetToken` lets its tokens begin again"
+    )]
+    FenceTooSmall {
+        /// The store of the lease.
+        store: StoreId,
+        /// The lease.
+        name: LeaseName,
+        /// The token that the transaction came with.
+        token: Fence,
+        /// The largest that has been seen.
+        seen: Fence,
+    },
     /// A database handle refused.
     #[error(transparent)]
     Database(DbError),
@@ -282,12 +311,12 @@ pub enum ErrorClass {
     ShuttingDown,
     /// Used in a way that cannot work.
     Usage,
+    /// A lease is not held any more, or somebody held it later.
+    LeaseLost,
     /// The body panicked.
     Panic,
     /// The file could not be read or written, or its content is not what was expected.
     Storage,
-    /// A lease is not held any more.
-    LeaseLost,
     /// The store of leases cannot be reached, or not be used.
     StoreUnreachable,
     /// The settings cannot work.
@@ -322,6 +351,7 @@ impl<E> TxnError<E> {
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
             Self::BodyPanicked { .. } => ErrorClass::Panic,
+            Self::LeaseLost { .. } | Self::FenceTooSmall { .. } => ErrorClass::LeaseLost,
             Self::ReadChanged { .. } | Self::WriteConflict { .. } => ErrorClass::Conflict,
             Self::TooLarge
             | Self::TransactionEnded
@@ -425,6 +455,13 @@ impl<E> TxnError<E> {
             AnswerUnreadable { key, source },
             AnswerNotStorable { key, source },
             KeyOnView,
+            LeaseLost { store, name, token },
+            FenceTooSmall {
+                store,
+                name,
+                token,
+                seen
+            },
             Database(error),
             Storage(error),
         )
@@ -507,6 +544,22 @@ impl TxnError {
                 source: source.clone(),
             },
             Self::KeyOnView => Self::KeyOnView,
+            Self::LeaseLost { store, name, token } => Self::LeaseLost {
+                store: store.clone(),
+                name: name.clone(),
+                token: *token,
+            },
+            Self::FenceTooSmall {
+                store,
+                name,
+                token,
+                seen,
+            } => Self::FenceTooSmall {
+                store: store.clone(),
+                name: name.clone(),
+                token: *token,
+                seen: *seen,
+            },
             Self::Database(error) => Self::Database(error.duplicate()),
             Self::Storage(error) => Self::Storage(error.clone()),
         }

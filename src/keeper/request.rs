@@ -13,8 +13,8 @@ use crate::env::{Ticket, Wait};
 use crate::error::LockError;
 use crate::error::{DatabaseError, EnvError, Stage, TxnError};
 use crate::messages::environment::{
-    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, Recover, SetMapSize,
-    Sync,
+    ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
+    SetMapSize, Sync,
 };
 use crate::messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
@@ -114,6 +114,7 @@ for_environment! {
     Sync => |error| Err(EnvError::Txn(error)),
     CopyTo => |error| Err(EnvError::Txn(error)),
     Recover => |error| Err(EnvError::Txn(error)),
+    ForgetToken => |error| Err(EnvError::Txn(error)),
     EnvStatsQuery => Err,
     ClearStaleReaders => |_: TxnError| 0,
     ClearDatabase => |error| Err(DatabaseError::Txn(error)),

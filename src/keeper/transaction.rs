@@ -25,7 +25,7 @@ use crate::txn::run::{Isolation, Txn};
 #[must_use = "a transaction does nothing until it is awaited"]
 pub struct Transaction<'k, T, E, F> {
     keeper: &'k Keeper,
-    options: TxnOptions,
+    pub(super) options: TxnOptions,
     once: Option<Box<Once<T>>>,
     body: F,
     answer: PhantomData<fn() -> (T, E)>,
@@ -35,7 +35,7 @@ pub struct Transaction<'k, T, E, F> {
 #[must_use = "a transaction does nothing until it is awaited"]
 pub struct Begin {
     runtime: Arc<Runtime>,
-    options: TxnOptions,
+    pub(super) options: TxnOptions,
 }
 
 /// An interactive transaction in the hands of whoever began it. Dropping it aborts it.

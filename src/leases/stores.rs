@@ -1,7 +1,8 @@
-//! The stores of leases that we have, one file or folder for each.
+//! The stores of leases that we have, one file or folder for each, and [`store_from_url`].
 
 #[cfg(feature = "etcd")]
 mod etcd;
+pub(crate) mod lmdb;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -10,6 +11,11 @@ mod postgres;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+
+use std::sync::Arc;
+
+use super::{LeaseStore, StoreError, TableName};
+use lmdb::LmdbLeases;
 
 #[cfg(feature = "etcd")]
 pub use etcd::{EtcdLeases, EtcdOptions};
@@ -21,3 +27,99 @@ pub use postgres::{PostgresLeases, PostgresLeasesBuilder};
 pub use sql::CheckLease;
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteLeases, SqliteLeasesBuilder};
+
+/// The store that a URL names: `lmdb:PATH`, `postgres://…`, `mysql://…`, `mariadb://…`, `sqlite:…`, `etcd://…`.
+///
+/// `lmdb:PATH` is a folder, absolute or not; `?table=NAME` behind it is another table than `dbmutex`.
+///
+/// # Errors
+/// [`StoreError::BadConfig`] for any other URL, and for one whose store was not compiled in, with the feature that it needs;
+/// otherwise as the store says.
+pub fn store_from_url(url: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
+    let Some((scheme, rest)) = url.split_once(':') else {
+        return Err(StoreError::BadConfig(format!(
+            "{url:?} is no URL of a lease store: `lmdb:PATH`, `postgres://…`, `mysql://…`, `sqlite:…` or `etcd://…`"
+        )));
+    };
+    match scheme {
+        "lmdb" => lmdb(rest),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresLeases::from_url(url)?)),
+        #[cfg(not(feature = "postgres"))]
+        "postgres" | "postgresql" => not_compiled_in("postgres"),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MysqlLeases::from_url(url)?)),
+        #[cfg(not(feature = "mysql"))]
+        "mysql" | "mariadb" => not_compiled_in("mysql"),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(SqliteLeases::from_url(url)?)),
+        #[cfg(not(feature = "sqlite"))]
+        "sqlite" => not_compiled_in("sqlite"),
+        #[cfg(feature = "etcd")]
+        "etcd" => Ok(Arc::new(EtcdLeases::from_url(url)?)),
+        #[cfg(not(feature = "etcd"))]
+        "etcd" => not_compiled_in("etcd"),
+        // Not the whole URL: it may have a password.
+        _ => Err(StoreError::BadConfig(format!(
+            "no lease store has the scheme {scheme:?}"
+        ))),
+    }
+}
+
+fn lmdb(rest: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
+    let (path, table) = match rest.split_once("?table=") {
+        None => (rest, TableName::default()),
+        Some((path, table)) => {
+            let table = TableName::new(table);
+            (
+                path,
+                table.map_err(|bad| StoreError::BadConfig(bad.to_string()))?,
+            )
+        }
+    };
+    // `lmdb:///var/lib/app` as others write it.
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() {
+        return Err(StoreError::BadConfig("`lmdb:` has no path".to_owned()));
+    }
+    Ok(Arc::new(LmdbLeases::open_table(path, &table)?))
+}
+
+/// For the schemes whose store was left out.
+#[allow(dead_code, reason = "with every feature on, nothing is left out")]
+fn not_compiled_in(feature: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
+    Err(StoreError::BadConfig(format!(
+        "this store is not compiled in: enable the feature `{feature}`"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_a_store_or_says_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display();
+        for good in [
+            format!("lmdb:{path}"),
+            format!("lmdb://{path}"),
+            format!("lmdb:{path}?table=mine"),
+        ] {
+            assert!(store_from_url(&good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "leases",
+            "lmdb:",
+            "lmdb:x?table=1",
+            "oracle://a:secret@b/c",
+        ] {
+            let Err(StoreError::BadConfig(why)) = store_from_url(bad) else {
+                panic!("{bad} was taken");
+            };
+            assert!(!why.contains("secret"), "{why}");
+        }
+        assert!(!std::path::Path::new("x").exists());
+    }
+}

@@ -8,6 +8,7 @@ use actix::Message;
 
 use crate::env::EnvStats;
 use crate::error::{DatabaseError, EnvError, TxnError};
+use crate::leases::{Fence, LeaseName, StoreId};
 
 /// Gives the map a size, in bytes, rounded up to whole pages; answers the size it has then. It waits for running
 /// transactions and keeps new ones out meanwhile, at most for `resize_timeout`. What is asked at the same time is one
@@ -116,3 +117,29 @@ pub struct ClearDatabase(pub Arc<str>);
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), DatabaseError>")]
 pub struct DeleteDatabase(pub Arc<str>);
+
+/// Has the environment forget the largest fencing token that it has seen of a lease; answers which it was, `None` if it had seen
+/// none. It is what to send when [`TxnError::FenceTooSmall`] is answered because the store was restored from a backup, or its table
+/// made anew, so that its tokens began again. It is logged as a warning.
+///
+/// Nothing else is checked: a holder that was paused, and has a token from before, can write again after this. Be sure that
+/// there is none.
+///
+/// # Errors
+///
+/// What stands in the way of any update, as [`EnvError::Txn`].
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<Option<Fence>, EnvError>")]
+pub struct ForgetToken {
+    /// The store of the lease, as the error names it.
+    pub store: StoreId,
+    /// The lease.
+    pub name: LeaseName,
+}
+
+impl ForgetToken {
+    /// For a lease of a store.
+    pub const fn new(store: StoreId, name: LeaseName) -> Self {
+        Self { store, name }
+    }
+}

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{Durability, WhenFull};
-use crate::env::{ReadTxn, Ticket, UpdateBody, ViewBody, WriteTxn};
+use crate::env::{ReadTxn, Ticket, Under, UpdateBody, ViewBody, WriteTxn};
 use crate::error::{Name, Site, TxnError};
 use crate::locks::{DEFAULT_PRIORITY, Mode, Object};
 use crate::txn::answers::{Codec, hash};
@@ -90,6 +90,8 @@ pub(crate) struct TxnOptions {
     pub durability: Option<Durability>,
     pub when_full: Option<WhenFull>,
     pub handlers: HandlerChain,
+    /// The leases without which it is not applied.
+    pub under: Vec<Under>,
     /// The hash of what it asks for, beside its name.
     pub request: Option<[u8; 16]>,
     /// Only interactive transactions have any.
@@ -123,6 +125,7 @@ impl TxnOptions {
             durability: None,
             when_full: None,
             handlers: HandlerChain::default(),
+            under: Vec::new(),
             request: None,
             isolation: Isolation::default(),
             sent: None,

@@ -12,7 +12,7 @@ use super::keyed::Keyed;
 use super::locking::{Taken, locker, order_locks};
 use super::runtime::{Admitted, Runtime, for_one_transaction};
 use crate::actors::lock_table::Locker;
-use crate::env::panic_message;
+use crate::env::{Fenced, panic_message};
 use crate::error::{Stage, TxnError};
 use crate::messages::supervisor::{Once, TxnOptions};
 use crate::txn::run::{Attempt, Inside, Isolation, Lent, Start, Txn};
@@ -73,10 +73,18 @@ impl Runtime {
                 Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
+        let fenced = Box::pin(self.fenced(options, &admitted)).await;
+        let fenced = fenced.map_err(TxnError::widen)?.map(Arc::new);
         loop {
             attempts.number += 1;
             admitted.trace.record("attempt", attempts.number);
-            let begun = self.begin_keyed(options, keyed.as_ref(), &admitted, &mut attempts);
+            let begun = self.begin_keyed(
+                options,
+                keyed.as_ref(),
+                fenced.as_ref(),
+                &admitted,
+                &mut attempts,
+            );
             let result = match begun.await {
                 Ok(Begun::Answered(value)) => Ok(value),
                 Ok(Begun::Runs(attempt)) => {
@@ -107,7 +115,11 @@ impl Runtime {
         let admitted = self.admitted(&mut options).await?;
         let mut attempts = admitted.attempts();
         attempts.number = 1;
-        self.begin(&options, &admitted, &mut attempts, None).await
+        let fenced = Box::pin(self.fenced(&options, &admitted)).await?;
+        let fenced = fenced.map(Arc::new);
+        let fenced = fenced.as_ref();
+        self.begin(&options, fenced, &admitted, &mut attempts, None)
+            .await
     }
 
     /// Begins an attempt, unless there is an answer for its key. The key has a locker of its own: the attempt may have none, and
@@ -116,9 +128,13 @@ impl Runtime {
         &self,
         options: &TxnOptions,
         keyed: Option<&Keyed<T>>,
+        fenced: Option<&Arc<Fenced>>,
         admitted: &Admitted,
         attempts: &mut Attempts,
     ) -> Result<Begun<T>, TxnError> {
+        if let Some(fenced) = fenced {
+            fenced.held()?;
+        }
         let key = match keyed {
             None => None,
             Some(keyed) => {
@@ -129,7 +145,7 @@ impl Runtime {
                 }
             }
         };
-        let attempt = self.begin(options, admitted, attempts, key).await?;
+        let attempt = self.begin(options, fenced, admitted, attempts, key).await?;
         Ok(Begun::Runs(attempt))
     }
 
@@ -138,6 +154,7 @@ impl Runtime {
     async fn begin(
         &self,
         options: &TxnOptions,
+        fenced: Option<&Arc<Fenced>>,
         admitted: &Admitted,
         attempts: &mut Attempts,
         key: Option<Locker>,
@@ -178,6 +195,7 @@ impl Runtime {
             deadline,
             span,
             durability: options.durability.map(for_one_transaction),
+            fenced: fenced.map(Arc::clone),
             number: attempts.number,
             locker,
             lent: Lent {

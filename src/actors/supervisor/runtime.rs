@@ -15,7 +15,7 @@ use super::locking::Taken;
 use crate::actors::lock_table::Locks;
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Held, Reply, Typed, Waiting, random_seed};
+use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Typed, Waiting, random_seed};
 use crate::error::{Stage, TxnError};
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
@@ -176,6 +176,7 @@ impl Runtime {
             && options.ticket.is_some()
             && txn.once.is_none()
             && options.locks.is_empty()
+            && options.under.is_empty()
             && options.handlers.is_empty()
             && self.handlers.is_empty()
     }
@@ -271,8 +272,15 @@ impl Runtime {
                 Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
-        let mut body = Some(match (body, &keyed) {
+        let body = match (body, &keyed) {
             (Body::Update(body), Some(keyed)) => Body::Update(keyed.wrap(body)),
+            (body, _) => body,
+        };
+        let fenced = self.fenced(&options, &admitted).await;
+        let fenced = fenced.map_err(TxnError::widen)?;
+        let mut body = Some(match (body, &fenced) {
+            (Body::Update(body), Some(fenced)) => Body::Update(fenced.update(body)),
+            (Body::View(body), Some(fenced)) => Body::View(fenced.view(body)),
             (body, _) => body,
         });
         loop {
@@ -281,6 +289,9 @@ impl Runtime {
             };
             attempts.number += 1;
             trace.record("attempt", attempts.number);
+            if let Some(fenced) = &fenced {
+                fenced.held().map_err(TxnError::widen)?;
+            }
             let locked = self
                 .take_locks(&mut options, keyed.as_ref(), &admitted, &mut attempts)
                 .instrument(trace.clone());
@@ -313,6 +324,26 @@ impl Runtime {
             }
             self.stand_back(error, &mut attempts, &options, admitted.deadline)
                 .await?;
+        }
+    }
+
+    /// The leases of a transaction that runs under any.
+    pub(super) async fn fenced(
+        &self,
+        options: &TxnOptions,
+        admitted: &Admitted,
+    ) -> Result<Option<Fenced>, TxnError> {
+        if options.under.is_empty() {
+            return Ok(None);
+        }
+        // Boxed: most transactions have none.
+        let fenced = Box::pin(self.env.fenced(&options.under));
+        match self.env.shared.clock.until(admitted.deadline, fenced).await {
+            Some(fenced) => fenced.map(Some),
+            None => Err(TxnError::DeadlineExceeded {
+                deadline: admitted.span,
+                stage: Stage::WasQueued,
+            }),
         }
     }
 

@@ -12,7 +12,7 @@ use super::state::{NodeId, State};
 use crate::actors::lock_table::Locker;
 use crate::config::Durability;
 use crate::env::gate::Entry;
-use crate::env::{Core, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot, Ticket};
+use crate::env::{Core, Fenced, GoesFirst, Holding, RawTable, ReadTxn, Readable, Snapshot, Ticket};
 use crate::error::{DbError, LockError, Name, Site, Stage, TxnError};
 use crate::locks::{LockerSpec, Mode, Object, Reason};
 use crate::txn::sets::{Limits, Seen, Sets, TableRef, TooMuch};
@@ -27,6 +27,8 @@ pub(crate) struct Start {
     /// The time from the send to the deadline.
     pub span: Duration,
     pub durability: Option<Durability>,
+    /// The leases that it runs under, if it does.
+    pub fenced: Option<Arc<Fenced>>,
     /// Which attempt it is: 1 for the first.
     pub number: u32,
     pub locker: Option<Locker>,

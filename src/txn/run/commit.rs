@@ -29,6 +29,9 @@ struct Prepared {
 impl Attempt {
     /// Applies the transaction; answered when that is durable.
     pub(crate) async fn commit(self: &Arc<Self>, with: Option<WithCommit>) -> Result<(), TxnError> {
+        if let Some(fenced) = &self.start.fenced {
+            fenced.held().inspect_err(|_| self.abort())?;
+        }
         let prepared = {
             let mut state = self.state();
             if let Some(dead) = state.death() {
@@ -117,16 +120,20 @@ impl Attempt {
         }
         ask.locks = Some(Box::new(Riding::on(self, &ask.ticket)));
         ask.trace = start.trace.clone();
+        let fenced = start.fenced.clone();
         let body: UpdateBody<(), std::convert::Infallible> = Box::new(move |txn| {
+            if let Some(fenced) = &fenced {
+                fenced.admit(txn)?;
+            }
             let quiet = outside.is_some() && txn.outside() == outside;
             if prepared.has_checks() && (prepared.is_always_compared() || !quiet) {
                 prepared.check(txn)?;
             }
             prepared.write(txn)?;
-            match &mut with {
-                Some(with) => with(txn),
-                None => Ok(()),
+            if let Some(with) = &mut with {
+                with(txn)?;
             }
+            fenced.as_ref().map_or(Ok(()), |fenced| fenced.seal(txn))
         });
         self.start.env.update(ask, body).await?.result
     }

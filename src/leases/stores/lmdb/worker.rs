@@ -1,0 +1,157 @@
+//! The thread that has the file of leases. LMDB's writer mutex belongs to a thread and a commit waits for the disk, so
+//! everything is done by one thread that does nothing else, for all handles of the process.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::boot::BootClock;
+use super::file::File;
+use crate::env::{file_id, forks, watch_forks};
+use crate::leases::StoreError;
+
+/// Questions that wait for the thread; whoever asks more waits for room.
+const QUEUE: usize = 1024;
+/// How long an opening waits for the end of an earlier store of the same file in this process.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce(&mut File) + Send>;
+
+/// A file of leases that this process has open. It is closed with the last handle.
+pub(super) struct Worker {
+    jobs: flume::Sender<Job>,
+    /// How often the process had been forked when the thread was started.
+    forks: u32,
+    path: PathBuf,
+}
+
+/// The files that are open in this process, by device and inode: LMDB must not have one twice.
+static OPEN: Mutex<Option<HashMap<(u64, u64), Entry>>> = Mutex::new(None);
+
+struct Entry {
+    worker: Weak<Worker>,
+    /// Disconnected when the file is closed.
+    ended: flume::Receiver<()>,
+    /// A deleted file's number would be given to a new one, which is not it.
+    _file: std::fs::File,
+}
+
+impl Worker {
+    /// The worker of a file, which is started if it is not there.
+    pub(super) fn of(path: &Path) -> Result<Arc<Self>, StoreError> {
+        watch_forks();
+        let mut open = OPEN.lock();
+        let open = open.get_or_insert_default();
+        open.retain(|_, entry| !entry.ended.is_disconnected());
+        if let Some(entry) = file_id(path).and_then(|id| open.get(&id)) {
+            if let Some(worker) = entry.worker.upgrade() {
+                return match worker.is_forked() {
+                    true => Err(worker.forked()),
+                    false => Ok(worker),
+                };
+            }
+            // The last handle has just gone, and the thread is about to end.
+            if let Err(flume::RecvTimeoutError::Timeout) = entry.ended.recv_timeout(PATIENCE) {
+                return Err(StoreError::Unreachable(
+                    format!("{} is still being closed by this process", path.display()).into(),
+                ));
+            }
+        }
+        let (worker, ended) = Self::start(path)?;
+        let id = file_id(path).zip(std::fs::File::open(path).ok());
+        if let Some((id, file)) = id {
+            let entry = Entry {
+                worker: Arc::downgrade(&worker),
+                ended,
+                _file: file,
+            };
+            open.insert(id, entry);
+        }
+        Ok(worker)
+    }
+
+    fn start(path: &Path) -> Result<(Arc<Self>, flume::Receiver<()>), StoreError> {
+        let clock = BootClock::read().map_err(|error| {
+            StoreError::BadConfig(format!("the id of the boot cannot be read: {error}"))
+        })?;
+        let (jobs, queue) = flume::bounded::<Job>(QUEUE);
+        let (alive, ended) = flume::bounded::<()>(1);
+        let mut file = File::new(path.to_owned(), clock);
+        let run = move || {
+            while let Ok(job) = queue.recv() {
+                job(&mut file);
+            }
+            drop(file);
+            drop(alive);
+        };
+        let thread = thread::Builder::new().name("lockkeeper-leases".into());
+        let started = thread.spawn(run);
+        started.map_err(|error| StoreError::Unreachable(Box::new(error)))?;
+        let worker = Arc::new(Self {
+            jobs,
+            forks: forks(),
+            path: path.to_owned(),
+        });
+        let opened = worker.ask_blocking(File::prepare);
+        opened.map(|()| (worker, ended))
+    }
+
+    /// Has the thread do something, and answers when it is done. Dropped before the thread has come to it, it is not done.
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut File) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.is_forked() {
+            return Err(self.forked());
+        }
+        let (job, answer) = with_answer(job);
+        let gone = |_| self.gone();
+        self.jobs.send_async(job).await.map_err(|_| self.gone())?;
+        answer.await.map_err(gone)?
+    }
+
+    fn ask_blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut File) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (send, answer) = flume::bounded(1);
+        let job: Job = Box::new(move |file| {
+            let _ = send.send(job(file));
+        });
+        self.jobs.send(job).map_err(|_| self.gone())?;
+        answer.recv().map_err(|_| self.gone())?
+    }
+
+    fn is_forked(&self) -> bool {
+        self.forks != forks()
+    }
+
+    fn forked(&self) -> StoreError {
+        StoreError::BadConfig(format!(
+            "the process was forked after {} was opened; open it after the fork",
+            self.path.display()
+        ))
+    }
+
+    fn gone(&self) -> StoreError {
+        let path = self.path.display();
+        StoreError::Unreachable(format!("the thread of {path} has ended").into())
+    }
+}
+
+fn with_answer<T: Send + 'static>(
+    job: impl FnOnce(&mut File) -> Result<T, StoreError> + Send + 'static,
+) -> (Job, oneshot::Receiver<Result<T, StoreError>>) {
+    let (reply, answer) = oneshot::channel();
+    let job = move |file: &mut File| {
+        if !reply.is_closed() {
+            let _ = reply.send(job(file));
+        }
+    };
+    (Box::new(job), answer)
+}
