@@ -62,8 +62,10 @@ async fn a_table_of_something_else_is_refused(ground: Ground) {
     let store = ground.bare(true);
     let mut raw = ground.connect().await;
     let table = &ground.table;
-    raw.run(format!("create table {table} (name varchar(256) primary key)"))
-        .await;
+    raw.run(format!(
+        "create table {table} (name varchar(256) primary key)"
+    ))
+    .await;
     let why = |prepared: Result<(), StoreError>| match prepared {
         Err(StoreError::WrongTable { why, .. }) => why,
         other => panic!("{other:?}"),
@@ -86,7 +88,8 @@ async fn a_table_of_something_else_is_refused(ground: Ground) {
         assert!(why(store.prepare().await).contains("timestamp(0)"));
         let retype = "modify expires_at timestamp(6) not null default current_timestamp(6)";
         raw.run(format!("alter table {table} {retype}")).await;
-        raw.run(format!("alter table {table} drop primary key")).await;
+        raw.run(format!("alter table {table} drop primary key"))
+            .await;
         assert!(why(store.prepare().await).contains("the same name"));
     }
 }
@@ -94,7 +97,10 @@ async fn a_table_of_something_else_is_refused(ground: Ground) {
 async fn lacking_the_right_to_make_the_table_is_told(ground: Ground) {
     let mut raw = ground.connect().await;
     let (user, url) = match ground.kind {
-        Kind::Postgres => ("create role poor login", ground.url.replace("postgres@", "poor@")),
+        Kind::Postgres => (
+            "create role poor login",
+            ground.url.replace("postgres@", "poor@"),
+        ),
         _ => (
             "create user poor identified by 'secret'; grant usage on *.* to poor; \
              create database poor; grant select, insert, update on poor.* to poor",

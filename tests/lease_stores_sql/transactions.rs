@@ -36,7 +36,11 @@ async fn a_check_inside_a_transaction_says_whether_the_lease_is_held(ground: Gro
     let store = ground.store().await;
     let table = TableName::new(&*ground.table).unwrap();
     let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
-    let short = ours(store.claim(&claim("short", "a", Duration::from_millis(30))).await);
+    let short = ours(
+        store
+            .claim(&claim("short", "a", Duration::from_millis(30)))
+            .await,
+    );
     until("the expiry", || async {
         let record = store.look(&name("short")).await.unwrap().unwrap();
         record.remaining.is_none()
@@ -155,8 +159,10 @@ async fn i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held(ground: 
     let mut raw = ground.connect().await;
     raw.run("begin").await;
     let table = &ground.table;
-    raw.run(format!("select * from {table} where name = 'job' for update"))
-        .await;
+    raw.run(format!(
+        "select * from {table} where name = 'job' for update"
+    ))
+    .await;
     let dropped = claim("job", "dropped", MINUTE);
     {
         let mut claiming = pin!(store.claim(&dropped));

@@ -23,6 +23,10 @@ pub(in crate::leases::stores) trait Backend:
     /// before it is claimed.
     const UPDATES_WAIT: bool;
 
+    /// Whether there is one lock for all. Then more connections would only stand in each other's way, and whoever waited in
+    /// vain tries again.
+    const ONE_LOCK: bool = false;
+
     /// Opens a connection to a server that can be written to.
     fn open(
         &self,

@@ -67,6 +67,7 @@ macro_rules! on_connection {
                             store.$group.forget_idle();
                         }
                         Kind::Again if $again < AGAIN => {}
+                        Kind::LockTimeout if B::ONE_LOCK && $again < AGAIN => {}
                         _ => break Err(fault(kind, error)),
                     }
                 }
@@ -84,8 +85,8 @@ impl<B: Backend> SqlStore<B> {
             table: options.table.clone(),
             create_table: options.create_table,
             patience: options.connect_timeout,
-            claims: Connections::new(options.connections),
-            upkeep: Connections::new(UPKEEP),
+            claims: Connections::new(if B::ONE_LOCK { 1 } else { options.connections }),
+            upkeep: Connections::new(if B::ONE_LOCK { 1 } else { UPKEEP }),
             id: OnceCell::new(),
         }
     }
