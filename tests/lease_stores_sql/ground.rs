@@ -97,6 +97,22 @@ impl Ground {
         }
     }
 
+    /// The statement that makes the table.
+    pub fn ddl(&self) -> String {
+        let table = TableName::new(&*self.table).unwrap();
+        macro_rules! ddl {
+            ($store:ident) => {{
+                let builder = $store::builder().url(&self.url).table(table);
+                builder.build().unwrap().ddl().to_owned()
+            }};
+        }
+        match self.kind {
+            Kind::Postgres => ddl!(PostgresLeases),
+            Kind::Mariadb => ddl!(MysqlLeases),
+            Kind::Sqlite => ddl!(SqliteLeases),
+        }
+    }
+
     pub async fn connect(&self) -> Raw {
         match self.kind {
             Kind::Postgres => Raw::Postgres(PgConnection::connect(&self.url).await.unwrap()),
