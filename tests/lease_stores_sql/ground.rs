@@ -146,6 +146,16 @@ impl Raw {
         })
     }
 
+    /// How many rows there are.
+    pub async fn count(&mut self, sql: impl Into<String>) -> usize {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.into()));
+        match self {
+            Self::Postgres(c) => sql.fetch_all(c).await.unwrap().len(),
+            Self::Mariadb(c) => sql.fetch_all(c).await.unwrap().len(),
+            Self::Sqlite(c) => sql.fetch_all(c).await.unwrap().len(),
+        }
+    }
+
     pub fn check(&mut self) -> &mut dyn CheckLease {
         match self {
             Self::Postgres(c) => c,

@@ -2,11 +2,11 @@
 
 mod basics;
 mod contention;
-// mod dbmutex;
+mod dbmutex;
 mod failover;
 mod ground;
 mod mariadb_only;
-// mod postgres_only;
+mod postgres_only;
 mod tables;
 mod transactions;
 mod trouble;
