@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lockkeeper::{Claimed, LeaseStore, StoreError};
+use lockkeeper::{Claimed, StoreError};
 use sqlx::{Connection, PgConnection, Row};
 
 use crate::ground::{Ground, Kind, MINUTE, claim, run, until};

@@ -1,6 +1,6 @@
 //! A table whose key takes several names for one.
 
-use lockkeeper::{LeaseStore, Refreshed, Released, StoreError};
+use lockkeeper::{Refreshed, Released, StoreError};
 
 use crate::ground::{Ground, Kind, MINUTE, claim, holder, name, ours, refresh, run};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockkeeper::{LeaseStore, StoreError};
+use lockkeeper::StoreError;
 
 use crate::ground::{Ground, Kind, MINUTE, PATIENCE, claim, holder, name, ours, run};
 use crate::servers::postgres::Postgres;
@@ -84,6 +84,30 @@ fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
         assert!(matches!(deaf, Err(StoreError::Failed(_))));
         assert!(store.wakeups().is_none(), "it would be tried for ever");
         ours(store.claim(&claim("job", "a", MINUTE)).await);
+    });
+}
+
+#[test]
+fn the_url_says_whether_the_connection_is_encrypted() {
+    let mut server = Postgres::start();
+    server.stop();
+    server.with_tls();
+    server.start_again();
+    let plain = Ground::at(Kind::Postgres, server.url());
+    run(async {
+        let url = server.url().replace("sslmode=disable", "sslmode=require");
+        let store = plain.bare_at(&url, true);
+        store.prepare().await.unwrap();
+        ours(store.claim(&claim("job", "a", MINUTE)).await);
+        let mut raw = plain.connect().await;
+        let encrypted = "select 1 from pg_stat_ssl s join pg_stat_activity a using (pid) where s.ssl and \
+                         a.backend_type = 'client backend'";
+        assert_eq!(raw.count(encrypted).await, 2);
+        let url = server
+            .url()
+            .replace("sslmode=disable", "sslmode=verify-full");
+        let error = plain.bare_at(&url, true).prepare().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
     });
 }
 

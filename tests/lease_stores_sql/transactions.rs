@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use lockkeeper::{Fence, LeaseStore, Refreshed, TableName};
+use lockkeeper::{Fence, Refreshed, TableName};
 
 use crate::ground::{
     Ground, Kind, MINUTE, busy, claim, holder, name, on_stores, ours, refresh, until,
