@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockkeeper::{LeaseStore, Refreshed, Released};
+use lockkeeper::{Refreshed, Released};
 
 use crate::ground::{Ground, MINUTE, busy, claim, holder, name, on_stores, ours, refresh, until};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lockkeeper::{Claimed, LeaseStore};
+use lockkeeper::Claimed;
 
 use crate::ground::{Ground, MINUTE, claim, on_stores};
 

@@ -97,6 +97,22 @@ impl Ground {
         }
     }
 
+    /// The statement that makes the table.
+    pub fn ddl(&self) -> String {
+        let table = TableName::new(&*self.table).unwrap();
+        macro_rules! ddl {
+            ($store:ident) => {{
+                let builder = $store::builder().url(&self.url).table(table);
+                builder.build().unwrap().ddl().to_owned()
+            }};
+        }
+        match self.kind {
+            Kind::Postgres => ddl!(PostgresLeases),
+            Kind::Mariadb => ddl!(MysqlLeases),
+            Kind::Sqlite => ddl!(SqliteLeases),
+        }
+    }
+
     pub async fn connect(&self) -> Raw {
         match self.kind {
             Kind::Postgres => Raw::Postgres(PgConnection::connect(&self.url).await.unwrap()),
@@ -128,6 +144,16 @@ impl Raw {
             Self::Mariadb(c) => sql.execute(c).await?.rows_affected(),
             Self::Sqlite(c) => sql.execute(c).await?.rows_affected(),
         })
+    }
+
+    /// How many rows there are.
+    pub async fn count(&mut self, sql: impl Into<String>) -> usize {
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.into()));
+        match self {
+            Self::Postgres(c) => sql.fetch_all(c).await.unwrap().len(),
+            Self::Mariadb(c) => sql.fetch_all(c).await.unwrap().len(),
+            Self::Sqlite(c) => sql.fetch_all(c).await.unwrap().len(),
+        }
     }
 
     pub fn check(&mut self) -> &mut dyn CheckLease {

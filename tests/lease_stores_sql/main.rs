@@ -1,5 +1,7 @@
 //! The stores of leases in SQL databases, on servers that the tests start.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod basics;
 mod contention;
 mod dbmutex;

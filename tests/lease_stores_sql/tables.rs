@@ -1,5 +1,7 @@
 //! The table: made, missing, forbidden, wrong.
 
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use lockkeeper::{LeaseStore, PostgresLeases, StoreError, TableName};
@@ -148,5 +150,65 @@ fn a_table_may_be_in_a_schema_and_have_any_name_that_is_allowed() {
         let nowhere = builder.table(TableName::new("nowhere.t").unwrap());
         let error = nowhere.build().unwrap().prepare().await.unwrap_err();
         assert!(matches!(error, StoreError::BadConfig(_)), "{error:?}");
+    });
+}
+
+/// What a child process needs to know, with spaces between: the kind, the URL, the table.
+const CHILD: &str = "LEASE_STORES_SQL_CHILD";
+
+on_stores! {
+    Postgres: postgres_processes, Mariadb: mariadb_processes, Sqlite: sqlite_processes => {
+        sixty_processes_make_the_table_at_once,
+    }
+}
+
+async fn sixty_processes_make_the_table_at_once(ground: Ground) {
+    let this = std::env::current_exe().unwrap();
+    let told = format!("{:?} {} {}", ground.kind, ground.url, ground.table);
+    let spawn = || {
+        Command::new(&this)
+            .args(["--exact", "tables::one_process_of_many_makes_the_table"])
+            .env(CHILD, &told)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut children: Vec<Child> = (0..60).map(|_| spawn()).collect();
+    // All begin when the last one is there.
+    for child in &mut children {
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+    for child in children {
+        let done = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "{said}");
+    }
+    let store = ground.bare(false);
+    store.prepare().await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 1);
+}
+
+/// Does nothing unless it was started by the test above.
+#[test]
+fn one_process_of_many_makes_the_table() {
+    let Ok(told) = std::env::var(CHILD) else {
+        return;
+    };
+    let told: Vec<&str> = told.split(' ').collect();
+    let kind = match told[0] {
+        "Postgres" => Kind::Postgres,
+        "Mariadb" => Kind::Mariadb,
+        _ => Kind::Sqlite,
+    };
+    let mut ground = Ground::at(kind, told[1].to_owned());
+    ground.table = told[2].to_owned();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    run(async {
+        let store = ground.store().await;
+        let wish = claim("job", &format!("{}", std::process::id()), MINUTE);
+        while let Err(error) = store.claim(&wish).await {
+            assert!(error.is_retryable(), "{error:?}");
+        }
     });
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use lockkeeper::{Fence, LeaseStore, Refreshed, TableName};
+use lockkeeper::{Fence, Refreshed, TableName};
 
 use crate::ground::{
     Ground, Kind, MINUTE, busy, claim, holder, name, on_stores, ours, refresh, until,
@@ -23,6 +23,7 @@ on_stores! {
         nobody_gets_a_lease_that_a_transaction_has_checked_before_it_ends,
         a_claim_that_waited_for_a_row_has_its_whole_time,
         i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held,
+        i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_again,
     }
 }
 
@@ -178,6 +179,37 @@ async fn i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held(ground: 
     })
     .await;
     ours(store.claim(&claim("job", "b", MINUTE)).await);
+}
+
+async fn i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_again(ground: Ground) {
+    let store = ground.store().await;
+    let wish = claim("job", "me", MINUTE);
+    ours(store.claim(&wish).await);
+    store.release(&wish.name, &wish.holder).await.unwrap();
+    let mut raw = ground.connect().await;
+    raw.run("begin").await;
+    let table = &ground.table;
+    raw.run(format!(
+        "select * from {table} where name = 'job' for update"
+    ))
+    .await;
+    for _ in 0..3 {
+        let waited = tokio::time::timeout(Duration::from_millis(100), store.claim(&wish)).await;
+        assert!(waited.is_err());
+    }
+    let again = {
+        let (store, wish) = (Arc::clone(&store), wish.clone());
+        tokio::spawn(async move { store.claim(&wish).await })
+    };
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    raw.run("commit").await;
+    let token = ours(again.await.unwrap());
+    for _ in 0..20 {
+        let record = store.look(&name("job")).await.unwrap().unwrap();
+        assert_eq!(record.token, token);
+        assert!(record.remaining.is_some(), "it was given back");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn while_another_writes_the_file_every_refresh_is_skipped(ground: Ground) {

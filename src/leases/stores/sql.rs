@@ -13,16 +13,20 @@ mod connections;
 mod options;
 mod row;
 mod seen_busy;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod servers;
 mod store;
 mod table;
 mod undo;
 
 pub use check::CheckLease;
 
-pub(super) use backend::{Backend, Kind, Taken, connect_to_one_of};
+pub(super) use backend::{Backend, Kind, Taken};
 pub(super) use check::Checking;
 pub(super) use options::{Options, store_of_leases};
 pub(super) use row::{Row, micros};
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(super) use servers::connect_to_one_of;
 pub(super) use store::SqlStore;
 pub(super) use store::fault;
 pub(super) use table::{Column, Shape};

@@ -17,7 +17,8 @@ use crate::leases::{Claim, Fence, Holder, LeaseName, Refresh, Refreshed, StoreEr
 use statements::Statements;
 
 store_of_leases! {
-    /// Leases in a table of an SQLite file, for processes of one machine. The file is made if it is missing.
+    /// Leases in a table of an SQLite file, for processes of one machine. The file is made if it is missing, with a
+    /// write-ahead log.
     ///
     /// Time is the machine's clock, in milliseconds. There is one writer: a transaction of the application that writes to the
     /// same file for long keeps leases from being refreshed. A file of its own has no such neighbours. Waiters poll. A file
@@ -68,6 +69,7 @@ fn query(sql: &Arc<str>) -> Query<'static, Sqlite, SqliteArguments> {
 impl Backend for SqliteBackend {
     type Connection = SqliteConnection;
     const UPDATES_WAIT: bool = true;
+    const ONE_LOCK: bool = true;
 
     async fn open(&self, patience: Duration) -> Result<SqliteConnection, StoreError> {
         server::open(&self.file, patience).await

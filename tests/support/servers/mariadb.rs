@@ -3,16 +3,22 @@
 // Each test binary compiles its own copy, and uses only part of it.
 #![allow(dead_code)]
 
+use std::io::Read;
 use std::net::TcpStream;
 use std::path::Path;
 
 use rustix::process::Signal;
 
-use super::process::{Folder, Process, free_port, run, until};
+use super::process::{Folder, PATIENCE, Process, free_port, run, until};
 
 /// What a new server begins with.
-const FIRST: &str = "create user 'app'@'%' identified by 'secret'; grant all on *.* to 'app'@'%' with grant option; \
-     create database app character set utf8mb4; flush privileges;";
+const FIRST: &str = "\
+delete from mysql.global_priv where user = '';
+flush privileges;
+create user 'app'@'%' identified by 'secret';
+grant all on *.* to 'app'@'%' with grant option;
+create database app character set utf8mb4;
+";
 
 /// A server, running or not.
 pub struct Mariadb {
@@ -35,11 +41,9 @@ impl Mariadb {
             port: free_port(),
             process: None,
         };
-        let first = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(first.path(), FIRST).unwrap();
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        std::fs::set_permissions(first.path(), open).unwrap();
-        server.spawn(vec![format!("--init-file={}", first.path().display())]);
+        let first = server.folder.path().join("first.sql");
+        std::fs::write(&first, FIRST).unwrap();
+        server.spawn(vec![format!("--init-file={}", first.display())]);
         server
     }
 
@@ -66,9 +70,11 @@ impl Mariadb {
         arguments.extend(more);
         let log = folder.join("log");
         self.process = Some(Process::start(Path::new("mariadbd"), &arguments, &log));
-        // It listens when it has begun with what it was given.
+        // It listens before it has begun with what it was given, but greets nobody.
         until("starting MariaDB", || {
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+            stream.set_read_timeout(Some(PATIENCE)).ok()?;
+            stream.read_exact(&mut [0; 5]).ok()
         });
     }
 

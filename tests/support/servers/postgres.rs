@@ -3,6 +3,7 @@
 // Each test binary compiles its own copy, and uses only part of it.
 #![allow(dead_code)]
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,6 +60,23 @@ impl Postgres {
         };
         server.start_again();
         server
+    }
+
+    /// Lets it speak TLS from its next start on, with a certificate that nobody vouches for.
+    pub fn with_tls(&mut self) {
+        let data = self.folder.path().join("data");
+        let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
+        let arguments = format!(
+            "req -new -x509 -nodes -newkey rsa:2048 -subj /CN=localhost -keyout {} -out {}",
+            key.display(),
+            certificate.display()
+        );
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        run(Path::new("openssl"), &arguments);
+        let file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(data.join("postgresql.conf"));
+        writeln!(file.unwrap(), "ssl = on").unwrap();
     }
 
     /// Starts it after it was stopped or killed.

@@ -13,9 +13,9 @@ pub(super) async fn open(server: &PgConnectOptions) -> Result<PgConnection, Stor
     let reads_only =
         "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
     let row = sqlx::query(reads_only).fetch_one(&mut connection).await;
-    match row.and_then(|row| row.try_get(0)).map_err(failed)? {
-        true => return Err(StoreError::ReadOnly(None)),
-        false => {}
+    let reads_only: bool = row.and_then(|row| row.try_get(0)).map_err(failed)?;
+    if reads_only {
+        return Err(StoreError::ReadOnly(None));
     }
     // So that a statement that waits ends soon after its client has gone. Servers before 14 do not know it.
     let _ = sqlx::raw_sql("set client_connection_check_interval = '500ms'")

@@ -1,7 +1,6 @@
 //! What differs between the databases.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Row, Shape};
@@ -22,6 +21,10 @@ pub(in crate::leases::stores) trait Backend:
     /// Whether an update that finds nothing to change waits for locks and takes some. Then a name that was busy is looked at
     /// before it is claimed.
     const UPDATES_WAIT: bool;
+
+    /// Whether there is one lock for all. Then more connections would only stand in each other's way, and whoever waited in
+    /// vain tries again.
+    const ONE_LOCK: bool = false;
 
     /// Opens a connection to a server that can be written to.
     fn open(
@@ -141,39 +144,4 @@ pub(in crate::leases::stores) enum Kind {
     BadConfig,
     /// Anything else.
     Other,
-}
-
-/// Opens a connection to one of several servers, beginning with the one that answered last. One that can be written to is
-/// preferred to an error; "it only reads" is a better answer than "it cannot be reached".
-pub(in crate::leases::stores) async fn connect_to_one_of<'a, O, C, F>(
-    servers: &'a [O],
-    last: &AtomicUsize,
-    patience: Duration,
-    open: impl Fn(&'a O) -> F,
-) -> Result<C, StoreError>
-where
-    F: Future<Output = Result<C, StoreError>>,
-{
-    let first = last.load(Ordering::Relaxed);
-    let mut failure = None;
-    let order = (first..servers.len()).chain(0..first);
-    for (index, server) in order.filter_map(|at| servers.get(at).map(|server| (at, server))) {
-        let opened = match tokio::time::timeout(patience, open(server)).await {
-            Ok(opened) => opened,
-            Err(late) => Err(StoreError::Unreachable(Box::new(late))),
-        };
-        match opened {
-            Ok(connection) => {
-                last.store(index, Ordering::Relaxed);
-                return Ok(connection);
-            }
-            Err(error) => {
-                let better = !matches!(failure, Some(StoreError::ReadOnly(_)));
-                if better || matches!(error, StoreError::ReadOnly(_)) {
-                    failure = Some(error);
-                }
-            }
-        }
-    }
-    Err(failure.unwrap_or_else(|| StoreError::BadConfig("no server was named".to_owned())))
 }

@@ -10,7 +10,7 @@ use super::backend::Kind;
 use super::claim::Attempt;
 use super::connections::Connections;
 use super::seen_busy::SeenBusy;
-use super::undo::Undoable;
+use super::undo::{Undoable, Undoing};
 use super::{Backend, Options};
 use crate::leases::{
     Claim, Claimed, Holder, LeaseName, LeaseRecord, LeaseStore, Refresh, Refreshed, Released,
@@ -29,6 +29,7 @@ const UPKEEP: usize = 2;
 pub(in crate::leases::stores) struct SqlStore<B: Backend> {
     pub(super) backend: B,
     pub(super) seen_busy: SeenBusy,
+    pub(super) undoing: Undoing,
     table: TableName,
     create_table: bool,
     patience: Duration,
@@ -67,6 +68,7 @@ macro_rules! on_connection {
                             store.$group.forget_idle();
                         }
                         Kind::Again if $again < AGAIN => {}
+                        Kind::LockTimeout if B::ONE_LOCK && $again < AGAIN => {}
                         _ => break Err(fault(kind, error)),
                     }
                 }
@@ -81,11 +83,12 @@ impl<B: Backend> SqlStore<B> {
         Self {
             backend,
             seen_busy: SeenBusy::default(),
+            undoing: Undoing::default(),
             table: options.table.clone(),
             create_table: options.create_table,
             patience: options.connect_timeout,
-            claims: Connections::new(options.connections),
-            upkeep: Connections::new(UPKEEP),
+            claims: Connections::new(if B::ONE_LOCK { 1 } else { options.connections }),
+            upkeep: Connections::new(if B::ONE_LOCK { 1 } else { UPKEEP }),
             id: OnceCell::new(),
         }
     }
@@ -108,6 +111,7 @@ impl<B: Backend> SqlStore<B> {
         claim: &Claim,
         sent: &AtomicBool,
     ) -> Result<Claimed, StoreError> {
+        self.undoing.take_over(claim, sent).await;
         let attempt = on_connection!(self, claims, |connection, again| {
             self.attempt(connection, claim, sent)
         })?;

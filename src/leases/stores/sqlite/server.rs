@@ -13,10 +13,24 @@ pub(super) async fn open(
     file: &SqliteConnectOptions,
     patience: Duration,
 ) -> Result<SqliteConnection, StoreError> {
-    match tokio::time::timeout(patience, file.connect()).await {
+    match tokio::time::timeout(patience, connect(file)).await {
         Ok(opened) => opened.map_err(|error| fault(kind(&error), error)),
         Err(late) => Err(StoreError::Unreachable(Box::new(late))),
     }
+}
+
+/// A file that is new gets a write-ahead log: readers do not wait then, and a commit is flushed once. One that is somebody's
+/// is left as it is.
+async fn connect(file: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+    let mut connection = file.connect().await?;
+    let pages = sqlx::query("select page_count from pragma_page_count");
+    let pages: i64 = pages.fetch_one(&mut connection).await?.try_get(0)?;
+    if pages == 0 {
+        // It may fail when several open the new file at once; one of them succeeds.
+        let log = sqlx::raw_sql("pragma journal_mode = wal");
+        let _ = log.execute(&mut connection).await;
+    }
+    Ok(connection)
 }
 
 /// What kind of failure an error is.
@@ -58,19 +72,20 @@ pub(super) async fn shape(
     let key = "select count(*) from pragma_index_list(?1) as i where i.\"unique\" and not i.partial and \
          (select group_concat(name) from pragma_index_info(i.name)) = 'name'";
     let ask = |sql: &'static str| sqlx::query(sql).bind(table.to_owned());
-    let keys: i64 = ask(key).fetch_one(&mut *connection).await?.try_get(0)?;
-    let mut shape = Shape {
-        one_row_a_name: keys > 0,
-        ..Shape::default()
-    };
-    for column in ask(columns).fetch_all(connection).await? {
+    let mut shape = Shape::default();
+    for column in ask(columns).fetch_all(&mut *connection).await? {
         shape.columns.push(Column {
             name: column.try_get(0)?,
             kind: column.try_get(1)?,
             needed: column.try_get::<i64, _>(2)? != 0,
         });
     }
-    Ok((!shape.columns.is_empty()).then_some(shape))
+    if shape.columns.is_empty() {
+        return Ok(None);
+    }
+    let keys: i64 = ask(key).fetch_one(connection).await?.try_get(0)?;
+    shape.one_row_a_name = keys > 0;
+    Ok(Some(shape))
 }
 
 /// Which types can hold which column: SQLite turns what it stores into what the type's name says.

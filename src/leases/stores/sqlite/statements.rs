@@ -65,7 +65,7 @@ impl Statements {
                  updated_at = {NOW} from (select value ->> 0 as name, value ->> 1 as id, \
                  value ->> 2 as token, value ->> 3 as micros from {wanted}) as wanted \
                  where t.name = wanted.name and t.locked and t.locker_id = wanted.id \
-                 and t.locked_count = wanted.token and t.expires_at > {NOW} returning t.name"
+                 and t.locked_count = wanted.token and t.expires_at > {NOW} returning name"
             )
             .into(),
             several: format!(
