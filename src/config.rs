@@ -26,6 +26,7 @@ pub use values::{Durability, Growth, OnFatal, Source, WhenFull};
 pub(crate) use table::{builder_setters, with_settings};
 
 use crate::backoff::{Backoff, Delay};
+use crate::leases::state::Timing;
 use crate::locks::VictimPolicy;
 use file::{Entry, SettingsFile};
 use filed::Filed;
@@ -197,6 +198,20 @@ fn range_of(setting: &str) -> String {
 }
 
 impl Config {
+    /// Whether the times of leases go together.
+    fn check_leases(&self, filed: &Filed) -> Result<(), ConfigError> {
+        let (refresh, expiration) = (self.lease_refresh, self.lease_expiration);
+        let Err(error) = Timing::new(refresh, expiration, self.lease_max_clock_skew) else {
+            return Ok(());
+        };
+        Err(ConfigError::Contradiction {
+            setting: "lease_expiration",
+            value: humantime::format_duration(expiration).to_string(),
+            expected: format!("one that goes with lease_refresh and lease_max_clock_skew: {error}"),
+            place: filed.place(self.sources.lease_expiration),
+        })
+    }
+
     /// What a `DB_CONFIG` or a `je.properties` asks for and has no counterpart here, each with the reason. It has no effect, and was
     /// logged as a warning.
     #[must_use]
@@ -271,6 +286,7 @@ impl Settings {
                 place: filed.place(config.sources.map_size),
             });
         }
+        config.check_leases(filed)?;
         Ok(config)
     }
 

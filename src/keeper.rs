@@ -4,6 +4,7 @@ mod blocking;
 mod builder;
 mod databases;
 mod host;
+mod lease;
 mod request;
 mod snapshots;
 mod transaction;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use tokio::sync::oneshot;
 
 use crate::actors::environment::Environment;
+use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
 use crate::config::Config;
@@ -78,6 +80,7 @@ struct Addresses {
     environment: Addr<Environment>,
     supervisor: Addr<Supervisor>,
     lock_table: Addr<LockTable>,
+    leases: Addr<LeaseActor>,
 }
 
 /// The statistics of a keeper.
@@ -415,6 +418,14 @@ fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), Shu
     }
     if let Some(locks) = &runtime.locks {
         locks.shutdown();
+    }
+    if let Some(leases) = runtime.leases.get() {
+        // Each is given back on its own; a store that hangs keeps nobody beyond the deadline.
+        leases.close(
+            deadline
+                .saturating_duration_since(Instant::now())
+                .max(GRACE),
+        );
     }
     // What is left is answered within moments, unless a body runs on.
     let deadline = deadline.max(Instant::now() + GRACE);

@@ -17,6 +17,7 @@ mod name;
 mod record;
 mod request;
 mod shared;
+mod source;
 pub(crate) mod state;
 mod store;
 mod stores;
@@ -34,6 +35,8 @@ pub use lost::LostReason;
 pub use name::{BadLeaseName, BadTableName, LeaseName, TableName};
 pub use record::{Fence, Holder, LeaseRecord, StoreId};
 pub use request::{Lease, LeaseOptions};
+pub(crate) use request::{Patience, option_setters};
+pub(crate) use source::LeaseSource;
 pub use state::LeaseSettingsError;
 pub use store::{
     Claim, Claimed, LeaseStore, Refresh, Refreshed, Released, StoreError, StoreFuture, Wakeups,

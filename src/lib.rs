@@ -51,8 +51,10 @@
 //! - **Locks**: [`Object`] (a key or a range) and [`Mode`] in [`RunTxn::lock`]; alone, [`Acquire`] by message and [`Locks`] in
 //!   place, with [`Locker`]s and their children, and [`LockOps`] for several at once. [`LockConflict`] says who is in the way,
 //!   [`LockError`] what to do; [`SetDetect`], [`SetTimeouts`] and [`SetLimits`] change the table while it runs.
+//! - **Leases**: [`Keeper::lease`] or [`AcquireLease`]; alone, [`Leases`] in any [`LeaseStore`]. [`LeaseGuard`] is what one gets,
+//!   [`LeaseError`] why not, [`LeaseHandler`] decides what to do when the store fails.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
-//! - **Actors**: [`Environment`], [`Supervisor`] and [`LockTable`], whose addresses [`Keeper::environment`] and the like give.
+//! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`] and [`LeaseActor`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
 //! client goes away, backup, durability and recovery; `docs/isolation.md` interactive transactions; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
@@ -78,6 +80,7 @@ mod txn;
 mod web;
 
 pub use actors::environment::Environment;
+pub use actors::lease::{LeaseActor, LeaseActorError};
 pub use actors::lock_table::{
     Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockReply, LockTable, Locker, Locks,
     LocksDone, LocksFailed, LocksRun, NoSystem,
@@ -129,6 +132,9 @@ pub use messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
     SetMapSize, Sync,
 };
+pub use messages::lease::{
+    AcquireLease, ExtendLease, ForceRelease, LeaseInfo, LeaseStatus, ListLeases, ReleaseLease,
+};
 pub use messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
     LockConfigQuery, LockMany, LockOps, LockOutcome, LockSnapshotQuery, LockStatsQuery, LocksHeld,
@@ -154,6 +160,12 @@ pub mod lock_core {
         LockerSpec, Moment, Op, OpOutcome, Patience, Progress, Reason, Request, Sequence, Table,
         TableConfig, Timeouts, WaitId,
     };
+}
+
+/// The pure core of leases, for the tests that drive it by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub mod lease_core {
+    pub use crate::leases::state::{ClaimWon, Life, LifeChange, Moment, Phase, SendId, Timing};
 }
 
 /// The samples in the README and in the docs are compiled, and run where that means something.

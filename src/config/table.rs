@@ -96,6 +96,16 @@ macro_rules! with_settings {
             limit_warning: u8 [copy, Count<u8>, Change::Never] = 80, "80", zero_or("off", 1, 100);
             /// Whether to warn when classes of objects are locked in an order that contradicts an earlier one.
             order_warnings: bool [copy, Switch, Change::Never] = false, "false", ();
+            /// The time from one refresh of a lease to the next. At most a third of `lease_expiration`.
+            lease_refresh: std::time::Duration [copy, Time, Change::Never] = secs(1), "1s", bounds(millis(1), HOUR);
+            /// How long a store keeps a lease that is not refreshed.
+            lease_expiration: std::time::Duration [copy, Time, Change::Never] = secs(300), "5m", bounds(millis(3), MONTH);
+            /// How often a store is asked for a lease that somebody else holds.
+            lease_poll: std::time::Duration [copy, Time, Change::Never] = secs(1), "1s", bounds(millis(1), HOUR);
+            /// By how much a store's clock may gain on real time, steps and failover included. So much, and 2 % of the expiration, before it expires its holder does not believe in a lease any more.
+            lease_max_clock_skew: std::time::Duration [copy, Time, Change::Never] = secs(1), "1s", zero_or("none", micros(1), HOUR);
+            /// Most callers of this process that wait for one lease.
+            lease_max_local_waiters: usize [copy, Count<usize>, Change::Never] = 10_000, "10000", bounds(1, 1_000_000);
             /// The time transactions in flight are given when the last `Keeper` is dropped.
             shutdown_deadline: std::time::Duration [copy, Time, Change::Never] = secs(10), "10s", zero_or("none at all", millis(1), DAY);
         }

@@ -12,6 +12,7 @@ use crate::actors::supervisor::Runtime;
 use crate::config::{Config, Settings, builder_setters, with_settings};
 use crate::env::{Core, Listener, PanicEvent};
 use crate::error::OpenError;
+use crate::leases::{LeaseConfig, LeaseSource, LeaseStore};
 use crate::txn::handler::{Handler, HandlerChain};
 
 /// Describes a keeper. Every setting has a default; a `lockkeeper.toml`, a `DB_CONFIG` and a `je.properties` in the folder win over
@@ -39,6 +40,7 @@ pub struct KeeperBuilder {
     handlers: HandlerChain,
     listeners: Vec<Listener>,
     in_current_system: bool,
+    lease_store: Option<Arc<dyn LeaseStore>>,
 }
 
 impl KeeperBuilder {
@@ -80,6 +82,13 @@ impl KeeperBuilder {
         self
     }
 
+    /// Where leases are kept: Postgres, MySQL, SQLite, etcd, or a store of the application's own. Default: an LMDB file beside the
+    /// environment, for the processes of this machine, opened when the first lease is asked for.
+    pub fn lease_store(mut self, store: impl LeaseStore) -> Self {
+        self.lease_store = Some(Arc::new(store));
+        self
+    }
+
     fn settings_mut(&mut self) -> &mut Settings {
         &mut self.settings
     }
@@ -95,6 +104,9 @@ impl KeeperBuilder {
     pub fn open(self) -> Result<Keeper, OpenError> {
         let config = self.settings.resolve(&self.path)?;
         let locks = lock_config(&config);
+        let folder = self.path.clone();
+        let source = LeaseSource::new(self.lease_store, folder, lease_config(&config));
+        let source = Arc::new(source);
         let core = Core::open(&self.path, config, self.listeners)?;
         let locks = Locks::start(locks);
         let runtime = Arc::new(Runtime::new(
@@ -102,10 +114,12 @@ impl KeeperBuilder {
             Some(locks.clone()),
             self.handlers,
         ));
+        // It has none yet.
+        let _ = runtime.leases.set(Arc::clone(&source));
         let started = if self.in_current_system {
-            Host::current(&runtime, &locks)
+            Host::current(&runtime, &locks, &source)
         } else {
-            Host::own(&runtime, &locks)
+            Host::own(&runtime, &locks, &source)
         };
         let (host, addresses) = match started {
             Ok(started) => started,
@@ -142,6 +156,18 @@ fn lock_config(config: &Config) -> LockConfig {
         limit_warning: config.limit_warning(),
         order_warnings: config.order_warnings(),
         ..LockConfig::default()
+    }
+}
+
+/// What the settings say about leases.
+fn lease_config(config: &Config) -> LeaseConfig {
+    LeaseConfig {
+        refresh: config.lease_refresh(),
+        expiration: config.lease_expiration(),
+        poll: config.lease_poll(),
+        max_clock_skew: config.lease_max_clock_skew(),
+        max_local_waiters: config.lease_max_local_waiters(),
+        ..LeaseConfig::default()
     }
 }
 
@@ -190,6 +216,26 @@ mod tests {
             own_conflicts: default.own_conflicts,
         };
         assert_eq!(lock_config(&config), expected);
+    }
+
+    #[test]
+    fn every_setting_of_leases_reaches_them() {
+        let config = Settings::default()
+            .lease_refresh(Duration::from_secs(2))
+            .lease_expiration(Duration::from_secs(30))
+            .lease_poll(Duration::from_millis(3))
+            .lease_max_clock_skew(Duration::from_millis(4))
+            .lease_max_local_waiters(5)
+            .resolve_without_file()
+            .expect("valid");
+        let leases = lease_config(&config);
+        assert_eq!(leases.refresh, Duration::from_secs(2));
+        assert_eq!(leases.expiration, Duration::from_secs(30));
+        assert_eq!(leases.poll, Duration::from_millis(3));
+        assert_eq!(leases.max_clock_skew, Duration::from_millis(4));
+        assert_eq!(leases.max_local_waiters, 5);
+        let (alone, keeper) = (LeaseConfig::default(), lease_config(&Config::default()));
+        assert_eq!(format!("{alone:?}"), format!("{keeper:?}"));
     }
 
     #[test]

@@ -9,9 +9,11 @@ use actix::{Actor, Arbiter, System};
 
 use super::Addresses;
 use crate::actors::environment::Environment;
+use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
 use crate::error::OpenError;
+use crate::leases::LeaseSource;
 
 /// The threads that the actors run on.
 pub(super) struct Host {
@@ -24,18 +26,20 @@ impl Host {
     pub(super) fn own(
         runtime: &Arc<Runtime>,
         locks: &Locks,
+        leases: &Arc<LeaseSource>,
     ) -> Result<(Self, Addresses), OpenError> {
         let (started, has_started) = mpsc::channel();
         let (runtime, locks) = (Arc::clone(runtime), locks.clone());
+        let leases = Arc::clone(leases);
         let thread = thread::Builder::new()
             .name("lockkeeper-system".into())
             .spawn(move || {
                 let runner = System::new();
-                let started_actors = runner.block_on(async { start(&runtime, &locks) });
+                let started_actors = runner.block_on(async { start(&runtime, &locks, &leases) });
                 let system = System::current();
                 // The opener waits for this answer.
                 let _ = started.send((system, started_actors));
-                drop((runtime, locks));
+                drop((runtime, locks, leases));
                 if let Err(error) = runner.run() {
                     tracing::error!(target: "lockkeeper", %error, "the actors' system ended badly");
                 }
@@ -55,11 +59,12 @@ impl Host {
     pub(super) fn current(
         runtime: &Arc<Runtime>,
         locks: &Locks,
+        leases: &Arc<LeaseSource>,
     ) -> Result<(Self, Addresses), OpenError> {
         if System::try_current().is_none() {
             return Err(OpenError::NoSystem);
         }
-        let (arbiters, addresses) = start(runtime, locks);
+        let (arbiters, addresses) = start(runtime, locks, leases);
         let host = Self {
             system: None,
             arbiters,
@@ -109,9 +114,14 @@ impl Host {
     }
 }
 
-/// One busy actor starves the others on its thread: the lock table has one of its own.
-fn start(runtime: &Arc<Runtime>, locks: &Locks) -> (Vec<Arbiter>, Addresses) {
-    let (transactions, table) = (Arbiter::new(), Arbiter::new());
+/// One busy actor starves the others on its thread: the lock table has one of its own, and so have the leases.
+fn start(
+    runtime: &Arc<Runtime>,
+    locks: &Locks,
+    leases: &Arc<LeaseSource>,
+) -> (Vec<Arbiter>, Addresses) {
+    let (transactions, table, for_leases) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
+    let source = Arc::clone(leases);
     let (for_environment, for_supervisor) = (Arc::clone(runtime), Arc::clone(runtime));
     let locks = locks.clone();
     let addresses = Addresses {
@@ -122,6 +132,9 @@ fn start(runtime: &Arc<Runtime>, locks: &Locks) -> (Vec<Arbiter>, Addresses) {
             Supervisor::new(for_supervisor)
         }),
         lock_table: LockTable::start_in_arbiter(&table.handle(), |_| LockTable::new(locks)),
+        leases: LeaseActor::start_in_arbiter(&for_leases.handle(), |_| {
+            LeaseActor::with_source(source)
+        }),
     };
-    (vec![transactions, table], addresses)
+    (vec![transactions, table, for_leases], addresses)
 }

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use super::shared::Shared;
 use super::state::{ClaimAnswer, RefreshAnswer, RefreshItem, ReleaseAnswer, SendId};
 use super::view::Cell;
-use super::{Claim, Claimed, LeaseEvent, LeaseOperation, Refresh, Refreshed, StoreError, identity};
+use super::{Claim, Claimed, LeaseEvent, LeaseOperation, Refresh, Refreshed, StoreError};
 
 impl Shared {
     /// Asks the store something, after it has been prepared.
@@ -77,7 +77,10 @@ impl Shared {
                         let _ = cell.token.set(*token);
                         false
                     }
-                    Claimed::Busy(record) => !record.holder.as_ref().is_some_and(identity::is_ours),
+                    Claimed::Busy(record) => !record
+                        .holder
+                        .as_ref()
+                        .is_some_and(|holder| self.is_own(holder)),
                 };
                 ClaimAnswer::Claimed { claimed, foreign }
             }

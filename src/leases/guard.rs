@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::state::{LeaseKey, Timing};
+use super::state::Timing;
 use super::view::{Cell, Ending};
 use super::{
     Fence, Holder, LeaseName, LeaseStanding, LeaseView, Leases, LostReason, Released, StoreId,
@@ -28,10 +28,6 @@ pub struct LeaseGuard {
 impl LeaseGuard {
     pub(super) fn new(cell: Arc<Cell>, leases: Leases) -> Self {
         Self { cell, leases }
-    }
-
-    pub(super) fn key(&self) -> LeaseKey {
-        self.cell.key
     }
 
     /// Its fencing token: larger than that of every holder before.
@@ -182,7 +178,11 @@ impl LeaseGuard {
     }
 }
 
-async fn extend(cell: &Arc<Cell>, leases: &Leases, expiration: Duration) -> Result<(), LeaseError> {
+pub(super) async fn extend(
+    cell: &Arc<Cell>,
+    leases: &Leases,
+    expiration: Duration,
+) -> Result<(), LeaseError> {
     let timing: Timing = cell.timing.lock().with_expiration(expiration)?;
     let lost = |reason| LeaseError::Lost {
         name: cell.name.clone(),
@@ -194,7 +194,6 @@ async fn extend(cell: &Arc<Cell>, leases: &Leases, expiration: Duration) -> Resu
     let Some(send) = leases.extend(cell, timing) else {
         return Err(lost(ended()));
     };
-    *cell.timing.lock() = timing;
     let has_come = confirmed.wait_for(|last| *last > send.0);
     let is_gone = is_lost.wait_for(Option::is_some);
     let (has_come, is_gone) = (std::pin::pin!(has_come), std::pin::pin!(is_gone));

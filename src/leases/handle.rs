@@ -14,9 +14,10 @@ use super::view::Cell;
 use super::waiting::Waiting;
 use super::{
     Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
-    StoreError, boottime, driver,
+    LeaseView, StoreError, boottime, driver, guard,
 };
 use crate::error::LeaseError;
+use crate::messages::lease::{AcquireLease, LeaseStatus};
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
 ///
@@ -250,11 +251,6 @@ impl Leases {
         }
     }
 
-    /// How many callers of this process wait for a lease, and its token if this process holds it.
-    pub fn local(&self, name: &LeaseName) -> (usize, Option<super::Fence>) {
-        self.shared().local(name)
-    }
-
     /// What happens from now on that an operator wants to know. Who is more than 1,024 events behind loses the oldest, and is
     /// told how many.
     #[must_use]
@@ -311,6 +307,43 @@ impl Leases {
         Waiting::new(self, id, answer).await
     }
 
+    pub(crate) async fn acquire_by_message(
+        self,
+        wish: AcquireLease,
+    ) -> Result<LeaseGuard, LeaseError> {
+        let name = LeaseName::new(wish.name)?;
+        self.ask(name, wish.options, wish.patience).await
+    }
+
+    /// What the store and this process know of a lease.
+    ///
+    /// # Errors
+    /// As [`holder`](Self::holder).
+    pub fn status(
+        &self,
+        name: impl Into<Arc<str>>,
+    ) -> impl Future<Output = Result<LeaseStatus, LeaseError>> + Send + 'static {
+        let (name, leases) = (LeaseName::new(name), self.clone());
+        async move {
+            let name = name?;
+            let record = leases.holder(name.as_str()).await?;
+            let (waiting, held_here) = leases.shared().local(&name);
+            Ok(LeaseStatus {
+                record,
+                waiting,
+                held_here,
+            })
+        }
+    }
+
+    pub(crate) async fn extend_view(
+        self,
+        view: &LeaseView,
+        expiration: Duration,
+    ) -> Result<(), LeaseError> {
+        guard::extend(&view.cell, &self, expiration).await
+    }
+
     pub(super) fn abandon(&self, waiter: WaiterId) {
         self.shared().abandon(waiter);
     }
@@ -323,9 +356,8 @@ impl Leases {
         self.shared().release(cell, true);
     }
 
-    pub(super) fn extend(&self, cell: &Cell, timing: Timing) -> Option<SendId> {
-        self.shared()
-            .step(|book, now, fx| book.extend(now, cell.key, timing, fx))
+    pub(super) fn extend(&self, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {
+        self.shared().extend(cell, timing)
     }
 
     pub(super) fn release_timeout(&self) -> Duration {

@@ -58,11 +58,6 @@ pub(super) fn holder(label: &Label) -> Holder {
     }
 }
 
-/// Whether a holder belongs to this process.
-pub(super) fn is_ours(holder: &Holder) -> bool {
-    holder.pid == std::process::id() && *holder.host == *host()
-}
-
 #[cfg(unix)]
 fn host() -> Arc<str> {
     static NAME: LazyLock<Arc<str>> = LazyLock::new(|| {
@@ -99,7 +94,6 @@ mod tests {
                 .all(|id| id.starts_with("billing/") && id.len() == 40)
         );
         assert_eq!(holder(&Label::default()).id.len(), 32);
-        assert!(is_ours(&holder(&label)));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
@@ -14,12 +14,14 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use super::driver::Ended;
 use super::handle::Owner;
 use super::request::Checked;
-use super::state::{Book, Bounds, Effect, LeaseKey, Moment, Refusal, SendId, WaiterId, Wish};
+use super::state::{
+    Book, Bounds, Effect, LeaseKey, Moment, Refusal, SendId, Timing, WaiterId, Wish,
+};
 use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
-    LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason, StoreId,
-    boottime, calls, events, identity,
+    Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
+    StoreId, boottime, calls, events, identity,
 };
 use crate::error::LeaseError;
 
@@ -44,6 +46,8 @@ struct State {
     book: Book,
     waiters: HashMap<WaiterId, Slot>,
     cells: HashMap<LeaseKey, Arc<Cell>>,
+    /// The ids of the holders of all these.
+    holders: HashSet<Arc<str>>,
     wake_at: Option<Moment>,
     /// By then everything has to be given back.
     close_by: Option<Moment>,
@@ -87,6 +91,7 @@ impl Shared {
                 book: Book::new(bounds),
                 waiters: HashMap::new(),
                 cells: HashMap::new(),
+                holders: HashSet::new(),
                 wake_at: None,
                 close_by: None,
             }),
@@ -164,6 +169,20 @@ impl Shared {
         cell.cancelled.cancel();
     }
 
+    /// Gives a lease other times; `None` if it is not held, or not one of these.
+    pub(super) fn extend(self: &Arc<Self>, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {
+        self.transition(|state, now, fx| {
+            let known = state.cells.get(&cell.key)?;
+            // Keys are those of one store.
+            if !Arc::ptr_eq(known, cell) {
+                return None;
+            }
+            let send = state.book.extend(now, cell.key, timing, fx)?;
+            *cell.timing.lock() = timing;
+            Some(send)
+        })
+    }
+
     /// Nothing new is begun, and everything is given back until then.
     pub(super) fn close(self: &Arc<Self>, by: Moment) {
         self.transition(|state, now, fx| {
@@ -189,6 +208,11 @@ impl Shared {
     /// The names that may be held in the store still.
     pub(super) fn held_names(&self) -> Vec<LeaseName> {
         self.look(|state| state.book.held_names().cloned().collect())
+    }
+
+    /// Whether a holder is one of ours.
+    pub(super) fn is_own(&self, holder: &Holder) -> bool {
+        self.look(|state| state.holders.contains(&holder.id))
     }
 
     /// How many callers wait for a name, and the token if it is held here.
@@ -398,7 +422,11 @@ impl State {
             Effect::ReleaseStopped { key, error } => self.with(key, |cell| {
                 actions.push(Action::End(Arc::clone(cell), Ending::Stopped(error)));
             }),
-            Effect::Forget { key } => drop(self.cells.remove(&key)),
+            Effect::Forget { key } => {
+                if let Some(cell) = self.cells.remove(&key) {
+                    self.holders.remove(&cell.holder.id);
+                }
+            }
             Effect::Listen => actions.push(Action::Listen),
         }
     }
@@ -416,6 +444,7 @@ impl State {
         let options = &self.waiters.get(&waiter?)?.options;
         let holder = identity::holder(&options.label);
         let cell = Arc::new(Cell::new(key, name.clone(), holder, options));
+        self.holders.insert(Arc::clone(&cell.holder.id));
         self.cells.insert(key, Arc::clone(&cell));
         Some(cell)
     }

@@ -12,7 +12,7 @@ mod turns;
 
 pub use book::{Book, Bounds, Refusal, Wish};
 pub use effect::{ClaimAnswer, Effect, LeaseKey, RefreshAnswer, RefreshItem, WaiterId};
-pub use life::{ClaimWon, Life, Phase, SendId};
+pub use life::{ClaimWon, Life, LifeChange, Phase, SendId};
 pub use moment::Moment;
 pub use releasing::ReleaseAnswer;
 pub use timing::{LeaseSettingsError, Timing};

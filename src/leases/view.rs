@@ -111,7 +111,9 @@ impl Cell {
     }
 
     pub(super) fn is_held(&self) -> bool {
+        // A forked child has the guard's memory, and not the lease.
         boottime::now().0 < self.deadline.load(Ordering::Acquire)
+            && self.holder.pid == std::process::id()
     }
 
     pub(super) fn remaining(&self) -> Duration {

@@ -17,7 +17,7 @@ pub struct Later<T, W = Pin<Box<dyn Future<Output = T>>>> {
 }
 
 impl<T> Later<T> {
-    pub(super) fn new(work: impl Future<Output = T> + 'static) -> Self {
+    pub(crate) fn new(work: impl Future<Output = T> + 'static) -> Self {
         Self::unboxed(Box::pin(work))
     }
 }

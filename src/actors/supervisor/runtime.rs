@@ -3,8 +3,8 @@
 //! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
 //! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
@@ -17,6 +17,7 @@ use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
 use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Typed, Waiting, random_seed};
 use crate::error::{Stage, TxnError};
+use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
@@ -25,6 +26,8 @@ use crate::txn::run::current_transaction;
 pub struct Runtime {
     pub(crate) env: Arc<Core>,
     pub(crate) locks: Option<Locks>,
+    /// Set once, if there are leases.
+    pub(crate) leases: OnceLock<Arc<LeaseSource>>,
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     pub(super) counters: Counters,
@@ -49,6 +52,7 @@ impl Runtime {
         Self {
             env,
             locks,
+            leases: OnceLock::new(),
             handlers,
             permits,
             counters: Counters::default(),

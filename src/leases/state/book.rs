@@ -535,12 +535,6 @@ impl Book {
             .map_or((0, None), |turns| (turns.waiting(), turns.holder))
     }
 
-    /// A lease, for those who look at it.
-    #[must_use]
-    pub fn life(&self, key: LeaseKey) -> Option<&Life> {
-        self.leases.get(&key).map(|entry| &entry.life)
-    }
-
     /// Carries out what is due.
     pub fn tick(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         while let Some(&(at, timer)) = self.timers.first()

@@ -1,0 +1,74 @@
+//! The leases of a keeper.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+
+use super::{Keeper, Request};
+use crate::actors::lease::LeaseActor;
+use crate::error::LeaseError;
+use crate::leases::{Lease, Leases};
+use crate::messages::lease::{
+    AcquireLease, ExtendLease, ForceRelease, LeaseInfo, ListLeases, ReleaseLease,
+};
+
+impl Keeper {
+    /// A lease by name, to be acquired. The first lease of a keeper opens the store, which may take some milliseconds; what goes
+    /// wrong with that is answered when the lease is acquired.
+    pub fn lease(&self, name: impl Into<Arc<str>>) -> Lease {
+        Lease::new(self.leases(), name)
+    }
+
+    /// The second door of leases: the same that the actor answers from, used in place.
+    ///
+    /// # Errors
+    /// [`LeaseError::ShuttingDown`] after [`shutdown`](Self::shutdown) and in the child of a fork; [`LeaseError::Store`] if the
+    /// default store cannot be opened.
+    pub fn leases(&self) -> Result<Leases, LeaseError> {
+        let runtime = &self.inner.runtime;
+        if runtime.env.shared.forked() {
+            return Err(LeaseError::ShuttingDown);
+        }
+        let source = runtime.leases.get().ok_or(LeaseError::NoStore)?;
+        source.leases()
+    }
+
+    /// The address of the lease actor.
+    pub fn lease_actor(&self) -> &Addr<LeaseActor> {
+        &self.inner.addresses.leases
+    }
+}
+
+/// Messages to the lease actor, which answer "shutting down" without it.
+macro_rules! for_leases {
+    ($($message:ty),* $(,)?) => {
+        $(impl Request for $message {
+            fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
+                let actor = keeper.inner.addresses.leases.clone();
+                let forked = keeper.inner.runtime.env.shared.forked();
+                async move {
+                    match forked {
+                        true => Err(LeaseError::ShuttingDown),
+                        false => actor.send(self).await.unwrap_or(Err(LeaseError::ShuttingDown)),
+                    }
+                }
+            }
+        })*
+    };
+}
+
+for_leases!(
+    AcquireLease,
+    ExtendLease,
+    LeaseInfo,
+    ListLeases,
+    ForceRelease
+);
+
+/// In the sender's task: the guard could not be had back from an actor that is gone.
+impl Request for ReleaseLease {
+    fn send_to(self, _: &Keeper) -> impl Future<Output = <Self as Message>::Result> + Send + use<> {
+        self.0.release()
+    }
+}

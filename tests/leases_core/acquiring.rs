@@ -1,0 +1,255 @@
+//! Asking for leases.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use lockkeeper::{ErrorClass, LeaseError, LeaseFault, LeaseOperation, LeaseVerdict, StoreError};
+
+use crate::store::{Fault, Memory, Op, soon, until};
+use crate::{MS, builder, leases};
+
+#[tokio::test]
+async fn a_lease_excludes_others_and_its_token_grows() {
+    let store = Memory::new();
+    // Two processes, as far as the store can tell.
+    let (one, two) = (leases(&store), leases(&store));
+    let guard = soon(one.acquire("job")).await.unwrap();
+    assert!(guard.is_held() && guard.remaining() <= 970 * MS);
+    assert_eq!(
+        (guard.name().as_str(), guard.store_id().as_str()),
+        ("job", "memory")
+    );
+    let busy = soon(two.try_acquire("job")).await.unwrap_err();
+    let LeaseError::Busy {
+        holder, remaining, ..
+    } = &busy
+    else {
+        panic!("{busy}")
+    };
+    assert_eq!(holder.as_ref(), Some(guard.holder()));
+    assert!(remaining.unwrap() <= 1_000 * MS);
+    assert!(busy.is_retryable() && busy.class() == ErrorClass::Conflict);
+    let first = guard.token();
+    drop(guard);
+    let guard = soon(two.acquire("job")).await.unwrap();
+    assert!(guard.token() > first);
+    // Another name is another lease.
+    drop(soon(one.try_acquire("Job")).await.unwrap());
+}
+
+#[tokio::test]
+async fn busy_here_and_busy_elsewhere_both_say_who_holds_it() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.lease("job").label("nightly").acquire())
+        .await
+        .unwrap();
+    assert!(guard.holder().id.starts_with("nightly/"));
+    assert_eq!(guard.holder().pid, std::process::id());
+    store.forget_questions();
+    let busy = soon(leases.try_acquire("job")).await.unwrap_err();
+    assert!(busy.to_string().contains("nightly/"), "{busy}");
+    assert_eq!(
+        store.asked(Op::Claim),
+        0,
+        "nobody has to ask the store for that"
+    );
+}
+
+#[tokio::test]
+async fn busy_timed_out_and_unreachable_are_different_errors() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .handler(lockkeeper::IgnoreStoreErrors)
+        .start()
+        .unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    let begun = Instant::now();
+    let late = soon(leases.acquire_timeout("job", 100 * MS))
+        .await
+        .unwrap_err();
+    assert!(begun.elapsed() >= 100 * MS);
+    let LeaseError::TimedOut {
+        holder,
+        remaining,
+        errors: 0,
+        last: None,
+        ..
+    } = &late
+    else {
+        panic!("{late:?}")
+    };
+    assert_eq!(&*holder.as_ref().unwrap().id, "somebody");
+    assert!(remaining.unwrap() > Duration::from_secs(50));
+    assert_eq!(late.class(), ErrorClass::OutOfTime);
+
+    store.always(Op::Claim, Some(Fault::Fail));
+    let gone = soon(leases.acquire_timeout("other", 100 * MS))
+        .await
+        .unwrap_err();
+    let LeaseError::Unreachable { errors, last, .. } = &gone else {
+        panic!("{gone:?}")
+    };
+    assert!(*errors >= 2 && matches!(**last, StoreError::Unreachable(_)));
+    assert_eq!(gone.class(), ErrorClass::StoreUnreachable);
+
+    // Errors on the way are remembered when the time is over.
+    store.always(Op::Claim, None);
+    store.next(Op::Claim, &[Fault::Fail, Fault::Fail]);
+    let late = soon(leases.acquire_timeout("job", 200 * MS))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            late,
+            LeaseError::TimedOut {
+                errors: 2,
+                last: Some(_),
+                ..
+            }
+        ),
+        "{late:?}"
+    );
+}
+
+#[tokio::test]
+async fn acquire_goes_on_through_errors_and_tells_each_to_the_handler() {
+    let store = Memory::new();
+    let told = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&told);
+    let leases = builder(&store)
+        .handler(move |fault: &LeaseFault<'_>| {
+            assert_eq!(fault.operation, LeaseOperation::Acquire);
+            assert_eq!(fault.count, count.fetch_add(1, Ordering::SeqCst) + 1);
+            LeaseVerdict::GoOn
+        })
+        .start()
+        .unwrap();
+    store.next(Op::Claim, &[Fault::Fail, Fault::Panic, Fault::Fail]);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    assert!(guard.is_held());
+    assert_eq!(told.load(Ordering::SeqCst), 3);
+    // The store is made ready anew after each.
+    assert_eq!(store.asked(Op::Prepare), 4);
+}
+
+#[tokio::test]
+async fn fail_fast_and_a_handler_that_says_stop_end_it_at_the_first_error() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    store.always(Op::Claim, Some(Fault::Fail));
+    let error = soon(leases.lease("job").fail_fast(true).acquire())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, LeaseError::Unreachable { errors: 1, .. }),
+        "{error:?}"
+    );
+    let stop = |_: &LeaseFault<'_>| LeaseVerdict::Stop;
+    let error = soon(leases.lease("job").handler(stop).acquire())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, LeaseError::Unreachable { errors: 1, .. }),
+        "{error:?}"
+    );
+    let error = soon(leases.try_acquire("job")).await.unwrap_err();
+    assert!(
+        matches!(error, LeaseError::Unreachable { errors: 1, .. }),
+        "{error:?}"
+    );
+    assert_eq!(store.asked(Op::Claim), 3);
+}
+
+#[tokio::test]
+async fn a_missing_table_is_not_tried_again_and_says_what_makes_it() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    store.next(Op::Prepare, &[Fault::NoTable]);
+    let error = soon(leases.acquire("job")).await.unwrap_err();
+    assert!(!error.is_retryable());
+    let LeaseError::Store(cause) = error else {
+        panic!("{error:?}")
+    };
+    assert!(cause.to_string().contains("create table"));
+    drop(soon(leases.acquire("job")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_claim_is_recognised_as_ours_and_verified() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    for fault in [Fault::DoneThenFail, Fault::DoneThenHang] {
+        store.next(Op::Claim, &[fault]);
+        let refreshes = store.asked(Op::Refresh);
+        let guard = soon(leases.acquire("job")).await.unwrap();
+        assert_eq!(guard.token().0, store.token("job"));
+        assert_eq!(store.holder("job").as_ref(), Some(guard.holder()));
+        assert!(
+            store.asked(Op::Refresh) > refreshes,
+            "it was confirmed before it was held"
+        );
+        assert!(guard.is_held());
+        soon(guard.release()).await.unwrap();
+        until(|| !store.is_held("job")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_holder_is_followed_soon_after_its_expiry() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .poll(Duration::from_secs(30))
+        .start()
+        .unwrap();
+    store.steal("job", "dead", 200 * MS);
+    let begun = Instant::now();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    assert!(begun.elapsed() >= 190 * MS && guard.is_held());
+}
+
+#[tokio::test]
+async fn an_unclean_end_is_followed_by_the_delay_that_was_asked_for() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    store.steal("job", "dead", 50 * MS);
+    let begun = Instant::now();
+    let wish = leases.lease("job").unclean_delay(200 * MS);
+    drop(soon(wish.acquire()).await.unwrap());
+    assert!(begun.elapsed() >= 240 * MS);
+}
+
+#[tokio::test]
+async fn a_notification_wakes_whoever_waits() {
+    let store = Memory::waking();
+    let leases = builder(&store)
+        .poll(Duration::from_secs(60))
+        .start()
+        .unwrap();
+    store.steal("job", "somebody", Duration::from_secs(600));
+    let waiting = tokio::spawn(leases.acquire("job"));
+    // Refused, and refused again when it began to listen.
+    until(|| store.asked(Op::Claim) >= 2).await;
+    store.give_back("job");
+    assert!(soon(waiting).await.unwrap().unwrap().is_held());
+}
+
+#[test]
+fn leases_need_no_runtime_of_the_callers() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = spin(Box::pin(leases.acquire("job"))).unwrap();
+    assert!(guard.is_held());
+}
+
+/// Polls in a loop, without any runtime.
+fn spin<T>(mut future: std::pin::Pin<Box<dyn Future<Output = T>>>) -> T {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(out) = future.as_mut().poll(&mut cx) {
+            return out;
+        }
+        std::thread::sleep(MS);
+    }
+}

@@ -1,0 +1,111 @@
+//! Invariant I12: a future that is dropped leaves nothing held.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use crate::store::{Fault, Memory, Op, begin, soon, until};
+use crate::{MS, leases};
+
+/// Polls so often, a moment apart, and drops it then. Whether it was ready.
+async fn abandon<F: Future>(future: F, polls: usize) -> bool {
+    let mut future = pin!(future);
+    for _ in 0..polls {
+        if let Poll::Ready(_guard) = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            return true;
+        }
+        tokio::time::sleep(MS / 4).await;
+    }
+    false
+}
+
+#[tokio::test]
+async fn i12_an_acquire_that_is_dropped_at_any_point_leaves_nothing_held() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    for polls in 0..20 {
+        abandon(leases.acquire("job"), polls).await;
+        until(|| !store.is_held("job")).await;
+    }
+    // While the question is on its way, and while the answer is.
+    for fault in [
+        Fault::Wait,
+        Fault::DoneThenHang,
+        Fault::DoneThenFail,
+        Fault::Hang,
+    ] {
+        let asked = store.asked(Op::Claim);
+        store.next(Op::Claim, std::slice::from_ref(&fault));
+        let waiting = tokio::spawn(leases.acquire("job"));
+        until(|| store.asked(Op::Claim) > asked).await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        if fault == Fault::Wait {
+            until(|| store.0.waiting.load(std::sync::atomic::Ordering::SeqCst) > 0).await;
+            store.go_on();
+        }
+        tokio::time::sleep(5 * MS).await;
+        until(|| !store.is_held("job")).await;
+        assert!(soon(leases.acquire("job")).await.unwrap().is_held());
+        until(|| !store.is_held("job")).await;
+    }
+}
+
+#[tokio::test]
+async fn i12_a_waiter_in_the_queue_that_is_dropped_is_passed_over() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    let mut first = Box::pin(leases.acquire("job"));
+    begin(&mut first);
+    let mut second = Box::pin(leases.acquire("job"));
+    begin(&mut second);
+    drop(first);
+    drop(guard);
+    assert!(soon(second).await.unwrap().is_held());
+    until(|| !store.is_held("job")).await;
+}
+
+#[tokio::test]
+async fn i12_a_grant_that_nobody_reads_is_given_to_the_next() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    let mut first = Box::pin(leases.acquire("job"));
+    begin(&mut first);
+    drop(guard);
+    until(|| store.token("job") == 2).await;
+    let second = tokio::spawn(leases.acquire("job"));
+    drop(first);
+    assert!(soon(second).await.unwrap().unwrap().is_held());
+}
+
+#[tokio::test]
+async fn i12_a_release_that_is_dropped_is_carried_out() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    for polls in 0..5 {
+        let guard = soon(leases.acquire("job")).await.unwrap();
+        abandon(guard.release(), polls).await;
+        until(|| !store.is_held("job")).await;
+    }
+}
+
+#[tokio::test]
+async fn i12_a_claim_of_unknown_fate_whose_waiter_ran_out_of_time_is_given_back() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    store.next(Op::Claim, &[Fault::DoneThenHang]);
+    let late = soon(leases.acquire_timeout("job", 50 * MS))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(late, lockkeeper::LeaseError::TimedOut { .. }),
+        "{late:?}"
+    );
+    assert!(store.is_held("job"));
+    until(|| !store.is_held("job")).await;
+}

@@ -1,0 +1,36 @@
+//! Leases over a store in memory: through methods and messages, with a store that is late, hangs, fails and forgets.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod acquiring;
+mod dropped;
+mod held;
+mod i09;
+mod many;
+mod messages;
+mod releasing;
+mod settings;
+mod store;
+mod turns;
+
+use std::time::Duration;
+
+use lockkeeper::{Leases, LeasesBuilder};
+
+use store::Memory;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Short times, so that a test sees many of them.
+fn builder(store: &Memory) -> LeasesBuilder<Memory> {
+    Leases::builder(store.clone())
+        .refresh(50 * MS)
+        .expiration(1_000 * MS)
+        .poll(20 * MS)
+        .max_clock_skew(10 * MS)
+        .call_timeout(300 * MS)
+        .release_timeout(500 * MS)
+}
+
+fn leases(store: &Memory) -> Leases {
+    builder(store).start().unwrap()
+}

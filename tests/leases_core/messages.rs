@@ -1,0 +1,179 @@
+//! The same by message: to an actor alone, and through a keeper.
+
+use std::time::Duration;
+
+use actix::System;
+use lockkeeper::{
+    AcquireLease, ExtendLease, ForceRelease, Keeper, LeaseActor, LeaseActorError, LeaseConfig,
+    LeaseError, LeaseInfo, ListLeases, LostReason, ReleaseLease, Released,
+};
+
+use crate::MS;
+use crate::store::{Fault, Memory, Op, soon, until};
+
+fn config() -> LeaseConfig {
+    let mut config = LeaseConfig::default();
+    config.refresh = 50 * MS;
+    config.expiration = 1_000 * MS;
+    config.poll = 20 * MS;
+    config.max_clock_skew = 10 * MS;
+    config
+}
+
+#[test]
+fn an_actor_alone_answers_every_message_without_environment_or_lock_table() {
+    let store = Memory::new();
+    System::new().block_on(async {
+        let (actor, leases) = LeaseActor::start_alone(store.clone(), config()).unwrap();
+        let wish = AcquireLease::new("job")
+            .label("one")
+            .timeout(Duration::from_secs(5));
+        let guard = soon(actor.send(wish)).await.unwrap().unwrap();
+        assert!(guard.is_held() && guard.holder().id.starts_with("one/"));
+        let busy = soon(actor.send(AcquireLease::new("job").no_wait()))
+            .await
+            .unwrap();
+        assert!(matches!(busy, Err(LeaseError::Busy { .. })), "{busy:?}");
+        let late = AcquireLease::new("job").timeout(30 * MS);
+        let late = soon(actor.send(late)).await.unwrap();
+        assert!(matches!(late, Err(LeaseError::TimedOut { .. })), "{late:?}");
+
+        let info = soon(actor.send(LeaseInfo("job".into())))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(info.held_here, Some(guard.token()));
+        assert_eq!(info.record.unwrap().holder.as_ref(), Some(guard.holder()));
+        assert_eq!(
+            soon(actor.send(ListLeases)).await.unwrap().unwrap().len(),
+            1
+        );
+
+        let extend = ExtendLease {
+            lease: guard.claim_view(),
+            expiration: Duration::from_secs(60),
+        };
+        soon(actor.send(extend.clone())).await.unwrap().unwrap();
+        assert!(guard.remaining() > Duration::from_secs(50));
+        assert_eq!(
+            soon(actor.send(ReleaseLease(guard)))
+                .await
+                .unwrap()
+                .unwrap(),
+            Released::WasOurs
+        );
+        assert!(
+            soon(actor.send(extend)).await.unwrap().is_err(),
+            "a view owns nothing"
+        );
+
+        let guard = soon(actor.send(AcquireLease::new("job")))
+            .await
+            .unwrap()
+            .unwrap();
+        let taken = soon(actor.send(ForceRelease("job".into())))
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(taken.unwrap().token, guard.token());
+        assert_eq!(soon(guard.lost()).await, LostReason::Forced);
+
+        // The actor stops when nobody can send to it, and its leases with it.
+        let guard = soon(leases.acquire("last")).await.unwrap();
+        drop(actor);
+        assert_eq!(soon(guard.lost()).await, LostReason::Shutdown);
+        until(|| !store.is_held("last")).await;
+    });
+}
+
+#[test]
+fn an_actor_alone_needs_a_system() {
+    let started = LeaseActor::start_alone(Memory::new(), config());
+    assert!(matches!(started, Err(LeaseActorError::NoSystem(_))));
+}
+
+#[test]
+fn i12_a_sender_that_goes_away_leaves_nothing_held() {
+    let store = Memory::new();
+    System::new().block_on(async {
+        let (actor, _leases) = LeaseActor::start_alone(store.clone(), config()).unwrap();
+        for fault in [Fault::Wait, Fault::DoneThenFail] {
+            store.next(Op::Claim, std::slice::from_ref(&fault));
+            let asked = store.asked(Op::Claim);
+            let waiting = tokio::spawn(actor.send(AcquireLease::new("job")));
+            until(|| store.asked(Op::Claim) > asked).await;
+            waiting.abort();
+            drop(waiting.await);
+            store.go_on();
+            until(|| !store.is_held("job")).await;
+        }
+        // Nobody takes the answer.
+        actor.do_send(AcquireLease::new("job"));
+        until(|| !store.is_held("job")).await;
+        assert!(
+            soon(actor.send(AcquireLease::new("job")))
+                .await
+                .unwrap()
+                .is_ok()
+        );
+    });
+}
+
+#[tokio::test]
+async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it_stops() {
+    let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
+    let keeper = Keeper::builder()
+        .path(folder.path())
+        .map_size(1 << 20)
+        .lease_store(store.clone())
+        .lease_poll(20 * MS)
+        .open()
+        .unwrap();
+    let guard = soon(keeper.lease("one").acquire()).await.unwrap();
+    let other = soon(keeper.send(AcquireLease::new("two"))).await.unwrap();
+    assert!(guard.is_held() && other.is_held());
+    assert_eq!(soon(keeper.send(ListLeases)).await.unwrap().len(), 2);
+    let info = soon(keeper.send(LeaseInfo("two".into()))).await.unwrap();
+    assert_eq!(info.held_here, Some(other.token()));
+    assert_eq!(
+        soon(keeper.send(ReleaseLease(other))).await.unwrap(),
+        Released::WasOurs
+    );
+    let forced = soon(keeper.send(ForceRelease("one".into()))).await.unwrap();
+    assert_eq!(forced.unwrap().token, guard.token());
+
+    let guard = soon(
+        keeper
+            .lease("last")
+            .expiration(Duration::from_secs(60))
+            .acquire(),
+    )
+    .await
+    .unwrap();
+    soon(keeper.shutdown(Duration::from_secs(5))).await.unwrap();
+    assert!(!guard.is_held() && !store.is_held("last"));
+    assert_eq!(soon(guard.lost()).await, LostReason::Shutdown);
+    let refused = soon(keeper.lease("later").acquire()).await.unwrap_err();
+    assert!(matches!(refused, LeaseError::ShuttingDown), "{refused:?}");
+    let refused = soon(keeper.send(AcquireLease::new("later")))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, LeaseError::ShuttingDown), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
+    let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
+    let keeper = Keeper::builder()
+        .path(folder.path())
+        .map_size(1 << 20)
+        .lease_store(store.clone())
+        .open()
+        .unwrap();
+    let guard = soon(keeper.lease("job").acquire()).await.unwrap();
+    store.always(Op::Release, Some(Fault::Hang));
+    let begun = std::time::Instant::now();
+    soon(keeper.shutdown(300 * MS)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(!guard.is_held());
+}

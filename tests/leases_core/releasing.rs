@@ -1,0 +1,156 @@
+//! Giving leases back.
+
+use std::time::{Duration, Instant};
+
+use lockkeeper::{LeaseEvent, Released};
+
+use crate::store::{Fault, Memory, Op, soon, until};
+use crate::{MS, builder, leases};
+
+#[tokio::test]
+async fn a_release_says_whether_the_lease_was_still_ours() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    assert_eq!(soon(guard.release()).await.unwrap(), Released::WasOurs);
+    assert!(!store.is_held("job"));
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.steal("job", "another", Duration::from_secs(60));
+    assert_eq!(soon(guard.release()).await.unwrap(), Released::WasLost);
+    assert!(store.is_held("job"), "somebody else's stays");
+}
+
+#[tokio::test]
+async fn a_release_is_bounded_even_if_the_store_hangs_and_can_be_tried_again() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.always(Op::Release, Some(Fault::Hang));
+    let begun = Instant::now();
+    let failed = soon(guard.release()).await.unwrap_err();
+    assert!(begun.elapsed() < 2_000 * MS);
+    assert!(!failed.guard.is_held(), "it is not believed in any more");
+    assert!(store.is_held("job"));
+    store.always(Op::Release, None);
+    assert_eq!(
+        soon(failed.guard.release()).await.unwrap(),
+        Released::WasOurs
+    );
+    assert!(!store.is_held("job"));
+}
+
+#[tokio::test]
+async fn fail_fast_ends_a_release_at_the_first_error() {
+    let store = Memory::new();
+    let leases = builder(&store).fail_fast(true).start().unwrap();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.next(Op::Release, &[Fault::Fail]);
+    let failed = soon(guard.release()).await.unwrap_err();
+    assert!(failed.last.is_some());
+    assert_eq!(store.asked(Op::Release), 1);
+    assert_eq!(
+        soon(failed.guard.release()).await.unwrap(),
+        Released::WasOurs
+    );
+}
+
+#[tokio::test]
+async fn a_release_that_fails_is_tried_again_also_when_the_guard_was_dropped() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .expiration(Duration::from_secs(60))
+        .start()
+        .unwrap();
+    for explicit in [true, false] {
+        let guard = soon(leases.acquire("job")).await.unwrap();
+        store.next(Op::Release, &[Fault::Fail, Fault::Hang]);
+        if explicit {
+            // It may be told in time or not.
+            drop(soon(guard.release()).await);
+        } else {
+            drop(guard);
+        }
+        until(|| !store.is_held("job")).await;
+    }
+}
+
+#[tokio::test]
+async fn no_refresh_is_sent_after_a_release_was_asked_for() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    until(|| store.asked(Op::Refresh) > 0).await;
+    store.always(Op::Release, Some(Fault::Wait));
+    store.always(Op::Refresh, Some(Fault::Hang));
+    let count = store.asked(Op::Refresh);
+    until(|| store.asked(Op::Refresh) > count).await;
+    // One is under way, and hangs.
+    let release = tokio::spawn(guard.release());
+    until(|| store.asked(Op::Release) > 0).await;
+    let refreshed = store.asked(Op::Refresh);
+    tokio::time::sleep(200 * MS).await;
+    assert_eq!(store.asked(Op::Refresh), refreshed);
+    store.go_on();
+    assert_eq!(soon(release).await.unwrap().unwrap(), Released::WasOurs);
+}
+
+#[tokio::test]
+async fn events_tell_of_the_whole_life() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let mut events = leases.subscribe();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.next(Op::Refresh, &[Fault::Fail]);
+    let mut told = Vec::new();
+    while !told.contains(&"again") {
+        told.push(word(&soon(events.recv()).await.unwrap()));
+    }
+    soon(guard.release()).await.unwrap();
+    told.push(word(&soon(events.recv()).await.unwrap()));
+    assert_eq!(
+        told,
+        ["acquired", "failed", "doubtful", "again", "released"]
+    );
+}
+
+fn word(event: &LeaseEvent) -> &'static str {
+    match event {
+        LeaseEvent::Acquired { .. } => "acquired",
+        LeaseEvent::Doubtful { .. } => "doubtful",
+        LeaseEvent::HeldAgain { .. } => "again",
+        LeaseEvent::Lost { .. } => "lost",
+        LeaseEvent::Released { .. } => "released",
+        LeaseEvent::StoreFailed { .. } => "failed",
+        _ => "unknown",
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_all_handles_gives_everything_back_and_closes_the_store() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    drop(leases);
+    tokio::time::sleep(100 * MS).await;
+    assert!(guard.is_held(), "a guard keeps the leases going");
+    drop(guard);
+    until(|| !store.is_held("job") && store.0.closed.load(std::sync::atomic::Ordering::SeqCst))
+        .await;
+}
+
+#[tokio::test]
+async fn a_shutdown_is_bounded_and_names_what_may_be_held_still() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let one = soon(leases.acquire("one")).await.unwrap();
+    let two = soon(leases.acquire("two")).await.unwrap();
+    store.next(Op::Release, &[Fault::Hang]);
+    store.always(Op::Look, Some(Fault::Hang));
+    let begun = Instant::now();
+    let done = soon(leases.shutdown(100 * MS)).await;
+    assert!(begun.elapsed() < 2_000 * MS);
+    // Each was given back on its own: the one that hangs keeps no other.
+    assert_eq!(done.maybe_still_held.len(), 1, "{done:?}");
+    assert_ne!(store.is_held("one"), store.is_held("two"));
+    drop((one, two));
+}

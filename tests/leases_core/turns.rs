@@ -1,0 +1,157 @@
+//! Whose turn it is, in this process and towards others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lockkeeper::LeaseError;
+use parking_lot::Mutex;
+
+use crate::store::{Memory, Op, begin, soon, until};
+use crate::{MS, builder, leases};
+
+#[tokio::test]
+async fn of_a_thousand_waiters_one_asks_the_store() {
+    let store = Memory::new();
+    let leases = builder(&store).poll(20 * MS).start().unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    let waiters: Vec<_> = (0..1_000)
+        .map(|_| tokio::spawn(leases.acquire("job")))
+        .collect();
+    until(|| store.asked(Op::Claim) >= 10).await;
+    let status = soon(leases.status("job")).await.unwrap();
+    assert_eq!(status.waiting, 1_000);
+    let questions = store.questions(Op::Claim);
+    for pair in questions.windows(2) {
+        // One at a time, a poll apart.
+        assert!(
+            pair[1].1 - pair[0].1 >= 9 * MS,
+            "{:?}",
+            pair[1].1 - pair[0].1
+        );
+    }
+    for waiter in waiters {
+        waiter.abort();
+    }
+}
+
+#[tokio::test]
+async fn waiters_of_one_process_are_served_in_order_without_letting_go_between_them() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .poll(Duration::from_secs(60))
+        .start()
+        .unwrap();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiters = Vec::new();
+    for n in 0..10 {
+        let mut waiting = Box::pin(leases.acquire("job"));
+        begin(&mut waiting);
+        let order = Arc::clone(&order);
+        waiters.push(tokio::spawn(async move {
+            let guard = waiting.await.unwrap();
+            order.lock().push((n, guard.token().0));
+        }));
+    }
+    drop(guard);
+    for waiter in waiters {
+        soon(waiter).await.unwrap();
+    }
+    let order = order.lock().clone();
+    let expected: Vec<_> = (0..10).map(|n| (n, n + 2)).collect();
+    assert_eq!(order, expected, "in order, each with a token of its own");
+    assert_eq!(store.asked(Op::HandOver), 10);
+    until(|| !store.is_held("job")).await;
+    assert_eq!((store.asked(Op::Claim), store.asked(Op::Release)), (1, 1));
+}
+
+#[tokio::test]
+async fn after_sixteen_local_hand_overs_others_get_their_turn() {
+    let store = Memory::new();
+    let poll = 200 * MS;
+    let leases = builder(&store).poll(poll).start().unwrap();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    let waiters: Vec<_> = (0..20)
+        .map(|_| tokio::spawn(leases.acquire("job")))
+        .collect();
+    while soon(leases.status("job")).await.unwrap().waiting < 20 {}
+    drop(guard);
+    until(|| store.asked(Op::Release) == 1).await;
+    let begun = Instant::now();
+    assert_eq!(store.asked(Op::HandOver), 16);
+    until(|| !store.is_held("job")).await;
+    // Free, and left to others for one poll, although four wait here.
+    until(|| store.asked(Op::Claim) == 2).await;
+    assert!(begun.elapsed() >= poll - 20 * MS, "{:?}", begun.elapsed());
+    for waiter in waiters {
+        drop(soon(waiter).await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn whoever_releases_stands_back_for_one_poll_where_others_were_seen() {
+    let store = Memory::new();
+    let poll = 200 * MS;
+    let leases = builder(&store).poll(poll).start().unwrap();
+    // Nobody else was seen: no pause.
+    let begun = Instant::now();
+    for _ in 0..10 {
+        soon(soon(leases.acquire("job")).await.unwrap().release())
+            .await
+            .unwrap();
+    }
+    assert!(begun.elapsed() < poll);
+    store.steal("job", "somebody", 50 * MS);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    soon(guard.release()).await.unwrap();
+    let begun = Instant::now();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    assert!(begun.elapsed() >= poll - 20 * MS, "{:?}", begun.elapsed());
+    soon(guard.release()).await.unwrap();
+    // Who does not wait is not made to.
+    assert!(soon(leases.try_acquire("job")).await.is_ok());
+}
+
+#[tokio::test]
+async fn two_processes_share_a_lease_that_both_always_want() {
+    let store = Memory::new();
+    let took = |leases: lockkeeper::Leases| {
+        tokio::spawn(async move {
+            let (end, mut count) = (Instant::now() + 2_000 * MS, 0_u32);
+            while Instant::now() < end {
+                let guard = soon(leases.acquire("job")).await.unwrap();
+                tokio::time::sleep(MS).await;
+                soon(guard.release()).await.unwrap();
+                count += 1;
+            }
+            count
+        })
+    };
+    let (one, two) = (took(leases(&store)), took(leases(&store)));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    let mean = (one + two) / 2;
+    assert!(one.min(two) * 2 >= mean, "{one} and {two}");
+}
+
+#[tokio::test]
+async fn too_many_waiters_are_refused_clearly() {
+    let store = Memory::new();
+    let leases = builder(&store).max_local_waiters(2).start().unwrap();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    let mut waiting: Vec<_> = (0..2).map(|_| Box::pin(leases.acquire("job"))).collect();
+    for one in &mut waiting {
+        begin(one);
+    }
+    let refused = soon(leases.acquire("job")).await.unwrap_err();
+    assert!(
+        matches!(refused, LeaseError::TooManyWaiters { limit: 2, .. }),
+        "{refused:?}"
+    );
+    assert!(refused.to_string().contains("lease_max_local_waiters"));
+    // Another name has a queue of its own.
+    assert!(soon(leases.acquire("other")).await.is_ok());
+    drop(guard);
+    for one in waiting {
+        drop(soon(one).await.unwrap());
+    }
+}
