@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lockkeeper::{Claimed, LeaseStore, Refreshed, StoreError};
+use lockkeeper::{Claimed, LeaseStore, Leases, Refreshed, StoreError};
 
 use crate::common::{
     EXPIRATION, claim, extend, is_held, name, ours, refresh, run, store, take, until,
@@ -111,5 +111,36 @@ fn i10_a_server_that_is_killed_and_restarted_keeps_leases_and_tokens() {
         there.force_release(&name("job")).await.unwrap();
         assert!(take(&there, "job", "you").await > token);
         assert!(!is_held(&here, "job", "me", token).await);
+    });
+}
+
+#[test]
+fn i09_a_holder_behind_a_black_hole_loses_its_lease_before_anybody_else_has_it() {
+    let etcd = Etcd::start(1);
+    let proxy = Proxy::to(etcd.address(0));
+    run(async {
+        let expiration = Duration::from_secs(5);
+        let start = |url: &str| {
+            Leases::builder(store(url))
+                .expiration(expiration)
+                .refresh(Duration::from_secs(1))
+                .start()
+                .unwrap()
+        };
+        let here = start(&format!("etcd://{}/t", proxy.address()));
+        let there = start(&etcd.url("t"));
+        let mine = here.acquire("job").await.unwrap();
+        let waiting = tokio::spawn(there.acquire("job"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(mine.is_held());
+        proxy.black_hole();
+        let begun = Instant::now();
+        tokio::time::timeout(expiration, mine.lost()).await.unwrap();
+        assert!(!mine.is_held());
+        assert!(begun.elapsed() < expiration);
+        assert!(!waiting.is_finished(), "two believe that they hold it");
+        let theirs = waiting.await.unwrap().unwrap();
+        assert!(theirs.token() > mine.token());
+        assert!(begun.elapsed() < expiration + Duration::from_secs(5));
     });
 }
