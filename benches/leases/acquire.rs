@@ -23,7 +23,7 @@ pub fn measure(session: &mut Session) -> Result<(), Failure> {
         let mut bare = match has_sql {
             true => {
                 // The store makes its file first, with its own settings.
-                session.runtime.block_on(leases.acquire("first"))?;
+                drop(session.runtime.block_on(leases.acquire("first"))?);
                 Some(session.runtime.block_on(Bare::connect(kind, &url))?)
             }
             false => None,

@@ -43,7 +43,7 @@ impl Task {
 pub async fn work(task: &str) -> Result<(), Failure> {
     let task: Task = serde_json::from_str(task)?;
     let mut taken = match &*task.system {
-        "advisory" => Taken::Advisory(PgConnection::connect(&task.url).await?),
+        "advisory" => Taken::Advisory(Box::new(PgConnection::connect(&task.url).await?)),
         _ => {
             let store = store_from_url(&task.url)?;
             store.prepare().await?;

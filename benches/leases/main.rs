@@ -27,7 +27,6 @@ mod load;
 mod many;
 mod options;
 #[path = "../locks/report.rs"]
-#[expect(dead_code, reason = "the other bench has other targets too")]
 mod report;
 #[path = "../compare/rounds.rs"]
 mod rounds;

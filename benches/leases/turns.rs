@@ -20,7 +20,7 @@ pub struct Turn {
 /// What is taken and given back.
 pub enum Taken {
     Lease(Lease),
-    Advisory(PgConnection),
+    Advisory(Box<PgConnection>),
 }
 
 impl Taken {
@@ -43,7 +43,8 @@ impl Taken {
                     });
                 }
                 Self::Advisory(connection) => {
-                    let lock = sqlx::query("select pg_advisory_lock(77)").execute(&mut *connection);
+                    let lock =
+                        sqlx::query("select pg_advisory_lock(77)").execute(&mut **connection);
                     let Ok(locked) = tokio::time::timeout(left, lock).await else {
                         break;
                     };
@@ -52,7 +53,7 @@ impl Taken {
                     tokio::time::sleep(hold).await;
                     let given_back = now();
                     sqlx::query("select pg_advisory_unlock(77)")
-                        .execute(&mut *connection)
+                        .execute(&mut **connection)
                         .await?;
                     turns.push(Turn {
                         acquired,
