@@ -49,7 +49,7 @@ pub async fn work(task: &str) -> Result<(), Failure> {
             store.prepare().await?;
             let leases = Leases::start_shared(store, lockkeeper::LeaseConfig::default())?;
             let expiration = Duration::from_millis(task.expiration_ms);
-            Taken::Lease(leases.lease(&*task.name).expiration(expiration))
+            Taken::Lease(Box::new(leases.lease(&*task.name).expiration(expiration)))
         }
     };
     if task.keep

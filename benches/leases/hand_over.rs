@@ -94,7 +94,7 @@ async fn handed_over(leases: &Leases, length: Duration) -> Result<f64, Failure> 
     let until = Instant::now() + length;
     let name = fresh_name();
     let callers = [(); 2].map(|()| {
-        let mut taken = Taken::Lease(leases.lease(&*name));
+        let mut taken = Taken::Lease(Box::new(leases.lease(&*name)));
         tokio::spawn(async move { taken.turns(until, Duration::from_millis(2)).await })
     });
     let mut turns = Vec::new();

@@ -19,7 +19,7 @@ pub struct Turn {
 
 /// What is taken and given back.
 pub enum Taken {
-    Lease(Lease),
+    Lease(Box<Lease>),
     Advisory(Box<PgConnection>),
 }
 
