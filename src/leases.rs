@@ -41,6 +41,16 @@ pub use state::LeaseSettingsError;
 pub use store::{
     Claim, Claimed, LeaseStore, Refresh, Refreshed, Released, StoreError, StoreFuture, Wakeups,
 };
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use stores::CheckLease;
 pub use stores::lmdb::LmdbLeases;
 pub use stores::store_from_url;
+#[cfg(feature = "etcd")]
+pub use stores::{EtcdLeases, EtcdOptions};
+#[cfg(feature = "mysql")]
+pub use stores::{MysqlLeases, MysqlLeasesBuilder};
+#[cfg(feature = "postgres")]
+pub use stores::{PostgresLeases, PostgresLeasesBuilder};
+#[cfg(feature = "sqlite")]
+pub use stores::{SqliteLeases, SqliteLeasesBuilder};
 pub use view::{LeaseStanding, LeaseView};

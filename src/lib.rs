@@ -103,6 +103,8 @@ pub use heed;
 pub use keeper::{
     Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
 };
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use leases::CheckLease;
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
     LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
@@ -111,6 +113,14 @@ pub use leases::{
     Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
     store_from_url,
 };
+#[cfg(feature = "etcd")]
+pub use leases::{EtcdLeases, EtcdOptions};
+#[cfg(feature = "mysql")]
+pub use leases::{MysqlLeases, MysqlLeasesBuilder};
+#[cfg(feature = "postgres")]
+pub use leases::{PostgresLeases, PostgresLeasesBuilder};
+#[cfg(feature = "sqlite")]
+pub use leases::{SqliteLeases, SqliteLeasesBuilder};
 pub use locks::{
     Age, Candidate, Choice, ConflictKind, ConflictTable, ConflictTableError, CycleStep,
     DEFAULT_PRIORITY, DetectReport, EmptyRange, HeldLock, LimitInUse, LimitKind, LockConflict,

@@ -1,11 +1,32 @@
-//! The stores of leases that we have, one file each, and [`store_from_url`].
+//! The stores of leases that we have, one file or folder for each, and [`store_from_url`].
 
+#[cfg(feature = "etcd")]
+mod etcd;
 pub(crate) mod lmdb;
+#[cfg(feature = "mysql")]
+mod mysql;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 use std::sync::Arc;
 
 use super::{LeaseStore, StoreError, TableName};
 use lmdb::LmdbLeases;
+
+#[cfg(feature = "etcd")]
+pub use etcd::{EtcdLeases, EtcdOptions};
+#[cfg(feature = "mysql")]
+pub use mysql::{MysqlLeases, MysqlLeasesBuilder};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresLeases, PostgresLeasesBuilder};
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use sql::CheckLease;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteLeases, SqliteLeasesBuilder};
 
 /// The store that a URL names: `lmdb:PATH`, `postgres://…`, `mysql://…`, `mariadb://…`, `sqlite:…`, `etcd://…`.
 ///
@@ -22,9 +43,21 @@ pub fn store_from_url(url: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
     };
     match scheme {
         "lmdb" => lmdb(rest),
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(PostgresLeases::from_url(url)?)),
+        #[cfg(not(feature = "postgres"))]
         "postgres" | "postgresql" => not_compiled_in("postgres"),
+        #[cfg(feature = "mysql")]
+        "mysql" | "mariadb" => Ok(Arc::new(MysqlLeases::from_url(url)?)),
+        #[cfg(not(feature = "mysql"))]
         "mysql" | "mariadb" => not_compiled_in("mysql"),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(SqliteLeases::from_url(url)?)),
+        #[cfg(not(feature = "sqlite"))]
         "sqlite" => not_compiled_in("sqlite"),
+        #[cfg(feature = "etcd")]
+        "etcd" => Ok(Arc::new(EtcdLeases::from_url(url)?)),
+        #[cfg(not(feature = "etcd"))]
         "etcd" => not_compiled_in("etcd"),
         // Not the whole URL: it may have a password.
         _ => Err(StoreError::BadConfig(format!(

@@ -1,0 +1,217 @@
+//! Leases in MySQL and MariaDB.
+
+mod check;
+mod extend;
+mod server;
+mod statements;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, Row as _};
+
+use super::sql::{
+    Backend, Kind, Options, Row, Shape, Taken, connect_to_one_of, micros, store_of_leases,
+};
+use crate::leases::{Claim, Fence, Holder, LeaseName, Refresh, Refreshed, StoreError, TableName};
+use statements::Statements;
+
+store_of_leases! {
+    /// Leases in a table of MySQL (8.0) or MariaDB (10.6), the one that Go's `dbmutex` uses: both exclude each other on the
+    /// same row. Older servers work too, but their refresh waits up to a second for each of at most two rows that somebody
+    /// has locked, and skips the rest of its pass.
+    ///
+    /// These servers cannot tell of releases: waiters poll. Binary logs must be by row or mixed, since the statements read the
+    /// clock of the moment. A replica is recognised by `read_only`. Several servers can be given, as `mysql://user@one,two/db`
+    /// or by several calls of [`MysqlLeasesBuilder::url`]: the first that can be written to is used. TLS is by `ssl-mode` in
+    /// the URL.
+    ///
+    /// If the table was made by dbmutex, the server's collation may take two names for one that differ in case or accents. Such
+    /// names are never treated as one: whoever comes second gets [`StoreError::WrongTable`].
+    MysqlLeases,
+    /// The options of [`MysqlLeases`].
+    MysqlLeasesBuilder,
+    backend: MysqlBackend, pool: sqlx::MySqlPool, connect: sqlx::mysql::MySqlConnectOptions
+}
+
+/// MySQL or MariaDB, as a store of leases needs it.
+struct MysqlBackend {
+    servers: Vec<MySqlConnectOptions>,
+    last: AtomicUsize,
+    table: TableName,
+    statements: Statements,
+    /// The server cannot skip rows that are locked.
+    cannot_skip: AtomicBool,
+}
+
+impl MysqlBackend {
+    fn new(servers: Vec<MySqlConnectOptions>, options: &Options) -> Result<Self, StoreError> {
+        let nowhere = |server: &MySqlConnectOptions| server.get_database().is_none();
+        if options.table.parts().0.is_none() && servers.iter().any(nowhere) {
+            let missing = "neither the URL nor the table's name says which database";
+            return Err(StoreError::BadConfig(missing.to_owned()));
+        }
+        // Times are compared inside the server, but written by other clients too: all as UTC.
+        let ours = |server: MySqlConnectOptions| {
+            let server = server.timezone(Some("+00:00".to_owned()));
+            server.set_names(true).disable_statement_logging()
+        };
+        Ok(Self {
+            servers: servers.into_iter().map(ours).collect(),
+            last: AtomicUsize::new(0),
+            table: options.table.clone(),
+            statements: Statements::new(&options.table),
+            cannot_skip: AtomicBool::new(false),
+        })
+    }
+}
+
+fn query(sql: &Arc<str>) -> Query<'static, MySql, MySqlArguments> {
+    sqlx::query(AssertSqlSafe(Arc::clone(sql)))
+}
+
+impl Backend for MysqlBackend {
+    type Connection = MySqlConnection;
+    const UPDATES_WAIT: bool = true;
+
+    async fn open(&self, patience: Duration) -> Result<MySqlConnection, StoreError> {
+        connect_to_one_of(&self.servers, &self.last, patience, server::open).await
+    }
+
+    async fn close(&self, connection: MySqlConnection) {
+        let _ = connection.close().await;
+    }
+
+    fn kind(&self, error: &sqlx::Error) -> Kind {
+        server::kind(error)
+    }
+
+    async fn identity(&self, connection: &mut MySqlConnection) -> sqlx::Result<String> {
+        server::identity(connection, &self.table).await
+    }
+
+    async fn shape(&self, connection: &mut MySqlConnection) -> sqlx::Result<Option<Shape>> {
+        server::shape(connection, &self.table).await
+    }
+
+    fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
+        server::fits(column, kind)
+    }
+
+    fn ddl(&self) -> &str {
+        &self.statements.ddl
+    }
+
+    async fn create(&self, connection: &mut MySqlConnection) -> sqlx::Result<()> {
+        let ddl = sqlx::raw_sql(AssertSqlSafe(Arc::clone(&self.statements.ddl)));
+        ddl.execute(connection).await.map(drop)
+    }
+
+    async fn take(
+        &self,
+        connection: &mut MySqlConnection,
+        claim: &Claim,
+    ) -> sqlx::Result<Option<Taken>> {
+        let id = &*claim.holder.id;
+        let take = query(&self.statements.take)
+            .bind(id)
+            .bind(&*claim.holder.host)
+            .bind(i64::from(claim.holder.pid))
+            .bind(id)
+            .bind(micros(claim.expiration))
+            .bind(claim.name.as_str())
+            .bind(claim.name.as_str())
+            .bind(id)
+            .bind(micros(claim.unclean_delay));
+        let done = take.execute(connection).await?;
+        Ok((done.rows_affected() > 0).then(|| Taken {
+            token: Fence(done.last_insert_id()),
+            // The lock of the row comes before the clock.
+            waited: false,
+        }))
+    }
+
+    async fn add(&self, connection: &mut MySqlConnection, name: &LeaseName) -> sqlx::Result<()> {
+        let add = query(&self.statements.add).bind(name.as_str());
+        match add.execute(connection).await {
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
+            added => added.map(drop),
+        }
+    }
+
+    async fn row(
+        &self,
+        connection: &mut MySqlConnection,
+        name: &LeaseName,
+    ) -> sqlx::Result<Option<Row>> {
+        let row = query(&self.statements.row)
+            .bind(name.as_str())
+            .bind(name.as_str());
+        let row = row.fetch_optional(connection).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    async fn rows(&self, connection: &mut MySqlConnection) -> sqlx::Result<Vec<Row>> {
+        let rows = query(&self.statements.rows).fetch_all(connection).await?;
+        rows.iter().map(read).collect()
+    }
+
+    async fn extend(
+        &self,
+        connection: &mut MySqlConnection,
+        leases: &[Refresh],
+    ) -> sqlx::Result<Vec<Refreshed>> {
+        extend::extend(&self.statements, &self.cannot_skip, connection, leases).await
+    }
+
+    async fn free(
+        &self,
+        connection: &mut MySqlConnection,
+        name: &LeaseName,
+        holder: &Holder,
+    ) -> sqlx::Result<bool> {
+        let free = query(&self.statements.free)
+            .bind(name.as_str())
+            .bind(name.as_str())
+            .bind(&*holder.id);
+        Ok(free.execute(connection).await?.rows_affected() > 0)
+    }
+
+    async fn force(
+        &self,
+        connection: &mut MySqlConnection,
+        name: &LeaseName,
+    ) -> sqlx::Result<Option<Row>> {
+        let mut transaction = connection.begin().await?;
+        let row = query(&self.statements.row_for_update)
+            .bind(name.as_str())
+            .bind(name.as_str());
+        let row = row.fetch_optional(&mut *transaction).await?;
+        let row = row.as_ref().map(read).transpose()?;
+        let row = row.filter(|row| row.locked);
+        if row.is_some() {
+            let force = query(&self.statements.force)
+                .bind(name.as_str())
+                .bind(name.as_str());
+            force.execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(row)
+    }
+}
+
+/// A row as [`Statements`] selects it.
+fn read(row: &MySqlRow) -> sqlx::Result<Row> {
+    Ok(Row {
+        name: row.try_get(0)?,
+        locked: row.try_get::<i64, _>(1)? != 0,
+        count: row.try_get(2)?,
+        host: row.try_get(3)?,
+        pid: row.try_get(4)?,
+        id: row.try_get(5)?,
+        left: row.try_get(6)?,
+    })
+}

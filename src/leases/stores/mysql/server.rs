@@ -1,0 +1,148 @@
+//! What MySQL and MariaDB say of themselves and of their errors.
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
+use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row as _};
+
+use super::super::sql::{Column, Kind, Shape, fault};
+use crate::leases::{StoreError, TableName};
+
+/// How long a statement waits for the lock of a row, in seconds.
+pub(super) const LOCK_TIMEOUT: u32 = 5;
+
+/// Opens a connection, if it is one to a server that can be written to. Some users may write to a replica: what counts is
+/// whether others may.
+pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection, StoreError> {
+    let failed = |error| fault(connecting(&error), error);
+    let mut connection = server.connect().await.map_err(failed)?;
+    let reads_only = "select cast(cast(@@global.read_only as char) in ('1', 'ON') as signed)";
+    let row = sqlx::query(reads_only).fetch_one(&mut connection).await;
+    let reads_only: i64 = row.and_then(|row| row.try_get(0)).map_err(failed)?;
+    if reads_only != 0 {
+        return Err(StoreError::ReadOnly(None));
+    }
+    let session =
+        format!("set session innodb_lock_wait_timeout = {LOCK_TIMEOUT}, session autocommit = 1");
+    let set = sqlx::raw_sql(AssertSqlSafe(session));
+    set.execute(&mut connection).await.map_err(failed)?;
+    Ok(connection)
+}
+
+/// An error while connecting: the address and the password may become right, the database may be made.
+fn connecting(error: &sqlx::Error) -> Kind {
+    match kind(error) {
+        Kind::Other | Kind::Forbidden => Kind::Unreachable,
+        kind => kind,
+    }
+}
+
+/// The server's number for an error.
+pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
+    let error = error.as_database_error()?;
+    let error = error.try_downcast_ref::<MySqlDatabaseError>()?;
+    Some(error.number())
+}
+
+/// What kind of failure an error is.
+pub(super) fn kind(error: &sqlx::Error) -> Kind {
+    let number = match error {
+        sqlx::Error::Database(_) => number(error).unwrap_or_default(),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => return Kind::Unreachable,
+        sqlx::Error::Configuration(_) => return Kind::BadConfig,
+        _ => return Kind::Other,
+    };
+    match number {
+        // Too many connections, shutting down, aborted, killed, timed out.
+        1040 | 1053 | 1077 | 1079 | 1152 | 1203 | 1317 | 1927 | 2006 | 2013 | 4031 => {
+            Kind::Unreachable
+        }
+        // --read-only, read-only mode, read-only transaction.
+        1290 | 1792 | 1836 => Kind::ReadOnly,
+        // A table that somebody made meanwhile, a deadlock, a record that changed, a statement to prepare again.
+        1020 | 1050 | 1213 | 1412 | 1615 => Kind::Again,
+        1205 | 3572 => Kind::LockTimeout,
+        1044 | 1045 | 1142 | 1143 | 1227 => Kind::Forbidden,
+        1046 | 1049 => Kind::BadConfig,
+        _ => Kind::Other,
+    }
+}
+
+/// What the server calls itself.
+pub(super) async fn identity(
+    connection: &mut MySqlConnection,
+    table: &TableName,
+) -> sqlx::Result<String> {
+    let by_id = "select convert(@@server_uuid using utf8mb4)";
+    // MariaDB has no such number.
+    let by_place = "select convert(concat(@@hostname, ':', @@port, ':', @@datadir) using utf8mb4)";
+    let ask = |sql: &'static str| sqlx::query(sql);
+    let row = match ask(by_id).fetch_one(&mut *connection).await {
+        Err(sqlx::Error::Database(_)) => ask(by_place).fetch_one(&mut *connection).await?,
+        row => row?,
+    };
+    let server: String = row.try_get(0)?;
+    let (schema, table) = table.parts();
+    let row = sqlx::query("select convert(coalesce(?, database()) using utf8mb4)")
+        .bind(schema)
+        .fetch_one(connection)
+        .await?;
+    let database: String = row.try_get(0)?;
+    Ok(format!("mysql:{server}:{database}.{table}"))
+}
+
+/// What the table looks like.
+pub(super) async fn shape(
+    connection: &mut MySqlConnection,
+    table: &TableName,
+) -> sqlx::Result<Option<Shape>> {
+    let engine = "select convert(coalesce(engine, 'none') using utf8mb4) from information_schema.tables \
+         where table_schema = coalesce(?, database()) and table_name = ?";
+    let key = "select cast(count(*) as signed) from (select index_name from information_schema.statistics \
+         where table_schema = coalesce(?, database()) and table_name = ? and non_unique = 0 \
+         group by index_name having count(*) = 1 and max(column_name) = 'name' and max(sub_part) is null) as one";
+    let columns = "select convert(column_name using utf8mb4), \
+         convert(concat(lower(data_type), ifnull(concat('(', datetime_precision, ')'), '')) using utf8mb4), \
+         cast(is_nullable = 'NO' and column_default is null and extra not like '%auto_increment%' \
+         and extra not like '%GENERATED%' as signed) from information_schema.columns \
+         where table_schema = coalesce(?, database()) and table_name = ? order by ordinal_position";
+    let (schema, name) = table.parts();
+    let ask = |sql: &'static str| sqlx::query(sql).bind(schema).bind(name);
+    let Some(row) = ask(engine).fetch_optional(&mut *connection).await? else {
+        return Ok(None);
+    };
+    let engine: String = row.try_get(0)?;
+    let keys: i64 = ask(key).fetch_one(&mut *connection).await?.try_get(0)?;
+    let mut shape = Shape {
+        one_row_a_name: keys > 0,
+        ..Shape::default()
+    };
+    if !engine.eq_ignore_ascii_case("innodb") {
+        shape.unfit = Some(format!("its engine is {engine}, and not InnoDB"));
+    }
+    for column in ask(columns).fetch_all(connection).await? {
+        shape.columns.push(Column {
+            name: column.try_get(0)?,
+            kind: column.try_get(1)?,
+            needed: column.try_get::<i64, _>(2)? != 0,
+        });
+    }
+    Ok(Some(shape))
+}
+
+/// Which types can hold which column.
+pub(super) fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
+    let (fits, expected) = match column {
+        "name" | "locker_host" | "locker_id" => {
+            (matches!(kind, "varchar" | "varbinary"), "varchar")
+        }
+        "locked" => (kind == "tinyint", "boolean"),
+        "locked_count" | "locker_pid" => (kind == "bigint", "bigint"),
+        "locked_seconds" => (kind == "double", "double"),
+        _ => (kind == "timestamp(6)", "timestamp(6)"),
+    };
+    if fits { Ok(()) } else { Err(expected) }
+}

@@ -1,0 +1,127 @@
+//! The statements for MySQL and MariaDB.
+
+use std::sync::Arc;
+
+use crate::leases::TableName;
+
+/// What they are made of once, so that the server prepares each once for a connection.
+pub(super) struct Statements {
+    pub(super) table: String,
+    pub(super) ddl: Arc<str>,
+    pub(super) take: Arc<str>,
+    pub(super) add: Arc<str>,
+    pub(super) row: Arc<str>,
+    pub(super) row_for_update: Arc<str>,
+    pub(super) rows: Arc<str>,
+    pub(super) free: Arc<str>,
+    pub(super) force: Arc<str>,
+}
+
+/// A row as it is read. `sysdate` is the time of the moment, not of the statement.
+const COLUMNS: &str = "convert(name using utf8mb4), cast(locked as signed), cast(locked_count as signed), \
+     convert(locker_host using utf8mb4), cast(locker_pid as signed), convert(locker_id using utf8mb4), \
+     cast(timestampdiff(microsecond, sysdate(6), expires_at) as signed)";
+/// The first part finds the row by the key, whose collation may take several names for one; the second compares bytes.
+const THIS_NAME: &str =
+    "name = ? and cast(convert(name using utf8mb4) as binary) = cast(? as binary)";
+/// The order of the bytes, as the caller has it.
+const BY_NAME: &str = "cast(convert(name using utf8mb4) as binary)";
+const THIS_HOLDER: &str = "cast(convert(locker_id using utf8mb4) as binary) = cast(? as binary)";
+const FREED: &str = "locked_seconds = locked_seconds + \
+     greatest(0, ifnull(timestampdiff(microsecond, locked_at, sysdate(6)), 0)) / 1000000, \
+     locked = false, released_at = sysdate(6), updated_at = sysdate(6)";
+
+pub(super) fn quoted(table: &TableName) -> String {
+    match table.parts() {
+        (Some(schema), table) => format!("`{schema}`.`{table}`"),
+        (None, table) => format!("`{table}`"),
+    }
+}
+
+impl Statements {
+    pub(super) fn new(name: &TableName) -> Self {
+        let table = quoted(name);
+        let row = format!("select {COLUMNS} from {table} where {THIS_NAME}");
+        Self {
+            ddl: ddl(&table).into(),
+            // Assignments are carried out from the left. `last_insert_id` brings the token with the statement's own answer.
+            take: format!(
+                "update {table} set \
+                 locked_count = last_insert_id(locked_count + if(locked and ifnull({THIS_HOLDER}, false), 0, 1)), \
+                 locked = true, locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), \
+                 refresh_at = sysdate(6), expires_at = date_add(sysdate(6), interval ? microsecond), \
+                 updated_at = sysdate(6) \
+                 where {THIS_NAME} and (not locked or {THIS_HOLDER} \
+                 or expires_at < date_sub(sysdate(6), interval ? microsecond))"
+            )
+            .into(),
+            add: format!("insert into {table} (name) values (?)").into(),
+            row_for_update: format!("{row} for update").into(),
+            row: row.into(),
+            rows: format!("select {COLUMNS} from {table} order by {BY_NAME}").into(),
+            free: format!(
+                "update {table} set {FREED} where {THIS_NAME} and locked and {THIS_HOLDER}"
+            )
+            .into(),
+            force: format!(
+                "update {table} set {FREED}, locker_id = null, locked_count = locked_count + 1 \
+                 where {THIS_NAME} and locked"
+            )
+            .into(),
+            table,
+        }
+    }
+
+    /// The rows of so many names.
+    pub(super) fn several(&self, names: usize, end: &str) -> String {
+        let names = placeholders(names);
+        let table = &self.table;
+        format!("select {COLUMNS} from {table} where name in ({names}) order by name {end}")
+    }
+
+    /// Extends the rows of so many names, whose locks are held.
+    pub(super) fn extend(&self, names: usize) -> String {
+        let (table, names) = (&self.table, placeholders(names));
+        format!(
+            "update {table} set refresh_at = sysdate(6), \
+             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = sysdate(6) \
+             where name in ({names})"
+        )
+    }
+
+    /// Extends one row without having its lock.
+    pub(super) fn extend_one(&self) -> String {
+        let table = &self.table;
+        format!(
+            "update {table} set refresh_at = sysdate(6), \
+             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = sysdate(6) \
+             where {THIS_NAME} and locked and {THIS_HOLDER} and locked_count = ? and expires_at > sysdate(6)"
+        )
+    }
+}
+
+fn placeholders(names: usize) -> String {
+    vec!["?"; names].join(",")
+}
+
+/// The two kinds of server call the collation that compares bytes by different names; each reads only its own comment.
+fn ddl(table: &str) -> String {
+    format!(
+        "create table if not exists {table} (\n  \
+         name varchar(256) character set utf8mb4 /*M! collate utf8mb4_nopad_bin */ /*!80017 collate utf8mb4_0900_bin */ \
+         not null primary key,\n  \
+         locked boolean not null default false,\n  \
+         locked_count bigint not null default 0,\n  \
+         locked_seconds double not null default 0,\n  \
+         locker_host varchar(256),\n  \
+         locker_pid bigint,\n  \
+         locker_id varchar(256),\n  \
+         locked_at timestamp(6) null default null,\n  \
+         refresh_at timestamp(6) null default null,\n  \
+         expires_at timestamp(6) not null default current_timestamp(6),\n  \
+         released_at timestamp(6) null default null,\n  \
+         created_at timestamp(6) not null default current_timestamp(6),\n  \
+         updated_at timestamp(6) not null default current_timestamp(6)\n\
+         ) engine = InnoDB"
+    )
+}

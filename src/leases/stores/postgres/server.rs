@@ -1,0 +1,126 @@
+//! What PostgreSQL says of itself and of its errors.
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row as _};
+
+use super::super::sql::{Column, Kind, Shape, fault};
+use crate::leases::StoreError;
+
+/// Opens a connection, if it is one to a server that can be written to.
+pub(super) async fn open(server: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let failed = |error| fault(connecting(&error), error);
+    let mut connection = server.connect().await.map_err(failed)?;
+    let reads_only =
+        "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
+    let row = sqlx::query(reads_only).fetch_one(&mut connection).await;
+    let reads_only: bool = row.and_then(|row| row.try_get(0)).map_err(failed)?;
+    if reads_only {
+        return Err(StoreError::ReadOnly(None));
+    }
+    // So that a statement that waits ends soon after its client has gone. Servers before 14 do not know it.
+    let _ = sqlx::raw_sql("set client_connection_check_interval = '500ms'")
+        .execute(&mut connection)
+        .await;
+    Ok(connection)
+}
+
+/// An error while connecting: the address and the password may become right, the database may be made.
+fn connecting(error: &sqlx::Error) -> Kind {
+    match kind(error) {
+        Kind::Other => Kind::Unreachable,
+        kind => kind,
+    }
+}
+
+/// What kind of failure an error is.
+pub(super) fn kind(error: &sqlx::Error) -> Kind {
+    let code = match error {
+        sqlx::Error::Database(error) => error.code().unwrap_or_default(),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => return Kind::Unreachable,
+        sqlx::Error::Configuration(_) => return Kind::BadConfig,
+        _ => return Kind::Other,
+    };
+    match &*code {
+        // Lost, shutting down, crashed, starting up, too many connections.
+        "57P01" | "57P02" | "57P03" | "57P05" | "53300" => Kind::Unreachable,
+        code if code.starts_with("08") => Kind::Unreachable,
+        "25006" => Kind::ReadOnly,
+        // Serialization failure, deadlock, a table or type that somebody made meanwhile, a plan that it made old; a prepared
+        // statement that a pooler lost.
+        "40001" | "40P01" | "42P07" | "42710" | "26000" | "XX000" => Kind::Again,
+        "55P03" => Kind::LockTimeout,
+        "42501" => Kind::Forbidden,
+        "3F000" => Kind::BadConfig,
+        _ => Kind::Other,
+    }
+}
+
+/// The number that a cluster keeps, also on its replicas and after they are promoted; where that may not be read, what the
+/// database is called.
+pub(super) async fn identity(connection: &mut PgConnection, table: &str) -> sqlx::Result<String> {
+    let system = sqlx::query("select system_identifier::text from pg_control_system()")
+        .fetch_one(&mut *connection)
+        .await
+        .and_then(|row| row.try_get::<String, _>(0));
+    let system = match system {
+        Ok(system) => system,
+        Err(error) if kind(&error) == Kind::Unreachable => return Err(error),
+        Err(_) => "unnamed".to_owned(),
+    };
+    let names = "select current_database()::text || '#' || (select oid::text from pg_database where datname = \
+         current_database()), coalesce((select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on \
+         n.oid = c.relnamespace where c.oid = to_regclass($1)), $1)";
+    let row = sqlx::query(names).bind(table).fetch_one(connection).await?;
+    let (database, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(format!("postgres:{system}:{database}:{table}"))
+}
+
+/// What the table looks like.
+pub(super) async fn shape(
+    connection: &mut PgConnection,
+    table: &str,
+) -> sqlx::Result<Option<Shape>> {
+    let columns = "select a.attname::text, t.typname::text, a.attnotnull and not a.atthasdef and a.attidentity = '' \
+         from pg_attribute a join pg_type t on t.oid = a.atttypid \
+         where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
+    let relation = "select c.relkind in ('r', 'p'), exists (select 1 from pg_index i join pg_attribute a on a.attrelid = \
+         i.indrelid and a.attnum = i.indkey[0] where i.indrelid = c.oid and i.indisunique and i.indisvalid and \
+         i.indimmediate and i.indnkeyatts = 1 and i.indpred is null and a.attname = 'name') \
+         from pg_class c where c.oid = to_regclass($1)";
+    let ask = |sql: &'static str| sqlx::query(AssertSqlSafe(sql)).bind(table.to_owned());
+    let Some(relation) = ask(relation).fetch_optional(&mut *connection).await? else {
+        return Ok(None);
+    };
+    let mut shape = Shape {
+        one_row_a_name: relation.try_get(1)?,
+        ..Shape::default()
+    };
+    if !relation.try_get::<bool, _>(0)? {
+        shape.unfit = Some("it is not a table".to_owned());
+    }
+    for column in ask(columns).fetch_all(connection).await? {
+        shape.columns.push(Column {
+            name: column.try_get(0)?,
+            kind: column.try_get(1)?,
+            needed: column.try_get(2)?,
+        });
+    }
+    Ok(Some(shape))
+}
+
+/// Which types can hold which column.
+pub(super) fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
+    let (fits, expected) = match column {
+        "name" | "locker_host" | "locker_id" => (matches!(kind, "varchar" | "text"), "varchar"),
+        "locked" => (kind == "bool", "boolean"),
+        "locked_count" | "locker_pid" => (kind == "int8", "bigint"),
+        "locked_seconds" => (kind == "float8", "double precision"),
+        _ => (kind == "timestamptz", "timestamptz"),
+    };
+    if fits { Ok(()) } else { Err(expected) }
+}

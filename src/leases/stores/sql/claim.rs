@@ -1,0 +1,85 @@
+//! How a lease is claimed: which statement comes after which.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::backend::{Kind, Taken};
+use super::{Backend, SqlStore};
+use crate::leases::{Claim, Claimed, Fence, LeaseRecord};
+
+/// How often a row may change between two statements before the claim is given up.
+const RESTLESS: u32 = 8;
+
+/// What came of the statements.
+pub(super) enum Attempt {
+    /// An answer.
+    Claimed(Claimed),
+    /// Another name stands in the way of the row.
+    Clash,
+    /// The row was different each time it was looked at.
+    Restless,
+}
+
+impl<B: Backend> SqlStore<B> {
+    /// The claim on one connection. Usually it is one statement: the others are for a row that is busy or missing.
+    pub(super) async fn attempt(
+        &self,
+        connection: &mut B::Connection,
+        claim: &Claim,
+        sent: &AtomicBool,
+    ) -> sqlx::Result<Attempt> {
+        if B::UPDATES_WAIT && self.seen_busy.contains(&claim.name) {
+            if let Some(busy) = self.look_if_busy(connection, claim).await? {
+                return Ok(Attempt::Claimed(busy));
+            }
+            self.seen_busy.note(&claim.name, false);
+        }
+        let mut added = false;
+        for _ in 0..RESTLESS {
+            sent.store(true, Ordering::Release);
+            match self.backend.take(connection, claim).await {
+                // The second time the row is ours already, and its expiry counts from now.
+                Ok(Some(Taken { waited: true, .. })) => continue,
+                Ok(Some(Taken { token, .. })) => {
+                    return Ok(Attempt::Claimed(Claimed::Ours { token }));
+                }
+                Ok(None) => {}
+                // An application's transaction keeps the row: nobody can have it.
+                Err(error) if self.backend.kind(&error) == Kind::LockTimeout => {
+                    let row = self.backend.row(connection, &claim.name).await?;
+                    let record = row.and_then(|row| row.record_delayed(claim.unclean_delay));
+                    let record = record.unwrap_or_else(|| {
+                        LeaseRecord::new(claim.name.clone(), None, Fence(0), None)
+                    });
+                    return Ok(Attempt::Claimed(Claimed::Busy(record)));
+                }
+                Err(error) => return Err(error),
+            }
+            match self.backend.row(connection, &claim.name).await? {
+                None if added => return Ok(Attempt::Clash),
+                None => {
+                    self.backend.add(connection, &claim.name).await?;
+                    added = true;
+                }
+                Some(row) if row.keeps_out(&claim.holder.id, claim.unclean_delay) => {
+                    if let Some(record) = row.record_delayed(claim.unclean_delay) {
+                        self.seen_busy.note(&claim.name, B::UPDATES_WAIT);
+                        return Ok(Attempt::Claimed(Claimed::Busy(record)));
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Attempt::Restless)
+    }
+
+    async fn look_if_busy(
+        &self,
+        connection: &mut B::Connection,
+        claim: &Claim,
+    ) -> sqlx::Result<Option<Claimed>> {
+        let row = self.backend.row(connection, &claim.name).await?;
+        let busy = row.filter(|row| row.keeps_out(&claim.holder.id, claim.unclean_delay));
+        let record = busy.and_then(|row| row.record_delayed(claim.unclean_delay));
+        Ok(record.map(Claimed::Busy))
+    }
+}

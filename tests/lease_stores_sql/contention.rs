@@ -1,0 +1,76 @@
+//! Many at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use lockkeeper::Claimed;
+
+use crate::ground::{Ground, MINUTE, claim, on_stores};
+
+on_stores! {
+    Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
+        i09_only_one_of_sixteen_contenders_is_inside,
+        as_many_new_names_as_connections_do_not_disturb_each_other,
+    }
+}
+
+/// Sixteen contenders on four stores; what they do inside tells whether another is there.
+async fn i09_only_one_of_sixteen_contenders_is_inside(ground: Ground) {
+    let inside = Arc::new(AtomicBool::new(false));
+    let largest = Arc::new(AtomicU64::new(0));
+    let end = Instant::now() + Duration::from_secs(4);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let store = ground.store().await;
+        for _ in 0..4 {
+            let (store, inside) = (Arc::clone(&store), Arc::clone(&inside));
+            let largest = Arc::clone(&largest);
+            tasks.spawn(async move {
+                let mut entered = 0_u32;
+                while Instant::now() < end {
+                    let id = format!("{:p}-{entered}", &raw const entered);
+                    let wish = claim("job", &id, MINUTE);
+                    let Claimed::Ours { token } = store.claim(&wish).await.unwrap() else {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        continue;
+                    };
+                    assert!(!inside.swap(true, Ordering::SeqCst), "two are inside");
+                    let before = largest.swap(token.0, Ordering::SeqCst);
+                    assert!(token.0 > before, "{token} after {before}");
+                    tokio::task::yield_now().await;
+                    assert!(inside.swap(false, Ordering::SeqCst));
+                    entered += 1;
+                    while let Err(error) = store.release(&wish.name, &wish.holder).await {
+                        assert!(error.is_retryable(), "{error:?}");
+                    }
+                }
+                entered
+            });
+        }
+    }
+    let entered: u32 = tasks.join_all().await.into_iter().sum();
+    println!("{:?}: {entered} entered", ground.kind);
+    assert!(entered > 20, "{entered}");
+    assert_eq!(u64::from(entered), largest.load(Ordering::SeqCst));
+}
+
+async fn as_many_new_names_as_connections_do_not_disturb_each_other(ground: Ground) {
+    let store = ground.store().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..64 {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move {
+            let wish = claim(&format!("job {}", index / 2), &format!("{index}"), MINUTE);
+            loop {
+                match store.claim(&wish).await {
+                    Ok(claimed) => return matches!(claimed, Claimed::Ours { .. }),
+                    // SQLite has one writer.
+                    Err(error) => assert!(error.is_retryable(), "{error:?}"),
+                }
+            }
+        });
+    }
+    let ours = tasks.join_all().await.into_iter().filter(|ours| *ours);
+    assert_eq!(ours.count(), 32);
+}

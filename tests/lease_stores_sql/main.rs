@@ -1,0 +1,17 @@
+//! The stores of leases in SQL databases, on servers that the tests start.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod basics;
+mod contention;
+mod dbmutex;
+mod failover;
+mod ground;
+mod mariadb_only;
+mod postgres_only;
+mod tables;
+mod transactions;
+mod trouble;
+
+#[path = "../support/servers/sql.rs"]
+mod servers;

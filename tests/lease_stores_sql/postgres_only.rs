@@ -1,0 +1,148 @@
+//! Notifications, and a pooler that keeps them.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lockkeeper::StoreError;
+
+use crate::ground::{Ground, Kind, MINUTE, PATIENCE, claim, holder, name, ours, run};
+use crate::servers::postgres::Postgres;
+
+#[test]
+fn a_release_wakes_who_listens() {
+    run(async {
+        let ground = Ground::shared(Kind::Postgres);
+        let (holding, waiting) = (ground.store().await, ground.store().await);
+        let mut wakeups = waiting.wakeups().unwrap().await.unwrap();
+        let mut other = Ground::shared(Kind::Postgres);
+        other.table = format!("{}_other", ground.table);
+        let other = other.store().await;
+        for (turn, lease) in ["job", "it's \"that\" ä", "forced"].into_iter().enumerate() {
+            let wish = claim(lease, "a", MINUTE);
+            ours(holding.claim(&wish).await);
+            ours(other.claim(&wish).await);
+            // Another table is not listened to.
+            other.release(&wish.name, &wish.holder).await.unwrap();
+            let began = Instant::now();
+            match turn {
+                2 => drop(holding.force_release(&wish.name).await.unwrap()),
+                _ => drop(holding.release(&wish.name, &wish.holder).await.unwrap()),
+            }
+            let woken = tokio::time::timeout(PATIENCE, wakeups.next()).await;
+            assert_eq!(woken.unwrap().unwrap(), Some(name(lease)));
+            println!("woken after {:?}", began.elapsed());
+        }
+        // What was not held is not told of.
+        holding.release(&name("job"), &holder("b")).await.unwrap();
+        let quiet = tokio::time::timeout(Duration::from_millis(100), wakeups.next()).await;
+        assert!(quiet.is_err());
+    });
+}
+
+#[test]
+fn wakeups_end_with_their_connection_and_can_be_had_again() {
+    let mut server = Postgres::start();
+    let ground = Ground::at(Kind::Postgres, server.url());
+    run(async {
+        let store = ground.store().await;
+        let mut wakeups = store.wakeups().unwrap().await.unwrap();
+        server.kill();
+        let ended = tokio::time::timeout(PATIENCE, wakeups.next()).await;
+        let error = ended.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+        let refused = store.wakeups().unwrap().await;
+        assert!(matches!(refused, Err(StoreError::Unreachable(_))));
+        server.start_again();
+        let mut wakeups = store.wakeups().unwrap().await.unwrap();
+        let wish = claim("job", "a", MINUTE);
+        ours(store.claim(&wish).await);
+        store.release(&wish.name, &wish.holder).await.unwrap();
+        let woken = tokio::time::timeout(PATIENCE, wakeups.next()).await;
+        assert_eq!(woken.unwrap().unwrap(), Some(name("job")));
+    });
+}
+
+#[test]
+fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
+    run(async {
+        let ground = Ground::shared(Kind::Postgres);
+        ground.store().await;
+        let to = ground
+            .url
+            .split(['@', '/'])
+            .find(|part| part.starts_with("127.0.0.1:"));
+        let port = without_notifications(to.unwrap().to_owned());
+        let url = ground
+            .url
+            .replace(to.unwrap(), &format!("127.0.0.1:{port}"));
+        let store = ground.bare_at(&url, false);
+        store.prepare().await.unwrap();
+        let deaf = store.wakeups().unwrap().await;
+        assert!(matches!(deaf, Err(StoreError::Failed(_))));
+        assert!(store.wakeups().is_none(), "it would be tried for ever");
+        ours(store.claim(&claim("job", "a", MINUTE)).await);
+    });
+}
+
+#[test]
+fn the_url_says_whether_the_connection_is_encrypted() {
+    let mut server = Postgres::start();
+    server.stop();
+    server.with_tls();
+    server.start_again();
+    let plain = Ground::at(Kind::Postgres, server.url());
+    run(async {
+        let url = server.url().replace("sslmode=disable", "sslmode=require");
+        let store = plain.bare_at(&url, true);
+        store.prepare().await.unwrap();
+        ours(store.claim(&claim("job", "a", MINUTE)).await);
+        let mut raw = plain.connect().await;
+        let encrypted = "select 1 from pg_stat_ssl s join pg_stat_activity a using (pid) where s.ssl and \
+                         a.backend_type = 'client backend'";
+        assert_eq!(raw.count(encrypted).await, 2);
+        let url = server
+            .url()
+            .replace("sslmode=disable", "sslmode=verify-full");
+        let error = plain.bare_at(&url, true).prepare().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+    });
+}
+
+/// Like a pooler in transaction mode: everything passes but notifications.
+fn without_notifications(to: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { return };
+            let server = Arc::new(TcpStream::connect(&to).unwrap());
+            let client = Arc::new(client);
+            let up = (Arc::clone(&client), Arc::clone(&server));
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut &*up.0, &mut &*up.1);
+                let _ = up.1.shutdown(Shutdown::Both);
+            });
+            thread::spawn(move || {
+                let _ = pass_messages(&server, &client);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+fn pass_messages(mut server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
+    loop {
+        let mut head = [0; 5];
+        server.read_exact(&mut head)?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        let mut body = vec![0; length as usize - 4];
+        server.read_exact(&mut body)?;
+        if head[0] != b'A' {
+            client.write_all(&[&head[..], &body].concat())?;
+        }
+    }
+}

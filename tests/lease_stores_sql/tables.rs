@@ -1,0 +1,214 @@
+//! The table: made, missing, forbidden, wrong.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use lockkeeper::{LeaseStore, PostgresLeases, StoreError, TableName};
+
+use crate::ground::{Ground, Kind, MINUTE, claim, on_stores, ours, run};
+
+on_stores! {
+    Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
+        sixty_make_the_table_at_once,
+        a_missing_table_is_told_with_the_statement_that_makes_it,
+        a_table_of_something_else_is_refused,
+    }
+}
+
+on_stores! {
+    Postgres: postgres_rights, Mariadb: mariadb_rights => {
+        lacking_the_right_to_make_the_table_is_told,
+    }
+}
+
+async fn sixty_make_the_table_at_once(ground: Ground) {
+    let ground = Arc::new(ground);
+    let start = Arc::new(tokio::sync::Barrier::new(60));
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..60 {
+        let (ground, start) = (Arc::clone(&ground), Arc::clone(&start));
+        tasks.spawn(async move {
+            let store = ground.bare(true);
+            // Connected, or else they come one after another.
+            let _ = store.look(&crate::ground::name("none")).await;
+            start.wait().await;
+            let prepared = store.prepare().await;
+            store.close().await.unwrap();
+            prepared
+        });
+    }
+    for prepared in tasks.join_all().await {
+        prepared.unwrap();
+    }
+    let store = ground.bare(false);
+    ours(store.claim(&claim("job", "a", MINUTE)).await);
+}
+
+async fn a_missing_table_is_told_with_the_statement_that_makes_it(ground: Ground) {
+    let store = ground.bare(false);
+    let error = store.prepare().await.unwrap_err();
+    assert!(!error.is_retryable());
+    let StoreError::TableMissing { table, ddl } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(table, ground.table);
+    let claimed = store.claim(&claim("job", "a", MINUTE)).await;
+    assert!(matches!(claimed, Err(StoreError::Failed(_))), "{claimed:?}");
+    ground.connect().await.run(ddl).await;
+    store.prepare().await.unwrap();
+    ours(store.claim(&claim("job", "a", MINUTE)).await);
+}
+
+async fn a_table_of_something_else_is_refused(ground: Ground) {
+    let store = ground.bare(true);
+    let mut raw = ground.connect().await;
+    let table = &ground.table;
+    raw.run(format!(
+        "create table {table} (name varchar(256) primary key)"
+    ))
+    .await;
+    let why = |prepared: Result<(), StoreError>| match prepared {
+        Err(StoreError::WrongTable { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    let said = why(store.prepare().await);
+    assert_eq!(said, "it has no column locked");
+    raw.run(format!("drop table {table}")).await;
+    store.prepare().await.unwrap();
+    let more = format!("alter table {table} add column owner varchar(9) not null default 'x'");
+    raw.run(more).await;
+    store.prepare().await.unwrap();
+    if ground.kind == Kind::Postgres {
+        let retype = "alter column expires_at type timestamp without time zone";
+        raw.run(format!("alter table {table} {retype}")).await;
+        assert!(why(store.prepare().await).contains("expires_at is of the type timestamp"));
+    }
+    if ground.kind == Kind::Mariadb {
+        let retype = "modify expires_at timestamp not null";
+        raw.run(format!("alter table {table} {retype}")).await;
+        assert!(why(store.prepare().await).contains("timestamp(0)"));
+        let retype = "modify expires_at timestamp(6) not null default current_timestamp(6)";
+        raw.run(format!("alter table {table} {retype}")).await;
+        raw.run(format!("alter table {table} drop primary key"))
+            .await;
+        assert!(why(store.prepare().await).contains("the same name"));
+    }
+}
+
+async fn lacking_the_right_to_make_the_table_is_told(ground: Ground) {
+    let mut raw = ground.connect().await;
+    let (user, url) = match ground.kind {
+        Kind::Postgres => (
+            "create role poor login",
+            ground.url.replace("postgres@", "poor@"),
+        ),
+        _ => (
+            "create user poor identified by 'secret'; grant usage on *.* to poor; \
+             create database poor; grant select, insert, update on poor.* to poor",
+            ground.url.replace("app:", "poor:").replace("/app", "/poor"),
+        ),
+    };
+    raw.run(user).await;
+    let store = ground.bare_at(&url, true);
+    let error = store.prepare().await.unwrap_err();
+    assert!(!error.is_retryable());
+    let StoreError::MayNotCreate { ddl, .. } = error else {
+        panic!("{error:?}");
+    };
+    // Somebody who may makes it.
+    match ground.kind {
+        Kind::Postgres => {
+            raw.run(ddl).await;
+            let grant = format!("grant select, insert, update on {} to poor", ground.table);
+            raw.run(grant).await;
+        }
+        _ => {
+            raw.run(format!("use poor; {ddl}")).await;
+        }
+    }
+    store.prepare().await.unwrap();
+    ours(store.claim(&claim("job", "a", MINUTE)).await);
+}
+
+#[test]
+fn a_table_may_be_in_a_schema_and_have_any_name_that_is_allowed() {
+    run(async {
+        let ground = Ground::shared(Kind::Postgres);
+        let mut raw = ground.connect().await;
+        raw.run("create schema \"Sel\"").await;
+        let builder = PostgresLeases::builder().url(&ground.url);
+        let store = builder.table(TableName::new("Sel.Order$1").unwrap());
+        let store = store.build().unwrap();
+        assert!(store.ddl().contains("\"Sel\".\"Order$1\""));
+        store.prepare().await.unwrap();
+        ours(store.claim(&claim("job", "a", MINUTE)).await);
+        assert!(store.id().await.unwrap().as_str().ends_with("Sel.Order$1"));
+        let counted = raw.run("select 1 from \"Sel\".\"Order$1\"").await;
+        assert_eq!(counted, 1);
+        let builder = PostgresLeases::builder().url(&ground.url);
+        let nowhere = builder.table(TableName::new("nowhere.t").unwrap());
+        let error = nowhere.build().unwrap().prepare().await.unwrap_err();
+        assert!(matches!(error, StoreError::BadConfig(_)), "{error:?}");
+    });
+}
+
+/// What a child process needs to know, with spaces between: the kind, the URL, the table.
+const CHILD: &str = "LEASE_STORES_SQL_CHILD";
+
+on_stores! {
+    Postgres: postgres_processes, Mariadb: mariadb_processes, Sqlite: sqlite_processes => {
+        sixty_processes_make_the_table_at_once,
+    }
+}
+
+async fn sixty_processes_make_the_table_at_once(ground: Ground) {
+    let this = std::env::current_exe().unwrap();
+    let told = format!("{:?} {} {}", ground.kind, ground.url, ground.table);
+    let spawn = || {
+        Command::new(&this)
+            .args(["--exact", "tables::one_process_of_many_makes_the_table"])
+            .env(CHILD, &told)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let mut children: Vec<Child> = (0..60).map(|_| spawn()).collect();
+    // All begin when the last one is there.
+    for child in &mut children {
+        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+    for child in children {
+        let done = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success(), "{said}");
+    }
+    let store = ground.bare(false);
+    store.prepare().await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 1);
+}
+
+/// Does nothing unless it was started by the test above.
+#[test]
+fn one_process_of_many_makes_the_table() {
+    let Ok(told) = std::env::var(CHILD) else {
+        return;
+    };
+    let told: Vec<&str> = told.split(' ').collect();
+    let kind = match told[0] {
+        "Postgres" => Kind::Postgres,
+        "Mariadb" => Kind::Mariadb,
+        _ => Kind::Sqlite,
+    };
+    let mut ground = Ground::at(kind, told[1].to_owned());
+    ground.table = told[2].to_owned();
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    run(async {
+        let store = ground.store().await;
+        let wish = claim("job", &format!("{}", std::process::id()), MINUTE);
+        while let Err(error) = store.claim(&wish).await {
+            assert!(error.is_retryable(), "{error:?}");
+        }
+    });
+}

@@ -1,0 +1,147 @@
+//! A server of a test: a process of an unprivileged user, with a folder and a port of its own, that ends with its owner.
+
+// Each test binary compiles its own copy, and uses only part of it.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
+
+/// How long a server may take to start or to end.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Runs a server, and ends it when its own input ends: when its owner does, in whatever way.
+const KEEPER: &str = r#""$@" >>"$LOG" 2>&1 </dev/null & server=$!; echo $server; cat >/dev/null; kill -9 $server 2>/dev/null"#;
+/// Removes a folder when its own input ends.
+const SWEEPER: &str =
+    r#"cat >/dev/null; for i in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$1" && break; sleep 0.5; done"#;
+/// `nobody`: servers refuse to run as root.
+const NOBODY: u32 = 65_534;
+
+/// A folder that is gone when its owner is.
+pub struct Folder {
+    path: PathBuf,
+    _sweeper: Child,
+}
+
+impl Folder {
+    pub fn new() -> Self {
+        let path = tempfile::tempdir().unwrap().keep();
+        if geteuid().is_root() {
+            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let sweeper = as_nobody(Path::new("sh"))
+            .args(["-c", SWEEPER, "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            path,
+            _sweeper: sweeper,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A process that runs.
+pub struct Process {
+    pid: Pid,
+    keeper: Child,
+}
+
+impl Process {
+    /// Starts it; what it says goes to a file.
+    pub fn start(program: &Path, arguments: &[String], log: &Path) -> Self {
+        let mut keeper = as_nobody(Path::new("sh"))
+            .args(["-c", KEEPER, "sh"])
+            .arg(program)
+            .args(arguments)
+            .env("LOG", log)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pid = String::new();
+        let said = keeper.stdout.take().unwrap();
+        BufReader::new(said).read_line(&mut pid).unwrap();
+        let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+        Self { pid, keeper }
+    }
+
+    /// Sends it a signal and waits until it is gone.
+    pub fn end(mut self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while is_alive(self.pid) {
+            assert!(Instant::now() < deadline, "the server does not end");
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().unwrap();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A process that has ended is a zombie until its keeper waits for it.
+fn is_alive(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let state = stat.ok().and_then(|stat| {
+        let after = stat.rsplit_once(')')?.1;
+        after.trim_start().chars().next()
+    });
+    test_kill_process(pid).is_ok() && !matches!(state, None | Some('Z' | 'X'))
+}
+
+/// Runs a program to its end.
+pub fn run(program: &Path, arguments: &[&str]) {
+    let done = as_nobody(program).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{}: {said}", program.display());
+}
+
+fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/").env("LC_ALL", "C");
+    if geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Tries until it goes well.
+pub fn until<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(done) = attempt() {
+            return done;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
