@@ -37,6 +37,21 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Gives a lease back, if it is held by this holder still; also when its expiry has passed and nobody took it.
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released>;
 
+    /// Gives a lease back and grants it to the next of the same process, in one step if the store can: the token grows as with
+    /// every claim. If it was not the first one's any more, the claim is decided as any other.
+    ///
+    /// As it is here, it is a release and a claim, between which another process may come.
+    fn hand_over<'a>(
+        &'a self,
+        from: &'a Holder,
+        claim: &'a Claim,
+    ) -> StoreFuture<'a, (Released, Claimed)> {
+        Box::pin(async move {
+            let released = self.release(&claim.name, from).await?;
+            Ok((released, self.claim(claim).await?))
+        })
+    }
+
     /// The record of a name; `None` if it has none.
     fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>>;
 
