@@ -14,6 +14,7 @@ on_stores! {
         a_refresh_extends_what_is_held_and_names_what_is_lost,
         what_has_expired_is_lost_even_if_nobody_took_it,
         a_forced_release_moves_the_token_on,
+        a_lease_is_handed_over_in_one_step,
         i10_tokens_grow_over_a_thousand_hand_overs,
         names_compare_byte_for_byte,
         five_hundred_leases_are_refreshed_at_once,
@@ -152,6 +153,36 @@ async fn a_forced_release_moves_the_token_on(ground: Ground) {
     assert!(matches!(outcomes[0], Refreshed::Lost(_)));
     let next = ours(store.claim(&claim("job", "b", MINUTE)).await);
     assert!(next > record.token);
+}
+
+async fn a_lease_is_handed_over_in_one_step(ground: Ground) {
+    let store = ground.store().await;
+    let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
+    let handed = store
+        .hand_over(&holder("a"), &claim("job", "b", 2 * MINUTE))
+        .await;
+    let (released, claimed) = handed.unwrap();
+    assert_eq!(released, Released::WasOurs);
+    let next = ours(Ok(claimed));
+    assert!(next > token);
+    let record = store.look(&name("job")).await.unwrap().unwrap();
+    assert_eq!(record.holder, Some(holder("b")));
+    assert_eq!(record.token, next);
+    assert!(record.remaining.unwrap() > MINUTE);
+    // It is not the first one's any more.
+    let handed = store
+        .hand_over(&holder("a"), &claim("job", "c", MINUTE))
+        .await;
+    let (released, claimed) = handed.unwrap();
+    assert_eq!(released, Released::WasLost);
+    assert_eq!(busy(Ok(claimed)).holder, Some(holder("b")));
+    store.release(&name("job"), &holder("b")).await.unwrap();
+    let handed = store
+        .hand_over(&holder("b"), &claim("job", "c", MINUTE))
+        .await;
+    let (released, claimed) = handed.unwrap();
+    assert_eq!(released, Released::WasLost);
+    assert!(ours(Ok(claimed)) > next);
 }
 
 async fn i10_tokens_grow_over_a_thousand_hand_overs(ground: Ground) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow};
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlQueryResult, MySqlRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, MySql, MySqlConnection, Row as _};
 
@@ -126,12 +126,24 @@ impl Backend for MysqlBackend {
             .bind(claim.name.as_str())
             .bind(id)
             .bind(micros(claim.unclean_delay));
-        let done = take.execute(connection).await?;
-        Ok((done.rows_affected() > 0).then(|| Taken {
-            token: Fence(done.last_insert_id()),
-            // The lock of the row comes before the clock.
-            waited: false,
-        }))
+        Ok(taken(&take.execute(connection).await?))
+    }
+
+    async fn hand(
+        &self,
+        connection: &mut MySqlConnection,
+        from: &Holder,
+        claim: &Claim,
+    ) -> sqlx::Result<Option<Taken>> {
+        let hand = query(&self.statements.hand)
+            .bind(&*claim.holder.host)
+            .bind(i64::from(claim.holder.pid))
+            .bind(&*claim.holder.id)
+            .bind(micros(claim.expiration))
+            .bind(claim.name.as_str())
+            .bind(claim.name.as_str())
+            .bind(&*from.id);
+        Ok(taken(&hand.execute(connection).await?))
     }
 
     async fn add(&self, connection: &mut MySqlConnection, name: &LeaseName) -> sqlx::Result<()> {
@@ -201,6 +213,14 @@ impl Backend for MysqlBackend {
         transaction.commit().await?;
         Ok(row)
     }
+}
+
+fn taken(done: &MySqlQueryResult) -> Option<Taken> {
+    (done.rows_affected() > 0).then(|| Taken {
+        token: Fence(done.last_insert_id()),
+        // The lock of the row comes before the clock.
+        waited: false,
+    })
 }
 
 /// A row as [`Statements`] selects it.

@@ -117,13 +117,25 @@ impl Backend for PostgresBackend {
             .bind(&*claim.holder.id)
             .bind(micros(claim.expiration))
             .bind(micros(claim.unclean_delay));
-        let Some(row) = take.fetch_optional(connection).await? else {
-            return Ok(None);
-        };
-        Ok(Some(Taken {
-            token: Fence(row.try_get::<i64, _>(0)?.unsigned_abs()),
-            waited: row.try_get(1)?,
-        }))
+        let row = take.fetch_optional(connection).await?;
+        row.as_ref().map(taken).transpose()
+    }
+
+    async fn hand(
+        &self,
+        connection: &mut PgConnection,
+        from: &Holder,
+        claim: &Claim,
+    ) -> sqlx::Result<Option<Taken>> {
+        let hand = query(&self.statements.hand)
+            .bind(claim.name.as_str())
+            .bind(&*claim.holder.host)
+            .bind(i64::from(claim.holder.pid))
+            .bind(&*claim.holder.id)
+            .bind(micros(claim.expiration))
+            .bind(&*from.id);
+        let row = hand.fetch_optional(connection).await?;
+        row.as_ref().map(taken).transpose()
     }
 
     async fn add(&self, connection: &mut PgConnection, name: &LeaseName) -> sqlx::Result<()> {
@@ -190,6 +202,13 @@ impl Backend for PostgresBackend {
     fn wakeups(&self, patience: Duration) -> Option<StoreFuture<'_, Box<dyn Wakeups>>> {
         self.listen(patience)
     }
+}
+
+fn taken(row: &PgRow) -> sqlx::Result<Taken> {
+    Ok(Taken {
+        token: Fence(row.try_get::<i64, _>(0)?.unsigned_abs()),
+        waited: row.try_get(1)?,
+    })
 }
 
 /// A row as [`Statements`] selects it.

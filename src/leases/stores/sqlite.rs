@@ -116,14 +116,25 @@ impl Backend for SqliteBackend {
             .bind(claim.holder.id.to_string())
             .bind(micros(claim.expiration))
             .bind(micros(claim.unclean_delay));
-        let Some(row) = take.fetch_optional(connection).await? else {
-            return Ok(None);
-        };
-        Ok(Some(Taken {
-            token: Fence(row.try_get::<i64, _>(0)?.unsigned_abs()),
-            // The lock comes before the clock.
-            waited: false,
-        }))
+        let row = take.fetch_optional(connection).await?;
+        row.as_ref().map(taken).transpose()
+    }
+
+    async fn hand(
+        &self,
+        connection: &mut SqliteConnection,
+        from: &Holder,
+        claim: &Claim,
+    ) -> sqlx::Result<Option<Taken>> {
+        let hand = query(&self.statements.hand)
+            .bind(claim.name.as_str().to_owned())
+            .bind(claim.holder.host.to_string())
+            .bind(i64::from(claim.holder.pid))
+            .bind(claim.holder.id.to_string())
+            .bind(micros(claim.expiration))
+            .bind(from.id.to_string());
+        let row = hand.fetch_optional(connection).await?;
+        row.as_ref().map(taken).transpose()
     }
 
     async fn add(&self, connection: &mut SqliteConnection, name: &LeaseName) -> sqlx::Result<()> {
@@ -181,6 +192,14 @@ impl Backend for SqliteBackend {
         transaction.commit().await?;
         Ok(row)
     }
+}
+
+fn taken(row: &SqliteRow) -> sqlx::Result<Taken> {
+    Ok(Taken {
+        token: Fence(row.try_get::<i64, _>(0)?.unsigned_abs()),
+        // The lock comes before the clock.
+        waited: false,
+    })
 }
 
 /// A row as [`Statements`] selects it.

@@ -9,6 +9,7 @@ pub(super) struct Statements {
     pub(super) table: String,
     pub(super) ddl: Arc<str>,
     pub(super) take: Arc<str>,
+    pub(super) hand: Arc<str>,
     pub(super) add: Arc<str>,
     pub(super) row: Arc<str>,
     pub(super) row_for_update: Arc<str>,
@@ -53,6 +54,13 @@ impl Statements {
                  updated_at = sysdate(6) \
                  where {THIS_NAME} and (not locked or {THIS_HOLDER} \
                  or expires_at < date_sub(sysdate(6), interval ? microsecond))"
+            )
+            .into(),
+            hand: format!(
+                "update {table} set {FREED}, locked_count = last_insert_id(locked_count + 1), locked = true, \
+                 locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), refresh_at = sysdate(6), \
+                 expires_at = date_add(sysdate(6), interval ? microsecond) \
+                 where {THIS_NAME} and locked and {THIS_HOLDER}"
             )
             .into(),
             add: format!("insert into {table} (name) values (?)").into(),

@@ -14,6 +14,7 @@ pub(super) struct Statements {
     pub(super) table: String,
     pub(super) ddl: Arc<str>,
     pub(super) take: Arc<str>,
+    pub(super) hand: Arc<str>,
     pub(super) add: Arc<str>,
     pub(super) row: Arc<str>,
     pub(super) rows: Arc<str>,
@@ -54,6 +55,18 @@ impl Statements {
                  from (select set_config('lock_timeout', '{LOCK_TIMEOUT}', true)) as patience \
                  where t.name = $1 and (not t.locked or t.locker_id = $4 \
                  or t.expires_at < clock_timestamp() - $6::bigint * interval '1 microsecond') \
+                 returning t.locked_count, \
+                 clock_timestamp() - t.locked_at > interval '20 milliseconds'"
+            )
+            .into(),
+            hand: format!(
+                "update {table} as t set locked_seconds = t.locked_seconds + coalesce({seconds}, 0), \
+                 locked_count = t.locked_count + 1, locker_host = $2, locker_pid = $3, locker_id = $4, \
+                 released_at = clock_timestamp(), locked_at = clock_timestamp(), refresh_at = clock_timestamp(), \
+                 expires_at = clock_timestamp() + $5::bigint * interval '1 microsecond', \
+                 updated_at = clock_timestamp() \
+                 from (select set_config('lock_timeout', '{LOCK_TIMEOUT}', true)) as patience \
+                 where t.name = $1 and t.locked and t.locker_id = $6 \
                  returning t.locked_count, \
                  clock_timestamp() - t.locked_at > interval '20 milliseconds'"
             )

@@ -69,6 +69,14 @@ pub(in crate::leases::stores) trait Backend:
         claim: &Claim,
     ) -> impl Future<Output = sqlx::Result<Option<Taken>>> + Send;
 
+    /// Takes the lease from a holder that has it still, in one step.
+    fn hand(
+        &self,
+        connection: &mut Self::Connection,
+        from: &Holder,
+        claim: &Claim,
+    ) -> impl Future<Output = sqlx::Result<Option<Taken>>> + Send;
+
     /// Adds the row of a name that nobody ever held, as dbmutex does; not if there is one that the table takes for it.
     fn add(
         &self,

@@ -106,6 +106,12 @@ macro_rules! store_of_leases {
                 $builder::default()
             }
 
+            /// The table that it keeps them in, as [`CheckLease`](crate::CheckLease) needs it.
+            #[must_use]
+            pub fn table(&self) -> &$crate::leases::TableName {
+                self.0.table()
+            }
+
             /// The statement that makes the table if it is not there, for those who run it themselves (dbmutex's
             /// `WithCreateMissingTable(false)`).
             #[must_use]
@@ -219,6 +225,17 @@ macro_rules! store_of_leases {
                 claim: &'a $crate::leases::Claim,
             ) -> $crate::leases::StoreFuture<'a, $crate::leases::Claimed> {
                 self.0.claim_undoable(claim.clone())
+            }
+
+            fn hand_over<'a>(
+                &'a self,
+                from: &'a $crate::leases::Holder,
+                claim: &'a $crate::leases::Claim,
+            ) -> $crate::leases::StoreFuture<
+                'a,
+                ($crate::leases::Released, $crate::leases::Claimed),
+            > {
+                self.0.hand_over_undoable(from.clone(), claim.clone())
             }
 
             fn refresh<'a>(

@@ -1,12 +1,12 @@
 //! A store of leases in an SQL database: what is the same in all of them.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::backend::Kind;
+use super::backend::{Kind, Taken};
 use super::claim::Attempt;
 use super::connections::Connections;
 use super::seen_busy::SeenBusy;
@@ -93,6 +93,11 @@ impl<B: Backend> SqlStore<B> {
         }
     }
 
+    /// The table.
+    pub(in crate::leases::stores) const fn table(&self) -> &TableName {
+        &self.table
+    }
+
     /// The statement that makes the table.
     pub(in crate::leases::stores) fn ddl(&self) -> &str {
         self.backend.ddl()
@@ -103,7 +108,46 @@ impl<B: Backend> SqlStore<B> {
         self: &Arc<Self>,
         claim: Claim,
     ) -> StoreFuture<'static, Claimed> {
-        Box::pin(Undoable::new(Arc::clone(self), claim))
+        let busy = |claimed: &Claimed| matches!(claimed, Claimed::Busy(_));
+        let run = |store: Arc<Self>, claim: Claim, sent: Arc<AtomicBool>| async move {
+            store.claim_with(&claim, &sent).await
+        };
+        Box::pin(Undoable::new(Arc::clone(self), claim, busy, run))
+    }
+
+    /// A hand-over that may be dropped at any point.
+    pub(in crate::leases::stores) fn hand_over_undoable(
+        self: &Arc<Self>,
+        from: Holder,
+        claim: Claim,
+    ) -> StoreFuture<'static, (Released, Claimed)> {
+        let busy = |(_, claimed): &(Released, Claimed)| matches!(claimed, Claimed::Busy(_));
+        let run = |store: Arc<Self>, claim: Claim, sent: Arc<AtomicBool>| async move {
+            store.hand_over_with(&from, &claim, &sent).await
+        };
+        Box::pin(Undoable::new(Arc::clone(self), claim, busy, run))
+    }
+
+    async fn hand_over_with(
+        &self,
+        from: &Holder,
+        claim: &Claim,
+        sent: &AtomicBool,
+    ) -> Result<(Released, Claimed), StoreError> {
+        self.undoing.take_over(claim, sent).await;
+        sent.store(true, Ordering::Release);
+        let handed: Result<_, StoreError> = on_connection!(self, claims, |connection, again| {
+            self.backend.hand(connection, from, claim)
+        });
+        match handed? {
+            Some(Taken {
+                token,
+                waited: false,
+            }) => Ok((Released::WasOurs, Claimed::Ours { token })),
+            // Ours already: its expiry is made to count from now.
+            Some(_) => Ok((Released::WasOurs, self.claim_with(claim, sent).await?)),
+            None => Ok((Released::WasLost, self.claim_with(claim, sent).await?)),
+        }
     }
 
     pub(super) async fn claim_with(

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Backend, SqlStore};
-use crate::leases::{Claim, Claimed, LeaseName, LeaseStore, StoreError};
+use crate::leases::{Claim, LeaseName, LeaseStore, StoreError};
 
 /// How long the answer to a claim is waited for after nobody wants it any more: longer than a statement waits for a lock.
 const LAST_WAIT: Duration = Duration::from_secs(7);
@@ -26,25 +26,33 @@ const BETWEEN: Duration = Duration::from_secs(1);
 /// The server may carry out a statement long after the client has gone, when it waited for a lock meanwhile: a release sent
 /// after it on another connection would come too early. So what was sent is heard to its end on the same connection, and what
 /// it brought is given back.
-pub(super) struct Undoable<B: Backend> {
-    running: Option<Running>,
+pub(super) struct Undoable<B: Backend, T: 'static> {
+    running: Option<Running<T>>,
+    busy: fn(&T) -> bool,
     store: Arc<SqlStore<B>>,
     claim: Claim,
     sent: Arc<AtomicBool>,
     runtime: Option<Handle>,
 }
 
-type Running = Pin<Box<dyn Future<Output = Result<Claimed, StoreError>> + Send>>;
+type Running<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send>>;
 
-impl<B: Backend> Undoable<B> {
-    pub(super) fn new(store: Arc<SqlStore<B>>, claim: Claim) -> Self {
+impl<B: Backend, T: 'static> Undoable<B, T> {
+    /// What runs says when it begins to send. `busy` tells from an answer that nothing was granted.
+    pub(super) fn new<F>(
+        store: Arc<SqlStore<B>>,
+        claim: Claim,
+        busy: fn(&T) -> bool,
+        run: impl FnOnce(Arc<SqlStore<B>>, Claim, Arc<AtomicBool>) -> F,
+    ) -> Self
+    where
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
         let sent = Arc::new(AtomicBool::new(false));
-        let running = {
-            let (store, claim, sent) = (Arc::clone(&store), claim.clone(), Arc::clone(&sent));
-            async move { store.claim_with(&claim, &sent).await }
-        };
+        let running = run(Arc::clone(&store), claim.clone(), Arc::clone(&sent));
         Self {
             running: Some(Box::pin(running)),
+            busy,
             store,
             claim,
             sent,
@@ -53,8 +61,8 @@ impl<B: Backend> Undoable<B> {
     }
 }
 
-impl<B: Backend> Future for Undoable<B> {
-    type Output = Result<Claimed, StoreError>;
+impl<B: Backend, T: 'static> Future for Undoable<B, T> {
+    type Output = Result<T, StoreError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.runtime.is_none() {
@@ -71,7 +79,7 @@ impl<B: Backend> Future for Undoable<B> {
     }
 }
 
-impl<B: Backend> Drop for Undoable<B> {
+impl<B: Backend, T: 'static> Drop for Undoable<B, T> {
     fn drop(&mut self) {
         let (Some(running), Some(runtime)) = (self.running.take(), self.runtime.take()) else {
             return;
@@ -79,20 +87,24 @@ impl<B: Backend> Drop for Undoable<B> {
         if self.sent.load(Ordering::Acquire) {
             let store = Arc::clone(&self.store);
             let undo = store.undoing.begin(&self.claim);
-            runtime.spawn(give_back(running, store, self.claim.clone(), undo));
+            let busy = self.busy;
+            let granted = async move { !running.await.is_ok_and(|answer| busy(&answer)) };
+            let claim = self.claim.clone();
+            runtime.spawn(give_back(Box::pin(granted), store, claim, undo));
         }
     }
 }
 
 async fn give_back<B: Backend>(
-    running: Running,
+    granted: Pin<Box<dyn Future<Output = bool> + Send>>,
     store: Arc<SqlStore<B>>,
     claim: Claim,
     undo: Arc<Undo>,
 ) {
     let _ended = Ended(Arc::clone(&store), &claim, &undo);
-    let heard = tokio::time::timeout(LAST_WAIT, running).await;
-    if matches!(heard, Ok(Ok(Claimed::Busy(_)))) || undo.is_taken_over() {
+    // What is not heard may have been granted.
+    let granted = tokio::time::timeout(LAST_WAIT, granted).await;
+    if granted == Ok(false) || undo.is_taken_over() {
         return;
     }
     for _ in 0..TRIES {

@@ -10,6 +10,7 @@ pub(super) struct Statements {
     pub(super) name: String,
     pub(super) ddl: Arc<str>,
     pub(super) take: Arc<str>,
+    pub(super) hand: Arc<str>,
     pub(super) add: Arc<str>,
     pub(super) row: Arc<str>,
     pub(super) rows: Arc<str>,
@@ -54,6 +55,14 @@ impl Statements {
                  refresh_at = {NOW}, expires_at = {NOW} + ?5, updated_at = {NOW} \
                  where {this} and (not locked or locker_id = ?4 or expires_at < {NOW} - ?6) \
                  returning locked_count"
+            )
+            .into(),
+            hand: format!(
+                "update {table} set locked_count = locked_count + 1, locker_host = ?2, locker_pid = ?3, \
+                 locker_id = ?4, released_at = {NOW}, locked_at = {NOW}, refresh_at = {NOW}, \
+                 expires_at = {NOW} + ?5, updated_at = {NOW}, \
+                 locked_seconds = locked_seconds + max(0, coalesce({NOW} - locked_at, 0)) / 1000000.0 \
+                 where {this} and locked and locker_id = ?6 returning locked_count"
             )
             .into(),
             add: format!("insert into {table} (name) values (?1) on conflict (name) do nothing")
