@@ -251,7 +251,6 @@ impl Shared {
         if is_sooner {
             state.wake_at = next;
         }
-        let is_sooner = is_sooner || state.close_by.is_some();
         drop(state);
         for action in actions {
             self.carry_out(action);
