@@ -18,6 +18,8 @@ pub(super) struct Ended {
 
 /// A pause that spans a sleep of the machine is too long by it: after so long the time is looked at again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Nobody tells when the last lease has been given back: so often it is looked for.
+const CLOSING_PAUSE: Duration = Duration::from_millis(2);
 /// How long the store has to end its connections.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,11 @@ async fn serve(shared: &Arc<Shared>) {
         match next {
             None => notified.await,
             Some(next) => {
-                let pause = next.since(now).min(LONGEST_PAUSE);
+                let longest = match outlook.close_by {
+                    Some(_) => CLOSING_PAUSE,
+                    None => LONGEST_PAUSE,
+                };
+                let pause = next.since(now).min(longest);
                 // Either way it is looked at again.
                 let _ = tokio::time::timeout(pause, notified).await;
             }

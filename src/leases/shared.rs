@@ -251,8 +251,6 @@ impl Shared {
         if is_sooner {
             state.wake_at = next;
         }
-        // While it closes, the driver waits for nothing else; woken by its own steps it would never let the store's answers in.
-        let is_sooner = is_sooner || (state.close_by.is_some() && state.book.is_idle());
         drop(state);
         for action in actions {
             self.carry_out(action);

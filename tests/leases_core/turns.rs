@@ -71,9 +71,11 @@ async fn after_sixteen_local_hand_overs_others_get_their_turn() {
     let poll = 200 * MS;
     let leases = builder(&store).poll(poll).start().unwrap();
     let guard = soon(leases.acquire("job")).await.unwrap();
-    let waiters: Vec<_> = (0..20)
-        .map(|_| tokio::spawn(leases.acquire("job")))
-        .collect();
+    let waiters = (0..20).map(|_| {
+        let waiting = leases.acquire("job");
+        tokio::spawn(async move { drop(waiting.await.unwrap()) })
+    });
+    let waiters: Vec<_> = waiters.collect();
     while soon(leases.status("job")).await.unwrap().waiting < 20 {}
     drop(guard);
     until(|| store.asked(Op::Release) == 1).await;
@@ -84,7 +86,7 @@ async fn after_sixteen_local_hand_overs_others_get_their_turn() {
     until(|| store.asked(Op::Claim) == 2).await;
     assert!(begun.elapsed() >= poll - 20 * MS, "{:?}", begun.elapsed());
     for waiter in waiters {
-        drop(soon(waiter).await.unwrap().unwrap());
+        soon(waiter).await.unwrap();
     }
 }
 

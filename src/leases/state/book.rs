@@ -106,6 +106,17 @@ pub(super) struct Entry {
     pub woken: bool,
 }
 
+impl Entry {
+    /// Whether something is still to come of it.
+    fn is_active(&self) -> bool {
+        let is_over = matches!(
+            self.life.phase(),
+            Phase::Releasing | Phase::Released | Phase::Lost(_)
+        );
+        self.releasing || !is_over
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// Of a lease: its end.
@@ -170,6 +181,9 @@ impl Book {
         let id = WaiterId(self.next_waiter);
         self.next_waiter += 1;
         turns.queue.push_back(id);
+        if wish.once {
+            turns.impatient.push(id);
+        }
         if let Some(until) = wish.until {
             self.timers.insert((until, Timer::Waiter(id)));
         }
@@ -510,15 +524,13 @@ impl Book {
     /// Whether nothing is held, wanted or being given back.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && self.held_names().next().is_none()
+        self.waiters.is_empty() && !self.leases.values().any(Entry::is_active)
     }
 
     /// Names that may be held in the store still. A guard may outlive the release of its lease.
     pub fn held_names(&self) -> impl Iterator<Item = &LeaseName> {
-        let entries = self.leases.values();
-        let left = entries
-            .filter(|entry| entry.releasing || !matches!(entry.life.phase(), Phase::Released));
-        left.map(|entry| &entry.name)
+        let held = |entry: &&Entry| *entry.life.phase() != Phase::Released;
+        self.leases.values().filter(held).map(|entry| &entry.name)
     }
 
     /// When [`tick`](Self::tick) has something to do next.
@@ -665,7 +677,11 @@ impl Book {
 
     /// Those who do not want to wait are told what is known.
     fn refuse_impatient(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
-        let Some(turns) = self.names.get(name) else {
+        let Some(turns) = self
+            .names
+            .get(name)
+            .filter(|turns| !turns.impatient.is_empty())
+        else {
             return;
         };
         let (by, seen) = match (turns.holder, &turns.seen) {
@@ -678,12 +694,8 @@ impl Book {
             Some(deadline) => Some(deadline.since(now)),
             None => seen.as_ref().and_then(|record| record.remaining),
         };
-        let impatient: Vec<_> = turns
-            .queue
-            .iter()
-            .copied()
-            .filter(|id| self.waiters.get(id).is_some_and(|waiter| waiter.wish.once))
-            .collect();
+        let waits = |id: &WaiterId| turns.queue.contains(id);
+        let impatient: Vec<_> = turns.impatient.iter().copied().filter(waits).collect();
         for id in impatient {
             self.take_waiter(id);
             if let Some(turns) = self.names.get_mut(name) {
@@ -706,6 +718,11 @@ impl Book {
         let waiter = self.waiters.remove(&id)?;
         if let Some(until) = waiter.wish.until {
             self.timers.remove(&(until, Timer::Waiter(id)));
+        }
+        if waiter.wish.once
+            && let Some(turns) = self.names.get_mut(&waiter.name)
+        {
+            turns.impatient.retain(|other| *other != id);
         }
         Some((id, waiter))
     }

@@ -66,6 +66,8 @@ struct Sent {
     id: SendId,
     at: Moment,
     expiration: Duration,
+    /// The shortest expiration among this one and what was on its way when it was sent: the store may have acted in any order.
+    shortest: Duration,
 }
 
 /// One lease, from the wish to the end. A new acquisition is a new life.
@@ -79,6 +81,8 @@ pub struct Life {
     /// The shortest expiration among what was sent and will never be answered.
     shortest_lost: Option<Duration>,
     next_send: u64,
+    /// The latest refresh that the store has confirmed.
+    confirmed: Option<SendId>,
     due: Moment,
     doubtful_since: Moment,
     last_fault: Option<LostReason>,
@@ -99,6 +103,7 @@ impl Life {
             outstanding: SmallVec::new(),
             shortest_lost: None,
             next_send: 0,
+            confirmed: None,
             due: Moment(0),
             doubtful_since: Moment(0),
             last_fault: None,
@@ -172,8 +177,14 @@ impl Life {
         let others = self.outstanding.iter().map(|other| other.expiration);
         let shortest = others
             .chain(self.shortest_lost)
-            .fold(sent.expiration, Duration::min);
-        let deadline = sent.at.after(self.timing.usable_of(shortest));
+            .fold(sent.shortest, Duration::min);
+        // What was sent later and is confirmed already may have come later too, and may be shorter.
+        let is_newest = self.confirmed.is_none_or(|confirmed| id > confirmed);
+        let deadline = match is_newest {
+            true => sent.at.after(self.timing.usable_of(shortest)),
+            false => Moment(0),
+        };
+        self.confirmed = self.confirmed.max(Some(id));
         match self.phase {
             Phase::Held | Phase::Doubtful if now < self.deadline => {
                 self.deadline = self.deadline.max(deadline);
@@ -342,10 +353,13 @@ impl Life {
             let oldest = self.outstanding.remove(0);
             self.lose(oldest);
         }
+        let others = self.outstanding.iter().map(|other| other.expiration);
+        let shortest = others.fold(expiration, Duration::min);
         self.outstanding.push(Sent {
             id,
             at: now,
             expiration,
+            shortest,
         });
         self.gone_by = self.gone_by.max(now.after(expiration.saturating_mul(2)));
         id

@@ -21,6 +21,8 @@ const MOST_ECHOES: u32 = 2;
 pub(super) struct Turns {
     /// Those who wait, but for the one that talks to the store.
     pub queue: VecDeque<WaiterId>,
+    /// Those who do not want to wait, in the queue or talking to the store.
+    pub impatient: Vec<WaiterId>,
     /// The acquisition that talks to the store.
     pub asker: Option<LeaseKey>,
     /// The lease that is held here, or is being given back.
