@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub store: Arc<dyn LeaseStore>,
     pub config: LeaseConfig,
     pub runtime: Handle,
+    /// A forked child has neither the thread nor the leases.
+    pub process: u32,
     /// Tells the driver that something is due sooner than it would wake.
     pub wake: Notify,
     pub events: broadcast::Sender<LeaseEvent>,
@@ -98,6 +100,7 @@ impl Shared {
             store,
             config,
             runtime,
+            process: std::process::id(),
             wake: Notify::new(),
             events: broadcast::Sender::new(events::BACKLOG),
             owner: OnceLock::new(),
@@ -107,6 +110,11 @@ impl Shared {
             is_listening: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         }
+    }
+
+    /// Whether this is the child of a fork.
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Somebody wants a lease.
