@@ -69,6 +69,7 @@ enum Action {
     Grant(oneshot::Sender<Answer>, Arc<Cell>),
     Refuse(oneshot::Sender<Answer>, LeaseError),
     Tell(LeaseEvent),
+    Confirm(Arc<Cell>, SendId),
     Lost(Arc<Cell>, LostReason),
     End(Arc<Cell>, Ending),
     Listen,
@@ -159,7 +160,7 @@ impl Shared {
     /// Gives a lease back on its owner's behalf: from here on nobody believes in it.
     pub(super) fn release(self: &Arc<Self>, cell: &Arc<Cell>, disown: bool) {
         self.transition(|state, now, fx| {
-            cell.disbelieve(LostReason::Released);
+            cell.disbelieve();
             match disown {
                 true => state.book.disown(now, cell.key, fx),
                 false => {
@@ -174,7 +175,7 @@ impl Shared {
                 }
             }
         });
-        cell.cancelled.cancel();
+        cell.tell_lost(LostReason::Released);
     }
 
     /// Gives a lease other times; `None` if it is not held, or not one of these.
@@ -295,7 +296,7 @@ impl Shared {
             Action::Grant(reply, cell) => self.grant(reply, cell),
             Action::Refuse(reply, error) => drop(reply.send(Err(error))),
             Action::Lost(cell, reason) => {
-                cell.cancelled.cancel();
+                cell.tell_lost(reason.clone());
                 tracing::warn!(target: "lockkeeper", lease = cell.name.as_str(), token = cell.token().0, %reason, "a lease was lost");
                 self.tell(LeaseEvent::Lost {
                     name: cell.name.clone(),
@@ -314,6 +315,7 @@ impl Shared {
                 cell.ending.send_replace(ending);
             }
             Action::Tell(event) => self.tell(event),
+            Action::Confirm(cell, send) => cell.confirm(send),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
                     self.runtime.spawn(calls::listen(Arc::clone(self)));
@@ -398,7 +400,10 @@ impl State {
                 }
             }
             Effect::Deadline { key, at, confirmed } => {
-                self.with(key, |cell| cell.believe_until(at, confirmed));
+                self.with(key, |cell| {
+                    cell.believe_until(at);
+                    actions.extend(confirmed.map(|send| Action::Confirm(Arc::clone(cell), send)));
+                });
             }
             Effect::Doubtful { key } => self.with(key, |cell| {
                 cell.doubtful.store(true, Ordering::Relaxed);
@@ -415,7 +420,7 @@ impl State {
                 }));
             }),
             Effect::Lost { key, reason } => self.with(key, |cell| {
-                cell.disbelieve(reason.clone());
+                cell.disbelieve();
                 actions.push(Action::Lost(Arc::clone(cell), reason));
             }),
             Effect::DropRefresh { key } => self.with(key, |cell| {
