@@ -132,33 +132,29 @@ impl LeaseGuard {
     /// # Errors
     /// [`MaybeStillHeld`] with the guard: the store did not answer in time, or failed and nobody wanted to go on. It can be
     /// tried again.
-    pub fn release(
-        self,
-    ) -> impl Future<Output = Result<Released, MaybeStillHeld>> + Send + 'static + use<> {
-        async move {
-            let deadline = self.leases.release_timeout();
-            let mut ending = self.cell.ending.subscribe();
-            self.leases.release(&self.cell);
-            let ended = self.leases.within(deadline, async move {
-                match ending
-                    .wait_for(|ending| !matches!(ending, Ending::Open))
-                    .await
-                {
-                    Ok(ending) => ending.clone(),
-                    Err(_) => Ending::Open,
-                }
-            });
-            match ended.await {
-                Some(Ending::Released(outcome)) => Ok(outcome),
-                Some(Ending::Stopped(error)) => Err(MaybeStillHeld {
-                    guard: self,
-                    last: Some(error),
-                }),
-                None | Some(Ending::Open) => Err(MaybeStillHeld {
-                    guard: self,
-                    last: None,
-                }),
+    pub async fn release(self) -> Result<Released, MaybeStillHeld> {
+        let deadline = self.leases.release_timeout();
+        let mut ending = self.cell.ending.subscribe();
+        self.leases.release(&self.cell);
+        let ended = self.leases.within(deadline, async move {
+            match ending
+                .wait_for(|ending| !matches!(ending, Ending::Open))
+                .await
+            {
+                Ok(ending) => ending.clone(),
+                Err(_) => Ending::Open,
             }
+        });
+        match ended.await {
+            Some(Ending::Released(outcome)) => Ok(outcome),
+            Some(Ending::Stopped(error)) => Err(MaybeStillHeld {
+                guard: self,
+                last: Some(error),
+            }),
+            None | Some(Ending::Open) => Err(MaybeStillHeld {
+                guard: self,
+                last: None,
+            }),
         }
     }
 

@@ -36,6 +36,9 @@ pub(super) struct Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        if self.shared.is_forked() {
+            return;
+        }
         self.shared
             .close(boottime::now().after(self.shared.config.release_timeout));
     }
@@ -293,6 +296,9 @@ impl Leases {
         patience: Patience,
     ) -> Result<LeaseGuard, LeaseError> {
         let options = options.check(self.config())?;
+        if self.shared().is_forked() {
+            return Err(LeaseError::ShuttingDown);
+        }
         let until = match patience {
             Patience::For(time) => Some(boottime::now().after(time)),
             Patience::Forever | Patience::No => None,
@@ -345,7 +351,9 @@ impl Leases {
     }
 
     pub(super) fn abandon(&self, waiter: WaiterId) {
-        self.shared().abandon(waiter);
+        if !self.shared().is_forked() {
+            self.shared().abandon(waiter);
+        }
     }
 
     pub(super) fn release(&self, cell: &Arc<Cell>) {
@@ -353,7 +361,9 @@ impl Leases {
     }
 
     pub(super) fn disown(&self, cell: &Arc<Cell>) {
-        self.shared().release(cell, true);
+        if !self.shared().is_forked() {
+            self.shared().release(cell, true);
+        }
     }
 
     pub(super) fn extend(&self, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {

@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub store: Arc<dyn LeaseStore>,
     pub config: LeaseConfig,
     pub runtime: Handle,
+    /// A forked child has neither the thread nor the leases.
+    pub process: u32,
     /// Tells the driver that something is due sooner than it would wake.
     pub wake: Notify,
     pub events: broadcast::Sender<LeaseEvent>,
@@ -67,6 +69,7 @@ enum Action {
     Grant(oneshot::Sender<Answer>, Arc<Cell>),
     Refuse(oneshot::Sender<Answer>, LeaseError),
     Tell(LeaseEvent),
+    Confirm(Arc<Cell>, SendId),
     Lost(Arc<Cell>, LostReason),
     End(Arc<Cell>, Ending),
     Listen,
@@ -98,6 +101,7 @@ impl Shared {
             store,
             config,
             runtime,
+            process: std::process::id(),
             wake: Notify::new(),
             events: broadcast::Sender::new(events::BACKLOG),
             owner: OnceLock::new(),
@@ -107,6 +111,11 @@ impl Shared {
             is_listening: AtomicBool::new(false),
             ended: watch::Sender::new(None),
         }
+    }
+
+    /// Whether this is the child of a fork.
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Somebody wants a lease.
@@ -151,7 +160,7 @@ impl Shared {
     /// Gives a lease back on its owner's behalf: from here on nobody believes in it.
     pub(super) fn release(self: &Arc<Self>, cell: &Arc<Cell>, disown: bool) {
         self.transition(|state, now, fx| {
-            cell.disbelieve(LostReason::Released);
+            cell.disbelieve();
             match disown {
                 true => state.book.disown(now, cell.key, fx),
                 false => {
@@ -166,7 +175,7 @@ impl Shared {
                 }
             }
         });
-        cell.cancelled.cancel();
+        cell.tell_lost(LostReason::Released);
     }
 
     /// Gives a lease other times; `None` if it is not held, or not one of these.
@@ -287,7 +296,7 @@ impl Shared {
             Action::Grant(reply, cell) => self.grant(reply, cell),
             Action::Refuse(reply, error) => drop(reply.send(Err(error))),
             Action::Lost(cell, reason) => {
-                cell.cancelled.cancel();
+                cell.tell_lost(reason.clone());
                 tracing::warn!(target: "lockkeeper", lease = cell.name.as_str(), token = cell.token().0, %reason, "a lease was lost");
                 self.tell(LeaseEvent::Lost {
                     name: cell.name.clone(),
@@ -306,6 +315,7 @@ impl Shared {
                 cell.ending.send_replace(ending);
             }
             Action::Tell(event) => self.tell(event),
+            Action::Confirm(cell, send) => cell.confirm(send),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
                     self.runtime.spawn(calls::listen(Arc::clone(self)));
@@ -390,7 +400,10 @@ impl State {
                 }
             }
             Effect::Deadline { key, at, confirmed } => {
-                self.with(key, |cell| cell.believe_until(at, confirmed));
+                self.with(key, |cell| {
+                    cell.believe_until(at);
+                    actions.extend(confirmed.map(|send| Action::Confirm(Arc::clone(cell), send)));
+                });
             }
             Effect::Doubtful { key } => self.with(key, |cell| {
                 cell.doubtful.store(true, Ordering::Relaxed);
@@ -407,7 +420,7 @@ impl State {
                 }));
             }),
             Effect::Lost { key, reason } => self.with(key, |cell| {
-                cell.disbelieve(reason.clone());
+                cell.disbelieve();
                 actions.push(Action::Lost(Arc::clone(cell), reason));
             }),
             Effect::DropRefresh { key } => self.with(key, |cell| {

@@ -2,6 +2,7 @@
 //! effects, and the driver carries them out.
 
 mod book;
+mod claiming;
 mod effect;
 mod life;
 mod moment;

@@ -90,17 +90,24 @@ impl Cell {
         }
     }
 
-    pub(super) fn believe_until(&self, at: Moment, confirmed: Option<SendId>) {
+    pub(super) fn believe_until(&self, at: Moment) {
         self.deadline.store(at.0, Ordering::Release);
-        if let Some(SendId(id)) = confirmed {
-            self.confirmed
-                .send_modify(|last| *last = (*last).max(id + 1));
-        }
     }
 
-    /// It is not believed in from here on. The first reason counts.
-    pub(super) fn disbelieve(&self, reason: LostReason) {
+    /// The store has confirmed a refresh.
+    pub(super) fn confirm(&self, SendId(id): SendId) {
+        self.confirmed
+            .send_modify(|last| *last = (*last).max(id + 1));
+    }
+
+    /// It is not believed in from here on.
+    pub(super) fn disbelieve(&self) {
         self.deadline.store(0, Ordering::Release);
+    }
+
+    /// Tells those who wait for its end. The first reason counts.
+    pub(super) fn tell_lost(&self, reason: LostReason) {
+        self.cancelled.cancel();
         self.lost.send_if_modified(|lost| {
             let is_first = lost.is_none();
             if is_first {

@@ -97,8 +97,7 @@ fn i12_a_sender_that_goes_away_leaves_nothing_held() {
     let store = Memory::new();
     System::new().block_on(async {
         let (actor, _leases) = LeaseActor::start_alone(store.clone(), config()).unwrap();
-        let mut tokens = 0;
-        for fault in [Fault::Wait, Fault::DoneThenFail] {
+        for (tokens, fault) in (1_usize..).zip([Fault::Wait, Fault::DoneThenFail]) {
             store.next(Op::Claim, std::slice::from_ref(&fault));
             let asked = store.asked(Op::Claim);
             let waiting = tokio::spawn(actor.send(AcquireLease::new("job")));
@@ -109,9 +108,8 @@ fn i12_a_sender_that_goes_away_leaves_nothing_held() {
                 store.go_on();
             }
             // It was granted to nobody, and is given back.
-            tokens += 1;
-            until(|| store.token("job") == tokens && !store.is_held("job")).await;
-            until(|| store.asked(Op::Release) as u64 == tokens).await;
+            until(|| store.token("job") == tokens as u64 && !store.is_held("job")).await;
+            until(|| store.asked(Op::Release) == tokens).await;
         }
         // Nobody takes the answer.
         actor.do_send(AcquireLease::new("job"));

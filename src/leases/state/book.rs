@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use super::life::LifeChange;
 use super::turns::Turns;
-use super::{
-    ClaimAnswer, ClaimWon, Effect, LeaseKey, Life, Moment, Phase, SendId, Timing, WaiterId,
-};
+use super::{Effect, LeaseKey, Life, Moment, Phase, SendId, Timing, WaiterId};
 use crate::backoff::RetryRng;
-use crate::leases::{Claimed, Fence, LeaseName, LeaseRecord, LostReason, StoreError};
+use crate::leases::{LeaseName, LeaseRecord, LostReason, StoreError};
 
 /// What a waiter wants.
 #[derive(Debug, Clone)]
@@ -234,213 +232,6 @@ impl Book {
         if let Some(waiter) = self.take_waiter(waiter) {
             self.withdraw(now, &waiter.0, waiter.1, fx);
         }
-    }
-
-    /// What came of a claim.
-    pub fn claimed(
-        &mut self,
-        now: Moment,
-        key: LeaseKey,
-        send: SendId,
-        answer: ClaimAnswer,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(entry) = self.leases.get_mut(&key) else {
-            return;
-        };
-        if entry.claim != Some(send) {
-            return;
-        }
-        entry.claim = None;
-        match answer {
-            ClaimAnswer::Claimed {
-                claimed: Claimed::Ours { token },
-                ..
-            } => self.claim_won(now, key, send, token, fx),
-            ClaimAnswer::Claimed {
-                claimed: Claimed::Busy(record),
-                foreign,
-            } => {
-                entry.life.claim_refused(send);
-                self.claim_refused(now, key, record, foreign, fx);
-            }
-            ClaimAnswer::Failed { error, stop } => {
-                entry.life.claim_failed(send);
-                self.claim_failed(now, key, error, stop, fx);
-            }
-        }
-    }
-
-    fn claim_won(
-        &mut self,
-        now: Moment,
-        key: LeaseKey,
-        send: SendId,
-        token: Fence,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(entry) = self.leases.get_mut(&key) else {
-            return;
-        };
-        let won = entry.life.claim_won(now, send, token);
-        let (name, poll, waiter) = (entry.name.clone(), entry.poll, entry.waiter);
-        if let Some(turns) = self.names.get_mut(&name) {
-            turns.won(now, poll, token);
-        }
-        match (won, waiter) {
-            (ClaimWon::Stale, _) => {}
-            (ClaimWon::Held, Some(waiter)) => self.granted(now, key, waiter, fx),
-            (ClaimWon::Verify, Some(_)) => {
-                self.rearm(key, true);
-                self.refresh_due(now, fx);
-            }
-            // Nobody waits for it any more: it is passed on, or given back.
-            (ClaimWon::Held | ClaimWon::Verify, None) => {
-                if let Some(turns) = self.names.get_mut(&name) {
-                    turns.asker = None;
-                    turns.holder = Some(key);
-                }
-                self.disown(now, key, fx);
-            }
-            (ClaimWon::TooLate, _) => {
-                self.requeue(key);
-                self.give_back(now, key, fx);
-                self.advance(now, &name, fx);
-            }
-        }
-    }
-
-    /// The waiter gets the lease.
-    pub(super) fn granted(
-        &mut self,
-        now: Moment,
-        key: LeaseKey,
-        waiter: WaiterId,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(entry) = self.leases.get_mut(&key) else {
-            return;
-        };
-        entry.waiter = None;
-        let name = entry.name.clone();
-        if let Some(turns) = self.names.get_mut(&name) {
-            turns.asker = None;
-            turns.holder = Some(key);
-            turns.stand_back = None;
-        }
-        self.take_waiter(waiter);
-        self.rearm(key, false);
-        self.tell_deadline(key, None, fx);
-        fx.push(Effect::Granted { waiter, key });
-        self.refuse_impatient(now, &name, fx);
-    }
-
-    fn claim_refused(
-        &mut self,
-        now: Moment,
-        key: LeaseKey,
-        record: LeaseRecord,
-        foreign: bool,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(entry) = self.leases.get_mut(&key) else {
-            return;
-        };
-        let (name, poll) = (entry.name.clone(), entry.poll);
-        let remaining = record.remaining;
-        if let Some(turns) = self.names.get_mut(&name) {
-            if foreign {
-                turns.contended(now, poll);
-            }
-            turns.seen = Some((record.clone(), now));
-            turns.stand_back = None;
-        }
-        let waiter = entry
-            .waiter
-            .and_then(|id| Some((id, self.waiters.get_mut(&id)?)));
-        let Some((id, waiter)) = waiter else {
-            self.drop_asker(now, key, fx);
-            return;
-        };
-        waiter.failing = false;
-        if waiter.wish.once {
-            self.take_waiter(id);
-            let refusal = Refusal::Busy {
-                by: None,
-                record: Some(record),
-                remaining,
-            };
-            fx.push(Effect::Refused {
-                waiter: id,
-                name: name.clone(),
-                refusal,
-            });
-            self.drop_asker(now, key, fx);
-            return;
-        }
-        if self
-            .leases
-            .get_mut(&key)
-            .is_some_and(|entry| std::mem::take(&mut entry.woken))
-        {
-            self.send_claim(now, key, fx);
-            return;
-        }
-        // Not later than the end of a holder that is dead, if it is sooner.
-        let mut wait = self.jittered(poll);
-        if let Some(remaining) = remaining {
-            let soon = (poll / SOON_PART).clamp(SOONEST, SOON);
-            wait = wait.min(remaining.saturating_add(soon));
-        }
-        self.wake_at(key, now.after(wait));
-        fx.push(Effect::Listen);
-        self.refuse_impatient(now, &name, fx);
-    }
-
-    fn claim_failed(
-        &mut self,
-        now: Moment,
-        key: LeaseKey,
-        error: Arc<StoreError>,
-        stop: bool,
-        fx: &mut Vec<Effect>,
-    ) {
-        let Some(entry) = self.leases.get_mut(&key) else {
-            return;
-        };
-        let (name, poll) = (entry.name.clone(), entry.poll);
-        let waiter = entry
-            .waiter
-            .and_then(|id| Some((id, self.waiters.get_mut(&id)?)));
-        let Some((id, waiter)) = waiter else {
-            self.drop_asker(now, key, fx);
-            return;
-        };
-        waiter.errors += 1;
-        waiter.failing = true;
-        waiter.last = Some(Arc::clone(&error));
-        if !(stop || waiter.wish.once || !error.is_retryable()) {
-            let wait = self.jittered(poll);
-            self.wake_at(key, now.after(wait));
-            self.refuse_impatient(now, &name, fx);
-            return;
-        }
-        let (errors, waited) = (waiter.errors, now.since(waiter.since));
-        self.take_waiter(id);
-        let refusal = match error.is_retryable() {
-            true => Refusal::Unreachable {
-                waited,
-                errors,
-                last: error,
-            },
-            false => Refusal::Unusable(error),
-        };
-        fx.push(Effect::Refused {
-            waiter: id,
-            name: name.clone(),
-            refusal,
-        });
-        self.drop_asker(now, key, fx);
     }
 
     /// The time of a waiter is over.
@@ -676,7 +467,7 @@ impl Book {
     }
 
     /// Those who do not want to wait are told what is known.
-    fn refuse_impatient(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
+    pub(super) fn refuse_impatient(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
         let Some(turns) = self
             .names
             .get(name)
@@ -795,9 +586,5 @@ fn aged(mut record: LeaseRecord, age: Duration) -> LeaseRecord {
     record
 }
 
-/// How long after the known expiry of a holder the store is asked: a part of the poll interval, within bounds.
-const SOON_PART: u32 = 50;
-const SOONEST: Duration = Duration::from_millis(1);
-const SOON: Duration = Duration::from_millis(20);
 /// How often names that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
