@@ -62,7 +62,11 @@
 //!
 //! # Features
 //!
-//! - `actix-web` (off by default): `ResponseError` for [`TxnError`], [`DatabaseError`] and [`EnvError`].
+//! All are off by default.
+//!
+//! - `actix-web`: `ResponseError` for [`TxnError`], [`LockError`], [`DatabaseError`] and [`EnvError`].
+//! - `postgres`, `mysql` (MariaDB too), `sqlite`: leases in that database, through sqlx.
+//! - `etcd`: leases in etcd; building it needs `protoc`.
 #![warn(missing_docs)]
 
 mod actors;
