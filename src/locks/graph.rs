@@ -9,7 +9,7 @@
 
 use std::ops::Bound;
 
-use super::queue::{HolderKey, Rank, Visited};
+use super::queue::{HolderKey, Queued, Rank, Visited};
 use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
 use super::{LockerId, Mode, Table};
 
@@ -94,25 +94,31 @@ impl Table {
 
     /// Whether others wait for what the locker waits for, or for what its family holds: then its wait delays more than
     /// itself.
-    pub fn waits_among_others(&mut self, locker: LockerId) -> bool {
+    pub fn waits_among_others(&self, locker: LockerId) -> bool {
         let Some(slot) = self.locker(locker) else {
             return false;
         };
         let family = self.lockers[slot].root;
-        let mut waits = self.lockers[family].family.waits.iter();
-        let among_others = |wait: &WaitSlot| {
-            let queue = &self.objects[self.waits[*wait].object].queue;
-            queue.as_ref().is_some_and(|queue| queue.len() > 1)
+        let is_other = |queued: &Queued| queued.family != family;
+        let others_wait_for = |object: ObjectSlot| {
+            let queue = self.objects[object].queue.as_ref();
+            queue.is_some_and(|queue| queue.order.values().any(is_other))
         };
-        if waits.any(among_others) {
+        let waits = self.lockers[family].family.waits.iter();
+        if (waits.map(|wait| self.waits[*wait].object)).any(others_wait_for) {
             return true;
         }
-        let pass = self.new_pass();
-        let mut found = Vec::new();
-        for member in self.subtree(family) {
-            self.visit_behind_locks(member, family, pass, &mut found);
-        }
-        !found.is_empty()
+        self.subtree(family).into_iter().any(|member| {
+            let mut lock = self.lockers[member].locks;
+            while let Some(slot) = lock {
+                let entry = &self.locks[slot];
+                if self.reach(entry.object).any(others_wait_for) {
+                    return true;
+                }
+                lock = entry.next;
+            }
+            false
+        })
     }
 
     /// The family, and those who wait for it.

@@ -213,11 +213,6 @@ impl Queue {
         Some(queued)
     }
 
-    /// How many wait.
-    pub(super) fn len(&self) -> u32 {
-        self.counts.iter().flatten().sum()
-    }
-
     /// Where searches for requests in `mode` have been.
     pub(super) fn visited(&mut self, mode: Mode) -> &mut Visited {
         let known = self.visited.iter().position(|(of, _)| *of == mode);

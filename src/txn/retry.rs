@@ -47,7 +47,8 @@ pub enum Outcome {
 /// What bounds the attempts of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryPolicy {
-    /// Most attempts that end otherwise than by a deadlock, or by avoiding one. At 1, and at 0, nothing but a deadlock is retried.
+    /// Most attempts that end otherwise than by a deadlock, or by avoiding one. At 1, and at 0, nothing but a deadlock is
+    /// retried, and nothing gives way.
     pub budget: u32,
     /// How long to stand back before an attempt.
     pub backoff: Backoff,
@@ -139,9 +140,9 @@ impl RetryState {
             Loss::LockTimeout | Loss::TransactionTimeout if !self.policy.retry_timeouts => {
                 return Decision::GiveUp(GiveUp::PassThrough);
             }
-            Loss::Deadlock | Loss::GaveWay => self.deadlocks = self.deadlocks.saturating_add(1),
+            loss if is_free(loss) => self.deadlocks = self.deadlocks.saturating_add(1),
             Loss::Recheck => self.lost_rechecks = self.lost_rechecks.saturating_add(1),
-            Loss::LockTimeout | Loss::TransactionTimeout | Loss::MapChanged | Loss::Asked => {}
+            _ => {}
         }
 
         let attempts = self.attempts;
@@ -152,7 +153,7 @@ impl RetryState {
         if left.is_some_and(|left| left.is_zero()) {
             return Decision::GiveUp(GiveUp::DeadlineExceeded { attempts, waited });
         }
-        if !matches!(loss, Loss::Deadlock | Loss::GaveWay) && self.counted() >= self.policy.budget {
+        if !is_free(loss) && self.counted() >= self.policy.budget {
             return Decision::GiveUp(GiveUp::RetriesExhausted { attempts, waited });
         }
 
@@ -182,6 +183,11 @@ impl RetryState {
     const fn counted(&self) -> u32 {
         self.attempts.saturating_sub(self.deadlocks)
     }
+}
+
+/// Whether it does not count against the budget.
+const fn is_free(loss: Loss) -> bool {
+    matches!(loss, Loss::Deadlock | Loss::GaveWay)
 }
 
 #[cfg(test)]
@@ -330,7 +336,7 @@ mod tests {
             for loss in LOSSES {
                 let (mut state, sent) = state(policy, 1000 * MS);
                 let decision = state.decide(sent, Outcome::Lost(loss));
-                assert_eq!(is_retry(decision), loss == Loss::Deadlock, "{loss:?}");
+                assert_eq!(is_retry(decision), is_free(loss), "{loss:?}");
             }
         }
     }
@@ -373,13 +379,13 @@ mod tests {
             for (loss, took) in losses {
                 now += us(took);
                 attempts += 1;
-                counted += u32::from(loss != Loss::Deadlock);
+                counted += u32::from(!is_free(loss));
                 let waited = now - sent;
                 match state.decide(now, Outcome::Lost(loss)) {
                     Decision::Retry { after } => {
                         prop_assert!(after <= us(max));
                         prop_assert!(now + after < sent + deadline);
-                        prop_assert!(loss == Loss::Deadlock || counted < budget);
+                        prop_assert!(is_free(loss) || counted < budget);
                         now += after;
                     }
                     Decision::GiveUp(GiveUp::DeadlineExceeded { attempts: n, waited: w }) => {
@@ -389,7 +395,7 @@ mod tests {
                     }
                     Decision::GiveUp(GiveUp::RetriesExhausted { attempts: n, waited: w }) => {
                         prop_assert_eq!((n, w), (attempts, waited));
-                        prop_assert!(loss != Loss::Deadlock && counted >= budget && waited < deadline);
+                        prop_assert!(!is_free(loss) && counted >= budget && waited < deadline);
                         return Ok(());
                     }
                     Decision::GiveUp(GiveUp::PassThrough) => prop_assert!(false, "{:?} is retryable", loss),

@@ -48,7 +48,7 @@ fn it_is_applied_by_commit_and_undone_by_abort_and_by_dropping_it() {
             world.is_idle().await;
         }
         let stats = world.stats().await;
-        assert_eq!((stats.committed, stats.aborted, stats.failed), (12, 8, 0));
+        assert_eq!((stats.committed, stats.aborted, stats.failed), (15, 10, 0));
     });
 }
 

@@ -1,7 +1,7 @@
 //! What a transaction may read and write at most.
 
 use lockkeeper::heed::types::{Bytes, Str};
-use lockkeeper::{ErrorClass, OpError, TxnError, WhichSet};
+use lockkeeper::{ErrorClass, Isolation, OpError, TxnError, WhichSet};
 
 use crate::door::{Door, How, LEVELS, World, all, block_on};
 
@@ -25,8 +25,10 @@ fn too_much<T>(answer: Result<T, OpError>, which: WhichSet, limit: usize, settin
 
 #[test]
 fn i13_a_read_set_that_is_full_names_its_setting_and_the_transaction_goes_on() {
+    // A snapshot does not keep what it only reads.
     for (isolation, door) in LEVELS
         .into_iter()
+        .filter(|level| *level != Isolation::Snapshot)
         .flat_map(|level| Door::ALL.map(|door| (level, door)))
     {
         let world = World::with(|builder| builder.max_read_set(10));

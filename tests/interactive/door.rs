@@ -19,11 +19,12 @@ pub type Words = Records<Str, Str>;
 /// Far longer than anything here takes.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The levels that read the newest committed state.
-pub const LEVELS: [Isolation; 4] = [
+/// All levels.
+pub const LEVELS: [Isolation; 5] = [
     Isolation::Serializable,
     Isolation::RepeatableRead,
     Isolation::ReadCommitted,
+    Isolation::Snapshot,
     Isolation::Optimistic,
 ];
 

@@ -1,10 +1,13 @@
 //! A first attempt does not wait among others with its locks in the wrong order: it ends, and takes them in order.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use lockkeeper::{Begun, LockerInfo, Mode, TxnError, Wait};
+use lockkeeper::{
+    Begun, HandlerContext, Isolation, LockerInfo, Mode, OpError, Outcome, TxnError, Wait, abort,
+};
 
-use crate::door::{Door, How, World, through_each, until};
+use crate::door::{Door, How, World, block_on, through_each, until};
 
 /// A transaction by hand that has written the key.
 async fn holder(world: &World, key: u64) -> Begun {
@@ -190,5 +193,152 @@ fn the_victim_of_a_deadlock_begins_again_with_its_locks_in_order() {
         victim.await.unwrap().unwrap();
         assert_eq!(*held.lock().unwrap(), [0, 2]);
         assert_eq!(world.committed().await, [(1, 2), (2, 2)]);
+    });
+}
+
+/// Two who hold and want record 1, and whoever has record 2 and asks for it: out of order, among others.
+async fn among_others<T: Send + 'static>(
+    door: Door,
+    world: &World,
+    how: How,
+    told: impl Fn(OpError) -> Result<T, TxnError<String>> + Clone + Send + 'static,
+    end: impl Fn(u32) -> T + Clone + Send + 'static,
+) -> Result<T, TxnError<String>> {
+    world.fill([(1, 0), (2, 0)]).await;
+    let numbers = world.numbers;
+    let holder = holder(world, 1).await;
+    let other = world.keeper.begin().name("other").await.unwrap();
+    let waits = tokio::spawn(async move {
+        other.put(numbers, &1, &10).await?;
+        other.commit().await
+    });
+    until(|| world.waiting() == 1).await;
+    let keeper = world.keeper.clone();
+    let wants = tokio::spawn(async move {
+        let run = door.try_run(&keeper, how, move |txn| {
+            let (told, end) = (told.clone(), end.clone());
+            async move {
+                txn.put(numbers, &2, &2).await?;
+                match txn.put(numbers, &1, &2).await {
+                    Ok(()) => Ok(end(txn.attempt())),
+                    Err(error) => told(error),
+                }
+            }
+        });
+        run.await
+    });
+    until(|| world.waiting() == 2).await;
+    holder.commit().await.unwrap();
+    waits.await.unwrap().unwrap();
+    wants.await.unwrap()
+}
+
+#[test]
+fn whatever_the_closure_makes_of_it_a_caller_never_sees_that_it_gave_way() {
+    through_each(|door, world| async move {
+        let say = |error: OpError| Err(abort(format!("mine: {error}")));
+        let answer = among_others(door, &world, How::named("says"), say, |n| n).await;
+        assert_eq!(answer.unwrap(), 2);
+        let panic = |error: OpError| panic!("{error}");
+        let answer = among_others(door, &world, How::named("panics"), panic, |n| n).await;
+        assert_eq!(answer.unwrap(), 2);
+        let swallow = |_: OpError| Ok(0);
+        let answer = among_others(door, &world, How::named("swallows"), swallow, |n| n).await;
+        assert_eq!(answer.unwrap(), 2);
+    });
+}
+
+#[test]
+fn without_a_second_attempt_or_out_of_a_snapshot_it_waits() {
+    let once = How {
+        retries: Some(1),
+        ..How::named("once")
+    };
+    let snapshot = How {
+        isolation: Isolation::Snapshot,
+        retries: Some(1),
+        ..How::named("snapshot")
+    };
+    through_each(|door, world| async move {
+        let answer = among_others(door, &world, once, |error| Err(error.into()), |n| n).await;
+        assert_eq!(answer.unwrap(), 1);
+        // The others have written what it wants to write: the first to commit wins.
+        let answer = among_others(door, &world, snapshot, |error| Err(error.into()), |n| n).await;
+        let Err(TxnError::RetriesExhausted { attempts, .. }) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(attempts, 1);
+    });
+}
+
+#[test]
+fn a_handler_that_passes_everything_on_changes_nothing_about_what_is_run_again() {
+    for door in Door::ALL {
+        block_on(async {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let sees = Arc::clone(&seen);
+            let world = World::with(|builder| {
+                builder.handler(move |_: &mut HandlerContext, outcome: Outcome| {
+                    sees.lock().unwrap().push(format!("{outcome:?}"));
+                    outcome
+                })
+            });
+            let how = How::named("wants");
+            let answer = among_others(door, &world, how, |error| Err(error.into()), |n| n).await;
+            assert_eq!(answer.unwrap(), 2);
+            let seen = seen.lock().unwrap().join("\n");
+            assert!(!seen.contains("GaveWay"), "{seen}");
+            // A lost re-check is run again, too.
+            let (numbers, keeper) = (world.numbers, world.keeper.clone());
+            let answer = door.run(&world.keeper, How::named("rechecked"), move |txn| {
+                let keeper = keeper.clone();
+                async move {
+                    let n = txn.get_as(numbers, &1).await?.unwrap_or(0);
+                    if txn.attempt() == 1 {
+                        let outside = async move {
+                            keeper.update(move |t| Ok(numbers.put(t, &1, &70)?)).await
+                        };
+                        tokio::spawn(outside).await.unwrap().unwrap();
+                    }
+                    txn.put(numbers, &2, &(n + 1)).await?;
+                    Ok(txn.attempt())
+                }
+            });
+            assert_eq!(answer.await.unwrap(), 2);
+            assert_eq!(world.committed().await, [(1, 70), (2, 71)]);
+        });
+    }
+}
+
+#[test]
+fn a_lock_that_is_not_needed_any_more_is_not_waited_for_again_and_again() {
+    through_each(|door, world| async move {
+        world.fill([(1, 0), (2, 0), (3, 0)]).await;
+        let numbers = world.numbers;
+        let first = holder(&world, 1).await;
+        let other = world.keeper.begin().name("other").await.unwrap();
+        let waits = tokio::spawn(async move {
+            other.put(numbers, &1, &10).await?;
+            Ok::<_, OpError>(other)
+        });
+        until(|| world.waiting() == 1).await;
+        let how = How {
+            lock_timeout: Some(Duration::from_millis(30)),
+            ..How::named("wants")
+        };
+        let wants = door.spawn(&world.keeper, how, move |txn| async move {
+            txn.put(numbers, &2, &2).await?;
+            // Only the first time.
+            if txn.attempt() == 1 {
+                txn.put(numbers, &1, &2).await?;
+            }
+            Ok(txn.attempt())
+        });
+        // Record 1 stays locked all the while.
+        let attempts = wants.await.unwrap().unwrap();
+        assert_eq!(attempts, 3, "one gave way, one waited in vain");
+        first.commit().await.unwrap();
+        waits.await.unwrap().unwrap().abort();
+        world.is_idle().await;
     });
 }

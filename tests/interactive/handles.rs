@@ -3,7 +3,9 @@
 use lockkeeper::heed::byteorder::NativeEndian;
 use lockkeeper::heed::types::U64;
 use lockkeeper::heed::{DatabaseFlags, IntegerComparator};
-use lockkeeper::{DatabaseError, DbError, DeleteDatabase, ErrorClass, NoRecords, TxnError};
+use lockkeeper::{
+    DatabaseError, DbError, DeleteDatabase, ErrorClass, Isolation, NoRecords, TxnError,
+};
 
 use crate::door::{How, World, block_on, on_each_level, through_each};
 
@@ -51,6 +53,10 @@ fn a_database_of_another_keeper_is_refused_and_nothing_is_lost() {
 #[test]
 fn a_database_that_is_deleted_meanwhile_is_an_error_and_nothing_is_written() {
     on_each_level(|door, how, world| async move {
+        // A snapshot is ousted before a database is deleted, and begins anew.
+        if how.isolation == Isolation::Snapshot {
+            return;
+        }
         let (numbers, words, keeper) = (world.numbers, world.words, world.keeper.clone());
         let ran = door.run(&world.keeper, how, move |txn| {
             let keeper = keeper.clone();

@@ -169,7 +169,7 @@ fn a_transaction_is_a_map_with_scans_that_see_what_is_ahead_of_them() {
         let mut model: BTreeMap<u64, u64> = (0..KEYS).step_by(2).map(|n| (n, n)).collect();
         world.fill(model.clone()).await;
         for seed in 0..40 {
-            let how = How::level(LEVELS[seed as usize % 4]);
+            let how = How::level(LEVELS[seed as usize % LEVELS.len()]);
             let (numbers, before) = (world.numbers, model.clone());
             let walked = Door::Method.run(&world.keeper, how, move |txn| {
                 walk(txn, numbers, before.clone(), seed)

@@ -19,7 +19,7 @@ use crate::locks::{Age, ConflictKind, LockerId, Mode, Object, Reason};
 use crate::messages::supervisor::TxnOptions;
 use crate::txn::handler::{HandlerContext, Outcome};
 use crate::txn::retry::{self, Decision, GiveUp, Loss, RetryPolicy, RetryState};
-use crate::txn::run::Attempt;
+use crate::txn::run::{Attempt, Isolation};
 
 /// What lasts over the attempts of one transaction.
 pub(crate) struct Attempts {
@@ -99,8 +99,17 @@ impl Attempts {
         } else {
             self.lost_by(error);
         }
-        if let Some(Loss::Deadlock | Loss::GaveWay) = self.loss {
+        let is_snapshot = attempt.isolation() == Isolation::Snapshot;
+        if let (Some(Loss::Deadlock | Loss::GaveWay), false) = (self.loss, is_snapshot) {
             self.needed = attempt.needed();
+        }
+    }
+
+    /// The same before its closure ran. Locks that were waited for in vain may not be needed any more.
+    pub(super) fn lost_before(&mut self, error: &TxnError) {
+        self.lost_by(error);
+        if self.loss != Some(Loss::Deadlock) {
+            self.needed.clear();
         }
     }
 
@@ -125,7 +134,9 @@ impl Attempts {
         if self.needed.is_empty() {
             return Cow::Borrowed(&options.locks);
         }
-        let mut wanted = [options.locks.as_slice(), &self.needed].concat();
+        let mut needed = self.needed.clone();
+        order(&mut needed, table);
+        let mut wanted = [options.locks.as_slice(), &needed].concat();
         if !options.in_order {
             order(&mut wanted, table);
         }
@@ -147,7 +158,9 @@ impl Runtime {
         attempts: &mut Attempts,
         options: &TxnOptions,
     ) -> Result<T, TxnError<E>> {
-        if self.handlers.is_empty() && options.handlers.is_empty() {
+        // That it gave way is no outcome: it has only begun.
+        let is_seen = attempts.loss != Some(Loss::GaveWay);
+        if !is_seen || self.handlers.is_empty() && options.handlers.is_empty() {
             return result;
         }
         let context = attempts.context.get_or_insert_with(|| {
@@ -181,8 +194,11 @@ impl Runtime {
                 Err(error)
             }
             (Err(kept), Outcome::Failed(error)) => {
+                // Passed on as it was, it is retried as it would have been; replaced, it is not.
                 if !matches!(error, TxnError::Conflict(_)) {
-                    attempts.loss = None;
+                    let was = attempts.loss.take();
+                    attempts.lost_by(&error);
+                    attempts.loss = was.filter(|_| attempts.loss == was);
                 }
                 // A commit that may have happened is never told as something else.
                 Err(if maybe_committed { kept } else { error.widen() })

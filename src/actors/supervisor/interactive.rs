@@ -90,13 +90,18 @@ impl Runtime {
                 Ok(Begun::Answered(value)) => Ok(value),
                 Ok(Begun::Runs(attempt)) => {
                     let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
+                    // Whatever the closure made of it: it is run again.
+                    let ended = match attempt.0.death() {
+                        Some(gave_way @ TxnError::GaveWay { .. }) => Err(gave_way.widen()),
+                        _ => ended,
+                    };
                     if let Err(error) = &ended {
                         attempts.lost_to(error, &attempt.0);
                     }
                     ended
                 }
                 Err(error) => {
-                    attempts.lost_by(&error);
+                    attempts.lost_before(&error);
                     Err(error.widen())
                 }
             };
@@ -106,6 +111,13 @@ impl Runtime {
             };
             Box::pin(self.stand_back(error, &mut attempts, options, admitted.deadline)).await?;
         }
+    }
+
+    /// Whether the first attempt ends rather than wait out of order among others. A snapshot is waited for behind the locks, so
+    /// those are not taken beforehand for one.
+    fn may_give_way(&self, options: &TxnOptions) -> bool {
+        let budget = options.retries.unwrap_or(self.env.shared.config.retries());
+        budget > 1 && !options.in_order && options.isolation != Isolation::Snapshot
     }
 
     /// Begins a transaction that nobody runs again.
@@ -206,7 +218,7 @@ impl Runtime {
             number: attempts.number,
             locker,
             held,
-            gives_way: attempts.number == 1 && attempts.is_repeated,
+            gives_way: attempts.number == 1 && attempts.is_repeated && self.may_give_way(options),
             lent: Lent {
                 permit: Some(Arc::clone(&admitted.permit)),
                 snapshot,

@@ -134,6 +134,10 @@ impl Attempt {
         self.start.site
     }
 
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.start.isolation
+    }
+
     pub(crate) fn trace(&self) -> &tracing::Span {
         &self.start.trace
     }

@@ -48,6 +48,8 @@ pub(super) struct State {
     tables: SmallVec<[RawTable; 2]>,
     /// What it was refused last.
     refused: Option<(Object, Mode)>,
+    /// The locks that it is known to have needed when it died: its children may have ended since.
+    needed: Vec<(Object, Mode)>,
     /// Grows with each change of the writes, so that scans can tell what they have at hand from what is so now.
     changes: u64,
 }
@@ -67,6 +69,7 @@ impl State {
             must_compare: false,
             tables: SmallVec::new(),
             refused: None,
+            needed: Vec::new(),
             changes: 0,
         };
         state.open_node(None);
@@ -121,6 +124,9 @@ impl State {
     /// The node is lost, or with the first of them the whole attempt.
     pub(super) fn die(&mut self, node: NodeId, whole: bool, why: &TxnError) {
         if whole || node == NodeId::ROOT {
+            if self.dead.is_none() {
+                self.needed = self.held().chain(&self.refused).cloned().collect();
+            }
             self.dead.get_or_insert_with(|| why.duplicate());
         } else if let Some(open) = self.open.iter_mut().find(|open| open.id == node) {
             open.dead.get_or_insert_with(|| why.duplicate());
@@ -185,9 +191,9 @@ impl State {
         self.refused = Some((object.clone(), mode));
     }
 
-    /// The locks that it is known to have needed.
+    /// The locks that it is known to have needed before it died.
     pub(super) fn needed(&self) -> Vec<(Object, Mode)> {
-        self.held().chain(&self.refused).cloned().collect()
+        self.needed.clone()
     }
 
     /// Whether it holds what comes after the object in the order in which declared locks are taken.
