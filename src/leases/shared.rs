@@ -20,7 +20,7 @@ use super::state::{
 use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
-    Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
+    Fence, Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
     StoreId, boottime, calls, events, identity,
 };
 use crate::error::LeaseError;
@@ -62,7 +62,7 @@ struct Slot {
 
 /// What is left to do when the mutex has been let go.
 enum Action {
-    Claim(Arc<Cell>, SendId),
+    Claim(Arc<Cell>, SendId, Option<Fence>),
     HandOver(Arc<Cell>, Arc<Cell>, SendId),
     Refresh(Vec<(Arc<Cell>, super::state::RefreshItem)>),
     Release(Arc<Cell>),
@@ -225,7 +225,7 @@ impl Shared {
     }
 
     /// How many callers wait for a name, and the token if it is held here.
-    pub(super) fn local(&self, name: &LeaseName) -> (usize, Option<super::Fence>) {
+    pub(super) fn local(&self, name: &LeaseName) -> (usize, Option<Fence>) {
         self.look(|state| {
             let (waiting, key) = state.book.local(name);
             let cell = key.and_then(|key| state.cells.get(&key));
@@ -272,9 +272,9 @@ impl Shared {
 
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
-            Action::Claim(cell, send) => {
-                self.runtime
-                    .spawn(calls::claim(Arc::clone(self), cell, send));
+            Action::Claim(cell, send, left_with) => {
+                let claim = calls::claim(Arc::clone(self), cell, send, left_with);
+                self.runtime.spawn(claim);
             }
             Action::HandOver(from, to, send) => {
                 self.runtime
@@ -354,9 +354,10 @@ impl State {
                 waiter,
                 name,
                 send,
+                left_with,
             } => {
                 if let Some(cell) = self.cell(key, waiter, &name) {
-                    actions.push(Action::Claim(cell, send));
+                    actions.push(Action::Claim(cell, send, left_with));
                 }
             }
             Effect::HandOver {
