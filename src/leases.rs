@@ -5,6 +5,8 @@
 
 mod boottime;
 mod calls;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod check;
 mod config;
 mod driver;
 mod events;
@@ -24,6 +26,8 @@ mod stores;
 mod view;
 mod waiting;
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use check::CheckError;
 pub use config::LeaseConfig;
 pub use events::LeaseEvent;
 pub use guard::LeaseGuard;

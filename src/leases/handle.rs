@@ -391,7 +391,7 @@ impl Leases {
         async move { task.await.ok().and_then(Result::ok) }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 }
