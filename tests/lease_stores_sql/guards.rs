@@ -24,22 +24,18 @@ on_stores! {
 const REFRESH: Duration = Duration::from_millis(300);
 
 async fn leases(ground: &Ground) -> Leases {
-    let config = LeaseConfig {
-        refresh: REFRESH,
-        expiration: Duration::from_secs(4),
-        poll: Duration::from_millis(100),
-        max_clock_skew: Duration::from_millis(100),
-        ..LeaseConfig::default()
-    };
+    let mut config = LeaseConfig::default();
+    config.refresh = REFRESH;
+    config.expiration = Duration::from_secs(4);
+    config.poll = Duration::from_millis(100);
+    config.max_clock_skew = Duration::from_millis(100);
     Leases::start_shared(ground.store().await, config).unwrap()
 }
 
 async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(ground: Ground) {
     // No refresh tells it meanwhile.
-    let config = LeaseConfig {
-        refresh: MINUTE,
-        ..LeaseConfig::default()
-    };
+    let mut config = LeaseConfig::default();
+    config.refresh = MINUTE;
     let leases = Leases::start_shared(ground.store().await, config).unwrap();
     let guard = leases.acquire("job").await.unwrap();
     let mut raw = ground.connect().await;
