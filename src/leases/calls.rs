@@ -4,10 +4,11 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use super::seen;
 use super::shared::Shared;
 use super::state::{ClaimAnswer, RefreshAnswer, RefreshItem, ReleaseAnswer, SendId};
 use super::view::Cell;
@@ -91,6 +92,7 @@ impl Shared {
                 ClaimAnswer::Claimed { claimed, foreign }
             }
             Err(error) => {
+                seen::store_failed(LeaseOperation::Acquire);
                 let stop = self.fault(cell, LeaseOperation::Acquire, &error);
                 ClaimAnswer::Failed { error, stop }
             }
@@ -159,6 +161,7 @@ pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
         Ok(released) => Ok(released),
         Err(error) => {
             let error = Arc::new(error);
+            seen::store_failed(LeaseOperation::Release);
             let stop = shared.fault(&cell, LeaseOperation::Release, &error);
             Err((error, stop))
         }
@@ -178,6 +181,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
     let patience = items.iter().map(|(cell, _)| patience(cell)).min();
     let timeout = patience.unwrap_or(shared.config.call_timeout);
     let ask = async { shared.store.refresh(&question).await };
+    let begun = Instant::now();
     let answers =
         shared
             .call(timeout, ask)
@@ -188,6 +192,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
                     "the lease store did not answer for each lease".into(),
                 )),
             });
+    seen::pass(begun.elapsed());
     let answers: Vec<RefreshAnswer> = match answers {
         Ok(answers) => {
             for ((cell, _), answer) in items.iter().zip(&answers) {
@@ -199,6 +204,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
         }
         Err(error) => {
             let error = Arc::new(error);
+            seen::store_failed(LeaseOperation::Refresh);
             let failed = items.iter().map(|(cell, _)| RefreshAnswer::Failed {
                 stop: shared.fault(cell, LeaseOperation::Refresh, &error),
                 error: Arc::clone(&error),

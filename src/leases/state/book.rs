@@ -222,11 +222,20 @@ impl Book {
             match stand_back {
                 Some(at) if !once => {
                     self.wake_at(key, at);
+                    let name = name.clone();
+                    fx.push(Effect::Waits { waiter: id, name });
                     fx.push(Effect::Listen);
                 }
                 _ => self.send_claim(now, key, fx),
             }
         }
+    }
+
+    /// Whether a waiter is behind others of this process.
+    #[must_use]
+    pub fn is_behind(&self, name: &LeaseName, waiter: WaiterId) -> bool {
+        let turns = self.names.get(name);
+        turns.is_some_and(|turns| turns.queue.back() == Some(&waiter))
     }
 
     /// A waiter has gone away.

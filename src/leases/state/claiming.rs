@@ -159,6 +159,10 @@ impl Book {
             self.drop_asker(now, key, fx);
             return;
         }
+        fx.push(Effect::Waits {
+            waiter: id,
+            name: name.clone(),
+        });
         if self
             .leases
             .get_mut(&key)

@@ -40,6 +40,8 @@ pub enum Effect {
     Release { key: LeaseKey },
     /// Whoever waits is given the lease.
     Granted { waiter: WaiterId, key: LeaseKey },
+    /// A waiter has to wait for somebody, here or elsewhere. Told once or more often.
+    Waits { waiter: WaiterId, name: LeaseName },
     /// Whoever waits is refused.
     Refused {
         waiter: WaiterId,
