@@ -5,6 +5,8 @@
 
 mod boottime;
 mod calls;
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+mod check;
 mod config;
 mod driver;
 mod events;
@@ -12,10 +14,12 @@ mod guard;
 mod handle;
 mod handler;
 mod identity;
+mod limit;
 mod lost;
 mod name;
 mod record;
 mod request;
+mod seen;
 mod shared;
 mod source;
 pub(crate) mod state;
@@ -24,6 +28,8 @@ mod stores;
 mod view;
 mod waiting;
 
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use check::CheckError;
 pub use config::LeaseConfig;
 pub use events::LeaseEvent;
 pub use guard::LeaseGuard;

@@ -107,8 +107,6 @@ pub use heed;
 pub use keeper::{
     Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
 };
-#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
-pub use leases::CheckLease;
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
     LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
@@ -117,6 +115,8 @@ pub use leases::{
     Refresh, Refreshed, Released, StoreError, StoreFuture, StoreId, TableName, Wakeups,
     store_from_url,
 };
+#[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
+pub use leases::{CheckError, CheckLease};
 #[cfg(feature = "etcd")]
 pub use leases::{EtcdLeases, EtcdOptions};
 #[cfg(feature = "mysql")]

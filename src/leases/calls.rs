@@ -4,14 +4,15 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use super::seen;
 use super::shared::Shared;
 use super::state::{ClaimAnswer, RefreshAnswer, RefreshItem, ReleaseAnswer, SendId};
 use super::view::Cell;
-use super::{Claim, Claimed, LeaseEvent, LeaseOperation, Refresh, Refreshed, StoreError};
+use super::{Claim, Claimed, Fence, LeaseEvent, LeaseOperation, Refresh, Refreshed, StoreError};
 
 impl Shared {
     /// Asks the store something, after it has been prepared.
@@ -68,14 +69,20 @@ impl Shared {
         stop
     }
 
-    fn claim_answer(&self, cell: &Cell, answer: Result<Claimed, Arc<StoreError>>) -> ClaimAnswer {
+    /// `passed`: another process had it meanwhile.
+    fn claim_answer(
+        &self,
+        cell: &Cell,
+        answer: Result<Claimed, Arc<StoreError>>,
+        passed: bool,
+    ) -> ClaimAnswer {
         match answer {
             Ok(claimed) => {
                 let foreign = match &claimed {
                     Claimed::Ours { token } => {
                         // The first answer of the store is the token for good.
                         let _ = cell.token.set(*token);
-                        false
+                        passed
                     }
                     Claimed::Busy(record) => !record
                         .holder
@@ -85,6 +92,7 @@ impl Shared {
                 ClaimAnswer::Claimed { claimed, foreign }
             }
             Err(error) => {
+                seen::store_failed(LeaseOperation::Acquire);
                 let stop = self.fault(cell, LeaseOperation::Acquire, &error);
                 ClaimAnswer::Failed { error, stop }
             }
@@ -101,14 +109,30 @@ fn wish(cell: &Cell) -> Claim {
     }
 }
 
-/// Asks for a lease.
-pub(super) async fn claim(shared: Arc<Shared>, cell: Arc<Cell>, send: SendId) {
+/// Asks for a lease. If it was left to others, it is looked first whether somebody took it.
+pub(super) async fn claim(
+    shared: Arc<Shared>,
+    cell: Arc<Cell>,
+    send: SendId,
+    left_with: Option<Fence>,
+) {
     let claim = wish(&cell);
     let timeout = shared.config.call_timeout;
-    let answer = shared
-        .call(timeout, async { shared.store.claim(&claim).await })
-        .await;
-    let answer = shared.claim_answer(&cell, answer.map_err(Arc::new));
+    let ask = async {
+        let passed = match left_with {
+            Some(token) => {
+                let record = shared.store.look(&claim.name).await?;
+                record.is_some_and(|record| record.token > token)
+            }
+            None => false,
+        };
+        Ok((shared.store.claim(&claim).await?, passed))
+    };
+    let (answer, passed) = match shared.call(timeout, ask).await {
+        Ok((claimed, passed)) => (Ok(claimed), passed),
+        Err(error) => (Err(Arc::new(error)), false),
+    };
+    let answer = shared.claim_answer(&cell, answer, passed);
     shared.step(|book, now, fx| book.claimed(now, cell.key, send, answer, fx));
 }
 
@@ -125,7 +149,7 @@ pub(super) async fn hand_over(shared: Arc<Shared>, from: Arc<Cell>, to: Arc<Cell
             (Err((Arc::clone(&error), stop)), Err(error))
         }
     };
-    let claimed = shared.claim_answer(&to, claimed);
+    let claimed = shared.claim_answer(&to, claimed, false);
     let keys = (from.key, to.key);
     shared.step(|book, now, fx| book.handed_over(now, keys, send, released, claimed, fx));
 }
@@ -137,6 +161,7 @@ pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
         Ok(released) => Ok(released),
         Err(error) => {
             let error = Arc::new(error);
+            seen::store_failed(LeaseOperation::Release);
             let stop = shared.fault(&cell, LeaseOperation::Release, &error);
             Err((error, stop))
         }
@@ -156,6 +181,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
     let patience = items.iter().map(|(cell, _)| patience(cell)).min();
     let timeout = patience.unwrap_or(shared.config.call_timeout);
     let ask = async { shared.store.refresh(&question).await };
+    let begun = Instant::now();
     let answers =
         shared
             .call(timeout, ask)
@@ -166,6 +192,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
                     "the lease store did not answer for each lease".into(),
                 )),
             });
+    seen::pass(begun.elapsed());
     let answers: Vec<RefreshAnswer> = match answers {
         Ok(answers) => {
             for ((cell, _), answer) in items.iter().zip(&answers) {
@@ -177,6 +204,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
         }
         Err(error) => {
             let error = Arc::new(error);
+            seen::store_failed(LeaseOperation::Refresh);
             let failed = items.iter().map(|(cell, _)| RefreshAnswer::Failed {
                 stop: shared.fault(cell, LeaseOperation::Refresh, &error),
                 error: Arc::clone(&error),

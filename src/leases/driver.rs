@@ -39,6 +39,7 @@ pub(super) fn start(
 
 fn run(runtime: &Runtime, shared: &Arc<Shared>) {
     runtime.block_on(serve(shared));
+    shared.log_lost_rest();
     let held = shared.held_names();
     let close = async {
         // It is asked nothing more, whatever it answers.

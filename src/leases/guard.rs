@@ -21,8 +21,8 @@ use crate::error::{LeaseError, MaybeStillHeld};
 /// where that matters, let what is protected check the [token](Self::token).
 #[must_use = "a lease whose guard is dropped is given back"]
 pub struct LeaseGuard {
-    cell: Arc<Cell>,
-    leases: Leases,
+    pub(super) cell: Arc<Cell>,
+    pub(super) leases: Leases,
 }
 
 impl LeaseGuard {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use super::request::{LeaseOptions, Patience};
+use super::seen::Acquiring;
 use super::shared::Shared;
 use super::state::{SendId, Timing, WaiterId, Wish};
 use super::view::Cell;
@@ -309,8 +310,9 @@ impl Leases {
             until,
             once: patience == Patience::No,
         };
-        let (id, answer) = self.shared().ask(&name, wish, options)?;
-        Waiting::new(self, id, answer).await
+        let seen = Arc::new(Acquiring::begin());
+        let (id, answer) = self.shared().ask(&name, wish, options, &seen)?;
+        Waiting::new(self, id, answer, seen).await
     }
 
     pub(crate) async fn acquire_by_message(
@@ -391,7 +393,7 @@ impl Leases {
         async move { task.await.ok().and_then(Result::ok) }
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
 }

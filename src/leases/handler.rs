@@ -1,8 +1,12 @@
 //! Who is asked when the store of leases fails.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::Handle;
+
+use super::limit::{Limit, Verdict};
 use super::{LeaseName, StoreError};
 use crate::clock::coarse_now;
 
@@ -74,40 +78,40 @@ impl<F: Fn(&LeaseFault<'_>) -> LeaseVerdict + Send + Sync + 'static> LeaseHandle
     }
 }
 
-/// Goes on, and logs each error as a warning, at most ten a second. This is the default.
+/// Goes on, and logs errors as warnings: at most ten a second, and a second later how many more there were. This is the default.
 #[derive(Debug, Default)]
 pub struct LogStoreErrors {
-    /// The second in which something was logged last, and how often.
-    logged: AtomicU64,
-}
-
-const MOST_LOGGED: u64 = 10;
-
-impl LogStoreErrors {
-    fn may_log(&self) -> bool {
-        const COUNT: u64 = 1 << 16;
-        let second = coarse_now().as_secs();
-        let step = |last: u64| match last / COUNT == second {
-            true if last % COUNT >= MOST_LOGGED => None,
-            true => Some(last + 1),
-            false => Some(second * COUNT + 1),
-        };
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        self.logged.fetch_update(set, fetch, step).is_ok()
-    }
+    limit: Arc<Limit>,
 }
 
 impl LeaseHandler for LogStoreErrors {
     fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict {
-        if self.may_log() {
-            tracing::warn!(
+        let tell = |limit: &Limit| {
+            if let Some(more) = limit.held_back() {
+                tracing::warn!(target: "lockkeeper", more, "the store of leases failed more often");
+            }
+        };
+        match self.limit.another(coarse_now()) {
+            Verdict::Log => tracing::warn!(
                 target: "lockkeeper",
                 lease = fault.name.as_str(),
                 operation = fault.operation.word(),
                 count = fault.count,
                 error = fault.error as &(dyn std::error::Error + 'static),
                 "the store of leases failed"
-            );
+            ),
+            // The thread that calls this has a runtime; whoever calls it elsewhere has the count at once.
+            Verdict::First => match Handle::try_current() {
+                Ok(runtime) => {
+                    let limit = Arc::clone(&self.limit);
+                    runtime.spawn(async move {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                        tell(&limit);
+                    });
+                }
+                Err(_) => tell(&self.limit),
+            },
+            Verdict::Count => {}
         }
         LeaseVerdict::GoOn
     }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
@@ -13,16 +14,19 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 
 use super::driver::Ended;
 use super::handle::Owner;
+use super::limit::{Limit, Verdict};
 use super::request::Checked;
+use super::seen::{self, Acquiring};
 use super::state::{
     Book, Bounds, Effect, LeaseKey, Moment, Refusal, SendId, Timing, WaiterId, Wish,
 };
 use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
-    Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
+    Fence, Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
     StoreId, boottime, calls, events, identity,
 };
+use crate::clock::coarse_now;
 use crate::error::LeaseError;
 
 pub(super) struct Shared {
@@ -40,6 +44,7 @@ pub(super) struct Shared {
     pub is_prepared: AtomicBool,
     pub preparing: tokio::sync::Mutex<()>,
     pub is_listening: AtomicBool,
+    losses: Limit,
     /// When the driver has ended, what it left behind.
     pub ended: watch::Sender<Option<Ended>>,
 }
@@ -58,11 +63,12 @@ struct State {
 struct Slot {
     reply: oneshot::Sender<Answer>,
     options: Checked,
+    seen: Arc<Acquiring>,
 }
 
 /// What is left to do when the mutex has been let go.
 enum Action {
-    Claim(Arc<Cell>, SendId),
+    Claim(Arc<Cell>, SendId, Option<Fence>),
     HandOver(Arc<Cell>, Arc<Cell>, SendId),
     Refresh(Vec<(Arc<Cell>, super::state::RefreshItem)>),
     Release(Arc<Cell>),
@@ -71,6 +77,8 @@ enum Action {
     Tell(LeaseEvent),
     Confirm(Arc<Cell>, SendId),
     Lost(Arc<Cell>, LostReason),
+    Waits(Arc<Acquiring>, LeaseName),
+    NotHeld,
     End(Arc<Cell>, Ending),
     Listen,
 }
@@ -109,6 +117,7 @@ impl Shared {
             is_prepared: AtomicBool::new(false),
             preparing: tokio::sync::Mutex::new(()),
             is_listening: AtomicBool::new(false),
+            losses: Limit::default(),
             ended: watch::Sender::new(None),
         }
     }
@@ -124,16 +133,27 @@ impl Shared {
         name: &LeaseName,
         wish: Wish,
         options: Checked,
+        seen: &Arc<Acquiring>,
     ) -> Result<(WaiterId, oneshot::Receiver<Answer>), LeaseError> {
         let (reply, answer) = oneshot::channel();
         let asked = self.transition(|state, now, fx| {
             let id = state.book.ask(now, name, wish)?;
-            state.waiters.insert(id, Slot { reply, options });
+            let slot = Slot {
+                reply,
+                options,
+                seen: Arc::clone(seen),
+            };
+            state.waiters.insert(id, slot);
             state.book.advance(now, name, fx);
-            Ok(id)
+            Ok((id, state.book.is_behind(name, id)))
         });
         match asked {
-            Ok(id) => Ok((id, answer)),
+            Ok((id, is_behind)) => {
+                if is_behind {
+                    seen.waits(name);
+                }
+                Ok((id, answer))
+            }
             Err(refusal) => Err(self.look(|state| state.error(name, refusal))),
         }
     }
@@ -159,8 +179,8 @@ impl Shared {
 
     /// Gives a lease back on its owner's behalf: from here on nobody believes in it.
     pub(super) fn release(self: &Arc<Self>, cell: &Arc<Cell>, disown: bool) {
-        self.transition(|state, now, fx| {
-            cell.disbelieve();
+        let was_held = self.transition(|state, now, fx| {
+            let was_held = cell.disbelieve();
             match disown {
                 true => state.book.disown(now, cell.key, fx),
                 false => {
@@ -174,7 +194,11 @@ impl Shared {
                     state.book.release(now, cell.key, fx);
                 }
             }
+            was_held
         });
+        if was_held {
+            seen::not_held();
+        }
         cell.tell_lost(LostReason::Released);
     }
 
@@ -225,7 +249,7 @@ impl Shared {
     }
 
     /// How many callers wait for a name, and the token if it is held here.
-    pub(super) fn local(&self, name: &LeaseName) -> (usize, Option<super::Fence>) {
+    pub(super) fn local(&self, name: &LeaseName) -> (usize, Option<Fence>) {
         self.look(|state| {
             let (waiting, key) = state.book.local(name);
             let cell = key.and_then(|key| state.cells.get(&key));
@@ -272,9 +296,9 @@ impl Shared {
 
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
-            Action::Claim(cell, send) => {
-                self.runtime
-                    .spawn(calls::claim(Arc::clone(self), cell, send));
+            Action::Claim(cell, send, left_with) => {
+                let claim = calls::claim(Arc::clone(self), cell, send, left_with);
+                self.runtime.spawn(claim);
             }
             Action::HandOver(from, to, send) => {
                 self.runtime
@@ -297,7 +321,8 @@ impl Shared {
             Action::Refuse(reply, error) => drop(reply.send(Err(error))),
             Action::Lost(cell, reason) => {
                 cell.tell_lost(reason.clone());
-                tracing::warn!(target: "lockkeeper", lease = cell.name.as_str(), token = cell.token().0, %reason, "a lease was lost");
+                seen::lost(&reason);
+                self.log_lost(&cell, &reason);
                 self.tell(LeaseEvent::Lost {
                     name: cell.name.clone(),
                     token: cell.token(),
@@ -315,6 +340,8 @@ impl Shared {
                 cell.ending.send_replace(ending);
             }
             Action::Tell(event) => self.tell(event),
+            Action::Waits(seen, name) => seen.waits(&name),
+            Action::NotHeld => seen::not_held(),
             Action::Confirm(cell, send) => cell.confirm(send),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
@@ -325,6 +352,7 @@ impl Shared {
     }
 
     fn grant(self: &Arc<Self>, reply: oneshot::Sender<Answer>, cell: Arc<Cell>) {
+        seen::held();
         if let Some(id) = self.store_id.get() {
             // It has been asked for before anything else.
             let _ = cell.store.set(id.clone());
@@ -337,6 +365,30 @@ impl Shared {
             // An answer that nobody takes comes back, and its guard gives the lease back.
             Some(owner) => drop(reply.send(Ok(LeaseGuard::new(cell, Leases::of(owner))))),
             None => self.release(&cell, true),
+        }
+    }
+
+    /// All leases may be lost at once.
+    fn log_lost(self: &Arc<Self>, cell: &Cell, reason: &LostReason) {
+        match self.losses.another(coarse_now()) {
+            Verdict::Log => {
+                tracing::warn!(target: "lockkeeper", lease = cell.name.as_str(), token = cell.token().0, %reason, "a lease was lost");
+            }
+            Verdict::First => {
+                let shared = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    shared.log_lost_rest();
+                });
+            }
+            Verdict::Count => {}
+        }
+    }
+
+    /// Says how many losses were not logged.
+    pub(super) fn log_lost_rest(&self) {
+        if let Some(more) = self.losses.held_back() {
+            tracing::warn!(target: "lockkeeper", more, "more leases were lost");
         }
     }
 
@@ -354,9 +406,10 @@ impl State {
                 waiter,
                 name,
                 send,
+                left_with,
             } => {
                 if let Some(cell) = self.cell(key, waiter, &name) {
-                    actions.push(Action::Claim(cell, send));
+                    actions.push(Action::Claim(cell, send, left_with));
                 }
             }
             Effect::HandOver {
@@ -386,7 +439,13 @@ impl State {
                 if let (Some(slot), Some(cell)) =
                     (self.waiters.remove(&waiter), self.cells.get(&key))
                 {
+                    cell.counted.store(true, Ordering::Relaxed);
                     actions.push(Action::Grant(slot.reply, Arc::clone(cell)));
+                }
+            }
+            Effect::Waits { waiter, name } => {
+                if let Some(slot) = self.waiters.get(&waiter) {
+                    actions.push(Action::Waits(Arc::clone(&slot.seen), name));
                 }
             }
             Effect::Refused {
@@ -420,7 +479,9 @@ impl State {
                 }));
             }),
             Effect::Lost { key, reason } => self.with(key, |cell| {
-                cell.disbelieve();
+                if cell.disbelieve() {
+                    actions.push(Action::NotHeld);
+                }
                 actions.push(Action::Lost(Arc::clone(cell), reason));
             }),
             Effect::DropRefresh { key } => self.with(key, |cell| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{LeaseConfig, LeaseStore, Leases};
+use super::{LeaseConfig, LeaseStore, Leases, LmdbLeases};
 use crate::clock::block_on;
 use crate::error::LeaseError;
 
@@ -70,8 +70,10 @@ impl LeaseSource {
     }
 }
 
-// THE DEFAULT STORE. Leases without a store of the application's are kept beside the environment, by
-// `LmdbLeases::open(folder)`, whose error becomes `LeaseError::Store`.
-fn default_store(_folder: &Path) -> Result<Arc<dyn LeaseStore>, LeaseError> {
-    Err(LeaseError::NoStore)
+/// Leases without a store of the application's are kept beside the environment, in a file of their own.
+fn default_store(folder: &Path) -> Result<Arc<dyn LeaseStore>, LeaseError> {
+    match LmdbLeases::open(folder) {
+        Ok(store) => Ok(Arc::new(store)),
+        Err(error) => Err(LeaseError::Store(Arc::new(error))),
+    }
 }

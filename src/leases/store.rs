@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::{Fence, Holder, LeaseName, LeaseRecord, StoreId};
+use super::{Fence, Holder, LeaseName, LeaseRecord, StoreId, TableName};
 
 /// What a store answers, later.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -64,6 +64,12 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Tells of releases as they happen, on a connection of its own. `None`: this store cannot, and is polled. The stream of
     /// wake-ups ends with an error when its connection is lost, and is asked for anew.
     fn wakeups(&self) -> Option<StoreFuture<'_, Box<dyn Wakeups>>> {
+        None
+    }
+
+    /// The table in which it keeps the leases, if it is one that an SQL transaction of the application can look at:
+    /// [`LeaseGuard::check`](crate::LeaseGuard) asks for it. Default: none.
+    fn table(&self) -> Option<&TableName> {
         None
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -51,10 +51,12 @@ pub(super) struct Cell {
     pub handler: Arc<dyn LeaseHandler>,
     /// Until when it is believed in, in nanoseconds; 0 if it is not.
     deadline: AtomicU64,
+    /// It is among those that the figures call held.
+    pub counted: AtomicBool,
     /// The refresh that the store has confirmed last, plus one.
     pub confirmed: watch::Sender<u64>,
     pub lost: watch::Sender<Option<LostReason>>,
-    pub doubtful: std::sync::atomic::AtomicBool,
+    pub doubtful: AtomicBool,
     pub ending: watch::Sender<Ending>,
     pub cancelled: CancellationToken,
     errors: [AtomicU32; 3],
@@ -80,9 +82,10 @@ impl Cell {
             fail_fast: options.fail_fast,
             handler: Arc::clone(&options.handler),
             deadline: AtomicU64::new(0),
+            counted: AtomicBool::new(false),
             confirmed: watch::Sender::new(0),
             lost: watch::Sender::new(None),
-            doubtful: std::sync::atomic::AtomicBool::new(false),
+            doubtful: AtomicBool::new(false),
             ending: watch::Sender::new(Ending::Open),
             cancelled: CancellationToken::new(),
             errors: Default::default(),
@@ -100,9 +103,10 @@ impl Cell {
             .send_modify(|last| *last = (*last).max(id + 1));
     }
 
-    /// It is not believed in from here on.
-    pub(super) fn disbelieve(&self) {
+    /// It is not believed in from here on. Whether it was counted among those that are held, and is not any more.
+    pub(super) fn disbelieve(&self) -> bool {
         self.deadline.store(0, Ordering::Release);
+        self.counted.swap(false, Ordering::Relaxed)
     }
 
     /// Tells those who wait for its end. The first reason counts.

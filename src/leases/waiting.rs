@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
+use super::seen::Acquiring;
 use super::state::WaiterId;
 use super::{LeaseGuard, Leases};
 use crate::error::LeaseError;
@@ -18,15 +20,22 @@ pub(super) struct Waiting {
     leases: Leases,
     id: WaiterId,
     answer: oneshot::Receiver<Answer>,
+    seen: Arc<Acquiring>,
     is_answered: bool,
 }
 
 impl Waiting {
-    pub(super) fn new(leases: Leases, id: WaiterId, answer: oneshot::Receiver<Answer>) -> Self {
+    pub(super) fn new(
+        leases: Leases,
+        id: WaiterId,
+        answer: oneshot::Receiver<Answer>,
+        seen: Arc<Acquiring>,
+    ) -> Self {
         Self {
             leases,
             id,
             answer,
+            seen,
             is_answered: false,
         }
     }
@@ -38,13 +47,16 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         self.is_answered = true;
-        Poll::Ready(answer.unwrap_or(Err(LeaseError::ShuttingDown)))
+        let answer = answer.unwrap_or(Err(LeaseError::ShuttingDown));
+        self.seen.answered(answer.as_ref().err());
+        Poll::Ready(answer)
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
         if !self.is_answered {
+            self.seen.abandoned();
             self.leases.abandon(self.id);
         }
     }

@@ -7,6 +7,7 @@ mod contention;
 mod dbmutex;
 mod failover;
 mod ground;
+mod guards;
 mod mariadb_only;
 mod postgres_only;
 mod tables;

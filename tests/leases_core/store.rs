@@ -59,6 +59,8 @@ struct State {
     always: BTreeMap<Op, Fault>,
     asked: Vec<(Op, Vec<LeaseName>, Instant)>,
     ahead: Duration,
+    /// So many numbers are left out between two tokens.
+    gap: u64,
 }
 
 pub struct Inner {
@@ -125,6 +127,18 @@ impl Memory {
         if locked {
             state.locked.push(name);
         }
+    }
+
+    /// Its tokens grow, but not by one.
+    pub fn with_gaps(self) -> Self {
+        self.0.state.lock().gap = 41;
+        self
+    }
+
+    /// How many listen for releases.
+    pub fn listeners(&self) -> usize {
+        let wakeups = self.0.wakeups.as_ref();
+        wakeups.map_or(0, broadcast::Sender::receiver_count)
     }
 
     /// Its clock goes forward at once.
@@ -280,7 +294,7 @@ impl State {
     }
 
     fn claim(&mut self, claim: &Claim) -> Claimed {
-        let now = self.now();
+        let (now, gap) = (self.now(), self.gap);
         let record = self.record(&claim.name);
         let row = self.row(&claim.name);
         let is_ours = row
@@ -297,7 +311,7 @@ impl State {
                 false => Claimed::Busy(record.unwrap()),
             };
         }
-        row.token += 1;
+        row.token += 1 + gap;
         row.holder = Some(claim.holder.clone());
         row.expires = Some(now + claim.expiration);
         Claimed::Ours {

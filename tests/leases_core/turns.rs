@@ -116,7 +116,16 @@ async fn whoever_releases_stands_back_for_one_poll_where_others_were_seen() {
 
 #[tokio::test]
 async fn two_processes_share_a_lease_that_both_always_want() {
-    let store = Memory::new();
+    for store in [
+        Memory::new(),
+        Memory::waking(),
+        Memory::waking().with_gaps(),
+    ] {
+        share(&store).await;
+    }
+}
+
+async fn share(store: &Memory) {
     let took = |leases: lockkeeper::Leases| {
         tokio::spawn(async move {
             let (end, mut count) = (Instant::now() + 2_000 * MS, 0_u32);
@@ -130,7 +139,7 @@ async fn two_processes_share_a_lease_that_both_always_want() {
             count
         })
     };
-    let (one, two) = (took(leases(&store)), took(leases(&store)));
+    let (one, two) = (took(leases(store)), took(leases(store)));
     let (one, two) = (one.await.unwrap(), two.await.unwrap());
     let mean = (one + two) / 2;
     assert!(one.min(two) * 2 >= mean, "{one} and {two}");
@@ -156,5 +165,75 @@ async fn too_many_waiters_are_refused_clearly() {
     drop(guard);
     for one in waiting {
         drop(soon(one).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_is_alone_is_not_held_up_by_gaps_between_tokens() {
+    let store = Memory::waking().with_gaps();
+    let leases = builder(&store)
+        .poll(Duration::from_secs(1))
+        .start()
+        .unwrap();
+    let (begun, mut tokens) = (Instant::now(), Vec::new());
+    for _ in 0..50 {
+        let guard = soon(leases.acquire("job")).await.unwrap();
+        tokens.push(guard.token());
+        soon(guard.release()).await.unwrap();
+    }
+    assert!(begun.elapsed() < 800 * MS, "{:?}", begun.elapsed());
+    assert!(tokens.is_sorted());
+}
+
+/// Another process takes it, as soon as it is free, and gives it back.
+async fn another_turn(store: &Memory) {
+    until(|| !store.is_held("job")).await;
+    store.steal("job", "somebody", Duration::from_secs(60));
+    store.give_back("job");
+}
+
+#[tokio::test]
+async fn releases_from_before_anybody_listened_hide_no_release_of_another_process() {
+    let store = Memory::waking();
+    let leases = builder(&store)
+        .poll(Duration::from_secs(60))
+        .start()
+        .unwrap();
+    for _ in 0..20 {
+        let guard = soon(leases.acquire("job")).await.unwrap();
+        soon(guard.release()).await.unwrap();
+    }
+    store.steal("job", "somebody", Duration::from_secs(60));
+    let waiting = tokio::spawn(leases.acquire("job"));
+    until(|| store.listeners() == 1).await;
+    store.give_back("job");
+    let mut guard = soon(waiting).await.unwrap().unwrap();
+    // From now on it stands back after each release, until the other has had its turn.
+    for _ in 0..20 {
+        let claims = store.asked(Op::Claim);
+        soon(guard.release()).await.unwrap();
+        let waiting = tokio::spawn(leases.acquire("job"));
+        while soon(leases.status("job")).await.unwrap().waiting == 0 {}
+        assert_eq!(store.asked(Op::Claim), claims, "it is left to the other");
+        another_turn(&store).await;
+        guard = soon(waiting).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn its_own_release_is_no_reason_to_take_a_lease_that_is_left_to_others() {
+    let store = Memory::waking();
+    let poll = 200 * MS;
+    let leases = builder(&store).poll(poll).start().unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    let waiting = tokio::spawn(leases.acquire("job"));
+    until(|| store.listeners() == 1).await;
+    store.give_back("job");
+    let mut guard = soon(waiting).await.unwrap().unwrap();
+    for _ in 0..3 {
+        soon(guard.release()).await.unwrap();
+        let begun = Instant::now();
+        guard = soon(leases.acquire("job")).await.unwrap();
+        assert!(begun.elapsed() >= poll - 20 * MS, "{:?}", begun.elapsed());
     }
 }

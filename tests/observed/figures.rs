@@ -14,9 +14,13 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use crate::rt::{aside, block_on, builder, bump, counters, hold_writer, in_flight, until};
 
 /// Every figure of the library that the traffic of this test moves.
-const FIGURES: [(MetricKind, &str); 14] = [
+const FIGURES: [(MetricKind, &str); 21] = [
     (MetricKind::Counter, "lockkeeper_batches_total"),
     (MetricKind::Counter, "lockkeeper_deadlocks_total"),
+    (MetricKind::Counter, "lockkeeper_lease_passes_total"),
+    (MetricKind::Counter, "lockkeeper_lease_store_errors_total"),
+    (MetricKind::Counter, "lockkeeper_leases_acquired_total"),
+    (MetricKind::Counter, "lockkeeper_leases_lost_total"),
     (MetricKind::Counter, "lockkeeper_lock_timeouts_total"),
     (MetricKind::Counter, "lockkeeper_lock_waits_total"),
     (MetricKind::Counter, "lockkeeper_map_resizes_total"),
@@ -25,8 +29,11 @@ const FIGURES: [(MetricKind, &str); 14] = [
     (MetricKind::Counter, "lockkeeper_transactions_total"),
     (MetricKind::Counter, "lockkeeper_views_total"),
     (MetricKind::Counter, "lockkeeper_writer_stalls_total"),
+    (MetricKind::Gauge, "lockkeeper_leases_held"),
     (MetricKind::Gauge, "lockkeeper_map_bytes"),
     (MetricKind::Histogram, "lockkeeper_batch_bodies"),
+    (MetricKind::Histogram, "lockkeeper_lease_acquire_seconds"),
+    (MetricKind::Histogram, "lockkeeper_lease_pass_seconds"),
     (MetricKind::Histogram, "lockkeeper_lock_wait_seconds"),
     (MetricKind::Histogram, "lockkeeper_transaction_seconds"),
 ];
@@ -123,7 +130,10 @@ fn every_figure_is_there_under_its_name_and_moves() {
     let map = stats.environment.map_size;
     assert!(map > 16 << 20);
 
+    // Leases that are granted, refreshed, given back and lost, and one that is held.
+    let leases = crate::leases::Traffic::new();
     let seen = snapshotter.snapshot().into_vec();
+    drop(leases);
     let names: BTreeSet<_> = seen
         .iter()
         .map(|(key, ..)| (key.kind(), key.key().name().to_owned()))
@@ -141,6 +151,9 @@ fn every_figure_is_there_under_its_name_and_moves() {
             DebugValue::Counter(counter) => assert!(*counter > 0, "{name}"),
             DebugValue::Histogram(values) => {
                 assert!(values.iter().all(|value| value.0 >= 0.0), "{name}");
+            }
+            DebugValue::Gauge(held) if name == "lockkeeper_leases_held" => {
+                assert_eq!(held.0, 1.0, "{name}");
             }
             DebugValue::Gauge(_) => {}
         }

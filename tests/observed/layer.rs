@@ -26,6 +26,9 @@ pub struct Seen {
 
 static SPANS: Mutex<BTreeMap<u64, Seen>> = Mutex::new(BTreeMap::new());
 
+/// The events of the library.
+static EVENTS: Mutex<Vec<BTreeMap<&'static str, String>>> = Mutex::new(Vec::new());
+
 struct Keep;
 
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
@@ -74,6 +77,9 @@ impl<S: Subscriber + for<'l> LookupSpan<'l>> Layer<S> for Keep {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = BTreeMap::new();
         event.record(&mut Fields(&mut fields));
+        if event.metadata().target() == "lockkeeper" {
+            EVENTS.lock().unwrap().push(fields.clone());
+        }
         if let Some(span) = context.event_span(event)
             && let Some(seen) = SPANS.lock().unwrap().get_mut(&numbered(&span))
         {
@@ -125,4 +131,19 @@ pub fn the_span(wanted: impl Fn(&Seen) -> bool) -> (u64, Seen) {
     let mut found = spans(wanted);
     assert_eq!(found.len(), 1, "{found:#?}");
     found.remove(0)
+}
+
+/// The events of the library with this message.
+pub fn events(message: &str) -> Vec<BTreeMap<&'static str, String>> {
+    let events = EVENTS.lock().unwrap();
+    let is_it = |event: &&BTreeMap<_, String>| {
+        event
+            .get("message")
+            .is_some_and(|given| given.as_str() == message)
+    };
+    events.iter().filter(is_it).cloned().collect()
+}
+
+pub fn forget_events() {
+    EVENTS.lock().unwrap().clear();
 }

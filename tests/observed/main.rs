@@ -10,6 +10,11 @@
 #[path = "../support/rt.rs"]
 mod rt;
 
+#[allow(dead_code, reason = "others need more of it")]
+#[path = "../leases_core/store.rs"]
+mod store;
+
 mod figures;
 mod layer;
+mod leases;
 mod spans;

@@ -100,6 +100,8 @@ pub(super) struct Entry {
     pub releasing: bool,
     /// A claim of unknown fate may come late: it is given back twice.
     pub again: bool,
+    /// The store is expected to tell of its release.
+    pub told: bool,
     /// The lease may have become free after the claim that is under way was decided.
     pub woken: bool,
 }
@@ -220,11 +222,20 @@ impl Book {
             match stand_back {
                 Some(at) if !once => {
                     self.wake_at(key, at);
+                    let name = name.clone();
+                    fx.push(Effect::Waits { waiter: id, name });
                     fx.push(Effect::Listen);
                 }
                 _ => self.send_claim(now, key, fx),
             }
         }
+    }
+
+    /// Whether a waiter is behind others of this process.
+    #[must_use]
+    pub fn is_behind(&self, name: &LeaseName, waiter: WaiterId) -> bool {
+        let turns = self.names.get(name);
+        turns.is_some_and(|turns| turns.queue.back() == Some(&waiter))
     }
 
     /// A waiter has gone away.
@@ -265,8 +276,9 @@ impl Book {
         self.withdraw(now, &id, waiter, fx);
     }
 
-    /// A lease may have become free: of this name, or of any.
+    /// The store told that the lease of this name was released; without a name, that any may have been, unseen.
     pub fn woken(&mut self, now: Moment, name: Option<&LeaseName>, fx: &mut Vec<Effect>) {
+        let all = name.is_none();
         let names: Vec<LeaseName> = match name {
             Some(name) => vec![name.clone()],
             None => self.names.keys().cloned().collect(),
@@ -275,9 +287,19 @@ impl Book {
             let Some(turns) = self.names.get_mut(&name) else {
                 continue;
             };
-            if !turns.woken() && turns.stand_back.is_some() {
-                continue;
+            let worthwhile = match all {
+                true => turns.listens(now),
+                false => turns.told(now),
+            };
+            if worthwhile {
+                self.ask_again(now, &name, fx);
             }
+        }
+    }
+
+    /// Has whoever waits for a name ask the store now: it may be free.
+    pub(super) fn ask_again(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
+        if let Some(turns) = self.names.get_mut(name) {
             let asker = turns
                 .asker
                 .and_then(|key| Some((key, self.leases.get_mut(&key)?)));
@@ -376,6 +398,7 @@ impl Book {
             unowned: false,
             releasing: false,
             again: false,
+            told: false,
             woken: false,
         };
         self.leases.insert(key, entry);
@@ -391,11 +414,13 @@ impl Book {
         let send = entry.life.send_claim(now);
         entry.claim = Some(send);
         entry.woken = false;
+        let turns = self.names.get(&entry.name);
         fx.push(Effect::Claim {
             key,
             waiter: entry.waiter,
             name: entry.name.clone(),
             send,
+            left_with: turns.and_then(Turns::left_with),
         });
     }
 

@@ -31,8 +31,13 @@ impl Book {
         match answer {
             ClaimAnswer::Claimed {
                 claimed: Claimed::Ours { token },
-                ..
-            } => self.claim_won(now, key, send, token, fx),
+                foreign,
+            } => {
+                if foreign && let Some(turns) = self.names.get_mut(&entry.name) {
+                    turns.contended(now, entry.poll);
+                }
+                self.claim_won(now, key, send, token, fx);
+            }
             ClaimAnswer::Claimed {
                 claimed: Claimed::Busy(record),
                 foreign,
@@ -59,9 +64,9 @@ impl Book {
             return;
         };
         let won = entry.life.claim_won(now, send, token);
-        let (name, poll, waiter) = (entry.name.clone(), entry.poll, entry.waiter);
+        let (name, waiter) = (entry.name.clone(), entry.waiter);
         if let Some(turns) = self.names.get_mut(&name) {
-            turns.won(now, poll, token);
+            turns.won(now, token);
         }
         match (won, waiter) {
             (ClaimWon::Stale, _) => {}
@@ -154,6 +159,10 @@ impl Book {
             self.drop_asker(now, key, fx);
             return;
         }
+        fx.push(Effect::Waits {
+            waiter: id,
+            name: name.clone(),
+        });
         if self
             .leases
             .get_mut(&key)

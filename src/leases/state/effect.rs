@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SendId;
-use crate::leases::{Claimed, LeaseName, LostReason, Refreshed, Released, StoreError};
+use crate::leases::{Claimed, Fence, LeaseName, LostReason, Refreshed, Released, StoreError};
 
 /// Names one acquisition, from its first claim to its end. Never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,12 +17,14 @@ pub struct WaiterId(pub u64);
 /// What is to be done.
 #[derive(Debug)]
 pub enum Effect {
-    /// Ask the store for a lease, on behalf of this waiter. A key that is new gets a holder id of its own.
+    /// Ask the store for a lease, on behalf of this waiter. A key that is new gets a holder id of its own. `left_with`: the token
+    /// with which the lease was left to others; whoever is asked looks first whether it has grown.
     Claim {
         key: LeaseKey,
         waiter: Option<WaiterId>,
         name: LeaseName,
         send: SendId,
+        left_with: Option<Fence>,
     },
     /// Have the store let go of one lease and grant the next in one step.
     HandOver {
@@ -38,6 +40,8 @@ pub enum Effect {
     Release { key: LeaseKey },
     /// Whoever waits is given the lease.
     Granted { waiter: WaiterId, key: LeaseKey },
+    /// A waiter has to wait for somebody, here or elsewhere. Told once or more often.
+    Waits { waiter: WaiterId, name: LeaseName },
     /// Whoever waits is refused.
     Refused {
         waiter: WaiterId,
@@ -87,7 +91,7 @@ pub struct RefreshItem {
 /// What came of a claim.
 #[derive(Debug)]
 pub enum ClaimAnswer {
-    /// The store answered. `foreign`: who is in the way is another process.
+    /// The store answered. `foreign`: another process is in the way, or had the lease while it was left to others.
     Claimed { claimed: Claimed, foreign: bool },
     /// It failed; `stop`: nobody wants it tried again.
     Failed { error: Arc<StoreError>, stop: bool },

@@ -185,7 +185,10 @@ impl Book {
         if let Some(key) = key.filter(is_it) {
             self.lose(now, key, LostReason::Forced, fx);
         }
-        self.woken(now, Some(&record.name), fx);
+        if let Some(turns) = self.names.get_mut(&record.name) {
+            turns.stand_back = None;
+        }
+        self.ask_again(now, &record.name, fx);
     }
 
     /// From now on a lease lasts so long after each refresh. The id of the refresh that makes it so; `None` if it is not held.

@@ -60,6 +60,7 @@ impl Book {
             return;
         };
         let next = turns.queue.front().copied();
+        let mut told = false;
         if let Some(waiter) = next
             && was_held
             && !closed
@@ -73,6 +74,12 @@ impl Book {
                 self.hand_over(now, key, to, waiter, fx);
                 return;
             }
+        } else {
+            turns.gives_back(now);
+            told = true;
+        }
+        if let Some(entry) = self.leases.get_mut(&key) {
+            entry.told = told;
         }
         fx.push(Effect::Release { key });
     }
@@ -193,9 +200,13 @@ impl Book {
         entry.life.released();
         entry.releasing = false;
         let (name, poll, unowned) = (entry.name.clone(), entry.poll, entry.unowned);
+        let told = std::mem::take(&mut entry.told);
         fx.push(Effect::Released { key, outcome });
         self.rearm(key, false);
         if let Some(turns) = self.names.get_mut(&name) {
+            if told && outcome == Released::WasLost {
+                turns.gave_nothing_back();
+            }
             if turns.holder == Some(key) {
                 turns.holder = None;
                 turns.given_back(now, poll);

@@ -13,8 +13,11 @@ const CONTENDED: u32 = 10;
 /// A lease that nobody else was seen to want is left to others for one poll interval after so many.
 const UNDISTURBED: u32 = 20;
 
+/// A store that tells of releases tells of ours too, within so long: what comes later is taken for another process's, and what
+/// never came costs that no more than one poll interval.
+const ECHO: Duration = Duration::from_secs(1);
 /// More releases of ours than this are not expected to be told at once.
-const MOST_ECHOES: u32 = 2;
+const MOST_ECHOES: usize = 16;
 
 /// What is known of one name.
 #[derive(Debug, Default)]
@@ -31,11 +34,14 @@ pub(super) struct Turns {
     pub seen: Option<(LeaseRecord, Moment)>,
     /// Until when it is left to others.
     pub stand_back: Option<Moment>,
-    /// Releases of ours that the store will tell us about.
-    echoes: u32,
+    /// Releases of ours that the store will tell us about, and until when that is expected.
+    echoes: VecDeque<Moment>,
     in_a_row: u32,
     since: Option<Moment>,
     contended_until: Moment,
+    /// Another process was seen since the lease was won last.
+    disturbed: bool,
+    poll: Duration,
     last_token: Option<Fence>,
     /// Until when something of this is worth knowing.
     pub keep_until: Moment,
@@ -49,25 +55,32 @@ impl Turns {
 
     /// Another process has it, or had it.
     pub(super) fn contended(&mut self, now: Moment, poll: Duration) {
+        self.disturbed = true;
         self.contended_until = now.after(poll.saturating_mul(CONTENDED));
         self.keep_until = self.keep_until.max(self.contended_until);
     }
 
     /// It was granted to this process.
-    pub(super) fn won(&mut self, now: Moment, poll: Duration, token: Fence) {
-        let ours_before = self
-            .last_token
-            .is_some_and(|last| token.0 == last.0.saturating_add(1));
-        if !ours_before {
-            if self.last_token.is_some() {
-                self.contended(now, poll);
-            }
+    pub(super) fn won(&mut self, now: Moment, token: Fence) {
+        let disturbed = std::mem::take(&mut self.disturbed);
+        if disturbed || self.since.is_none() {
             self.in_a_row = 0;
             self.since = Some(now);
         }
         self.last_token = Some(token);
         self.stand_back = None;
         self.seen = None;
+    }
+
+    /// After it was left to others: the token by which the store's record tells whether somebody took it meanwhile. Tokens only
+    /// grow, by how much is the store's affair.
+    pub(super) fn left_with(&self) -> Option<Fence> {
+        self.stand_back.and(self.last_token)
+    }
+
+    /// Whether it is left to others now.
+    pub(super) fn stands_back(&self, now: Moment) -> bool {
+        self.stand_back.is_some_and(|until| now < until)
     }
 
     /// Whether the next waiter of this process may have it without others being asked.
@@ -95,17 +108,46 @@ impl Turns {
         } else {
             self.keep_until = self.keep_until.max(now.after(undisturbed));
         }
-        self.echoes = (self.echoes + 1).min(MOST_ECHOES);
+        self.poll = poll;
     }
 
-    /// The store told of a release. Whether it may have been another process's.
-    pub(super) fn woken(&mut self) -> bool {
-        if self.echoes > 0 {
-            self.echoes -= 1;
+    /// A release is about to be sent: the store may tell of it before it answers.
+    pub(super) fn gives_back(&mut self, now: Moment) {
+        self.drop_echoes(now);
+        if self.echoes.len() < MOST_ECHOES {
+            self.echoes.push_back(now.after(ECHO));
+        }
+    }
+
+    /// There was nothing to release, and so there is nothing to tell.
+    pub(super) fn gave_nothing_back(&mut self) {
+        self.echoes.pop_back();
+    }
+
+    fn drop_echoes(&mut self, now: Moment) {
+        self.echoes.retain(|until| now < *until);
+    }
+
+    /// The store told of a release. Whether it is worth asking for the lease: not while it is left to others, if it was our own.
+    pub(super) fn told(&mut self, now: Moment) -> bool {
+        self.drop_echoes(now);
+        let is_echo = self.echoes.pop_front().is_some();
+        if !self.stands_back(now) {
+            return true;
+        }
+        if is_echo {
             return false;
         }
+        // Somebody took his turn, and is done.
+        self.contended(now, self.poll);
         self.stand_back = None;
         true
+    }
+
+    /// From now on the store tells of releases, or does so again: of none before. Whether it is worth asking for the lease.
+    pub(super) fn listens(&mut self, now: Moment) -> bool {
+        self.echoes.clear();
+        !self.stands_back(now)
     }
 
     /// Whether nothing of this is worth knowing any more.

@@ -277,6 +277,10 @@ macro_rules! store_of_leases {
                 self.0.wakeups()
             }
 
+            fn table(&self) -> Option<&$crate::leases::TableName> {
+                Some(self.0.table())
+            }
+
             fn close(&self) -> $crate::leases::StoreFuture<'_, ()> {
                 self.0.close()
             }

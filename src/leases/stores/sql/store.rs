@@ -333,6 +333,10 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
         self.backend.wakeups(self.patience)
     }
 
+    fn table(&self) -> Option<&TableName> {
+        Some(&self.table)
+    }
+
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
             for connection in self.claims.close().into_iter().chain(self.upkeep.close()) {

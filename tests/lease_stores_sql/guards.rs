@@ -1,0 +1,153 @@
+//! Transactions of the application under a lease that a guard holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockkeeper::{
+    CheckError, Claimed, ErrorClass, LeaseConfig, LeaseError, LeaseStanding, Leases, LmdbLeases,
+};
+
+use crate::ground::{Ground, Kind, MINUTE, claim, name, on_stores, ours, run, until};
+
+on_stores! {
+    Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
+        a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone,
+    }
+}
+
+on_stores! {
+    Postgres: postgres_rows, Mariadb: mariadb_rows => {
+        a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it,
+    }
+}
+
+const REFRESH: Duration = Duration::from_millis(300);
+
+async fn leases(ground: &Ground) -> Leases {
+    let mut config = LeaseConfig::default();
+    config.refresh = REFRESH;
+    config.expiration = Duration::from_secs(4);
+    config.poll = Duration::from_millis(100);
+    config.max_clock_skew = Duration::from_millis(100);
+    Leases::start_shared(ground.store().await, config).unwrap()
+}
+
+async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(ground: Ground) {
+    // No refresh tells it meanwhile.
+    let mut config = LeaseConfig::default();
+    config.refresh = MINUTE;
+    let leases = Leases::start_shared(ground.store().await, config).unwrap();
+    let guard = leases.acquire("job").await.unwrap();
+    let mut raw = ground.connect().await;
+    let begin = match ground.kind {
+        Kind::Sqlite => "begin immediate",
+        Kind::Postgres | Kind::Mariadb => "begin",
+    };
+    raw.run(begin).await;
+    guard.check(raw.check()).await.unwrap();
+    raw.run("commit").await;
+
+    // Somebody else's doing: this process does not know.
+    let other = ground.store().await;
+    assert!(other.force_release(&name("job")).await.unwrap().is_some());
+    ours(other.claim(&claim("job", "thief", MINUTE)).await);
+    assert!(guard.is_held());
+    raw.run(begin).await;
+    let error = guard.check(raw.check()).await.unwrap_err();
+    raw.run("rollback").await;
+    assert!(matches!(&error, CheckError::Lost { reason: None, .. }));
+    assert_eq!(error.class(), ErrorClass::LeaseLost);
+
+    // What this process knows to be gone is not asked for.
+    let guard = leases.acquire("another").await.unwrap();
+    leases.force_release("another").await.unwrap();
+    let error = guard.check(raw.check()).await.unwrap_err();
+    assert!(matches!(
+        error,
+        CheckError::Lost {
+            reason: Some(_),
+            ..
+        }
+    ));
+
+    // A database without the table cannot say anything.
+    let guard = leases.acquire("third").await.unwrap();
+    raw.run(format!("drop table {}", ground.table)).await;
+    let error = guard.check(raw.check()).await.unwrap_err();
+    assert!(matches!(error, CheckError::Sql(_)), "{error:?}");
+}
+
+async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it(
+    ground: Ground,
+) {
+    let leases = leases(&ground).await;
+    let others = [
+        leases.acquire("a").await.unwrap(),
+        leases.acquire("z").await.unwrap(),
+    ];
+    let job = leases.acquire("job").await.unwrap();
+    let mut raw = ground.connect().await;
+    raw.run("begin").await;
+    job.check(raw.check()).await.unwrap();
+    // Three refreshes cannot have it.
+    tokio::time::sleep(4 * REFRESH).await;
+    for guard in others.iter().chain([&job]) {
+        assert_ne!(
+            guard.standing(),
+            LeaseStanding::Lost(lockkeeper::LostReason::Expired)
+        );
+        assert!(guard.is_held(), "{guard:?}");
+    }
+    let before = job.remaining();
+    for other in &others {
+        assert!(other.remaining() > before, "{other:?} goes on");
+    }
+    raw.run("commit").await;
+    until("its refresh", || async { job.remaining() > before }).await;
+
+    raw.run("begin").await;
+    job.check(raw.check()).await.unwrap();
+    let store = ground.store().await;
+    until("its expiry", || async {
+        let record = store.look(&name("job")).await.unwrap().unwrap();
+        record.remaining.is_none()
+    })
+    .await;
+    let thief = {
+        let store = Arc::clone(&store);
+        let wish = claim("job", "thief", MINUTE);
+        tokio::spawn(async move {
+            loop {
+                if let Claimed::Ours { token } = store.claim(&wish).await.unwrap() {
+                    return token;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    };
+    tokio::time::sleep(2 * REFRESH).await;
+    assert!(!thief.is_finished(), "the transaction has not ended");
+    for other in &others {
+        assert!(other.is_held(), "{other:?}");
+    }
+    raw.run("commit").await;
+    assert!(thief.await.unwrap() > job.token());
+    raw.run("begin").await;
+    assert!(job.check(raw.check()).await.is_err());
+    raw.run("rollback").await;
+}
+
+#[test]
+fn a_lease_in_no_table_cannot_be_checked_by_a_transaction() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LmdbLeases::open(folder.path()).unwrap();
+        let leases = Leases::start(store, LeaseConfig::default()).unwrap();
+        let guard = leases.acquire("job").await.unwrap();
+        let mut raw = Ground::shared(Kind::Sqlite).connect().await;
+        let error = guard.check(raw.check()).await.unwrap_err();
+        assert!(matches!(error, CheckError::NoTable { .. }), "{error:?}");
+        let busy = leases.try_acquire("job").await.unwrap_err();
+        assert!(matches!(busy, LeaseError::Busy { .. }));
+    });
+}
