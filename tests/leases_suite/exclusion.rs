@@ -21,7 +21,10 @@ pub fn contend(leases: &Leases, folder: &Path) {
         let (leases, folder) = (leases.clone(), folder.to_owned());
         thread::spawn(move || {
             loop {
-                let guard = block_on(leases.acquire("crowd")).unwrap();
+                let guard = match block_on(leases.acquire("crowd")) {
+                    Ok(guard) => guard,
+                    Err(error) => return std::fs::write(folder.join("failed"), error.to_string()),
+                };
                 enter(&guard, &folder);
                 // It may be lost, or the store slow: others have to see to it.
                 let _ = block_on(guard.release());
@@ -70,7 +73,7 @@ pub fn test(kind: Kind) {
     while began.elapsed() < LASTING {
         let before = log().lines().count();
         until("the next hand-overs", || {
-            (log().lines().count() >= before + 10).then_some(())
+            (log().lines().count() >= before + 20).then_some(())
         });
         let holder = held(&leases, "crowd").and_then(|record| record.holder);
         let at = holder.and_then(|holder| peers.iter().position(|peer| peer.pid() == holder.pid));
@@ -87,6 +90,8 @@ pub fn test(kind: Kind) {
         assert_eq!(peer.answer(), "contending");
     }
     drop(peers);
+    let failed = std::fs::read_to_string(folder.path().join("failed"));
+    assert!(failed.is_err(), "an acquire failed: {failed:?}");
 
     let mut last = (0, true);
     let mut entered = 0;

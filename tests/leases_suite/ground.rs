@@ -109,7 +109,9 @@ impl Server {
                     let mut first = MySqlConnection::connect(&server.url()).await.unwrap();
                     sqlx::raw_sql(make).execute(&mut first).await.unwrap();
                 });
-                server.url().replace("/app", &format!("/{name}"))
+                // The user is called as the first database is.
+                let url = server.url();
+                format!("{}/{name}", url.strip_suffix("/app").unwrap())
             }
             Self::Etcd(server) => server.url(&name),
         }

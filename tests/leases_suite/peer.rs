@@ -115,7 +115,7 @@ fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &
             "contending".into()
         }
         "acquire" => {
-            let acquired = block_on(leases.acquire_timeout("job", 2 * PATIENCE));
+            let acquired = block_on(leases.acquire_timeout("job", PATIENCE));
             guard.insert(acquired.unwrap()).token().to_string()
         }
         "is held" => guard.as_ref().unwrap().is_held().to_string(),
