@@ -8,22 +8,21 @@ use lockkeeper::{LeaseError, LeaseGuard, Leases, Released};
 
 use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, run, soon, until};
 
-/// At most so many polls.
-const MOST: u32 = 60;
+/// So many wait while the lease is given back.
+const WAITERS: u32 = 30;
 
 pub fn when_it_is_free(kind: Kind) {
     let ground = Ground::new(kind);
     let leases = ground.leases(Pace::LONG);
     run(async {
-        let mut granted = 0;
-        // The first ones meet a store that is not prepared.
-        for polls in 0..MOST {
+        let (mut polls, mut granted) = (0, 0);
+        // The first ones meet a store that is not prepared. It goes on until the last ones have it in their hands.
+        while granted < 4 {
             let name = format!("job{polls}");
             granted += u32::from(abandon(leases.acquire(name), polls).await);
-            if granted > 3 {
-                break;
-            }
+            polls += 1 + polls / 16;
         }
+        println!("{kind:?}: granted before {polls} polls");
     });
     nothing_is_held(&ground, &leases);
 }
@@ -32,7 +31,7 @@ pub fn when_it_is_given_back(kind: Kind) {
     let ground = Ground::new(kind);
     let (leases, other) = (ground.leases(Pace::LONG), ground.leases(Pace::LONG));
     run(async {
-        for polls in 0..MOST / 2 {
+        for polls in 0..WAITERS {
             // Nobody but the one that was dropped could keep it.
             let guard = soon("the lease", other.acquire("job")).await.unwrap();
             let mut waiting = Box::pin(leases.acquire("job"));
