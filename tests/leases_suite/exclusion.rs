@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{LeaseGuard, Leases};
 
-use crate::ground::{Ground, Kind, MS, Pace, block_on, held, until};
+use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, held, until};
 use crate::peer::Peer;
 
 const PROCESSES: usize = 4;
@@ -70,7 +70,11 @@ pub fn test(kind: Kind) {
     let leases = ground.leases(Pace::SHORT);
     let mut killed = 0;
     let began = Instant::now();
-    while began.elapsed() < LASTING {
+    while began.elapsed() < LASTING || killed < 2 {
+        assert!(
+            began.elapsed() < 2 * PATIENCE,
+            "{killed} holders were killed"
+        );
         let before = log().lines().count();
         until("the next hand-overs", || {
             (log().lines().count() >= before + 20).then_some(())
@@ -110,8 +114,5 @@ pub fn test(kind: Kind) {
         entered += 1;
     }
     println!("{kind:?}: {entered} entered, {killed} holders were killed");
-    assert!(
-        killed > 0 && entered > 30,
-        "{killed} killed, {entered} entered"
-    );
+    assert!(entered > 40, "{entered} entered");
 }
