@@ -15,7 +15,7 @@ pub fn test(kind: Kind) {
         .collect();
     // All begin when the last one is there: they make the table, and wait for the lease.
     for peer in &mut peers {
-        peer.tell("acquire");
+        peer.tell("acquire for long");
         peer.tell("release");
     }
     let mut tokens = BTreeSet::new();

@@ -118,11 +118,19 @@ fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &
             let acquired = block_on(leases.acquire_timeout("job", PATIENCE));
             guard.insert(acquired.unwrap()).token().to_string()
         }
+        // For one that may have to wait for a processor, or a connection, before it can give it back.
+        "acquire for long" => {
+            let lease = leases.lease("job").expiration(Pace::LONG.expiration);
+            let acquired = block_on(lease.acquire_timeout(PATIENCE));
+            guard.insert(acquired.unwrap()).token().to_string()
+        }
         "is held" => guard.as_ref().unwrap().is_held().to_string(),
         "lost" => {
             let guard = guard.as_ref().unwrap();
             let reason = block_on(ground::soon("the loss", guard.lost()));
-            assert!(guard.cancellation().is_cancelled() && guard.remaining().is_zero());
+            assert!(!guard.is_held() && guard.remaining().is_zero());
+            let cancellation = guard.cancellation();
+            block_on(ground::soon("the end", cancellation.cancelled()));
             reason.word().into()
         }
         "release" => match block_on(guard.take().unwrap().release()).unwrap() {
