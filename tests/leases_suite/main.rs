@@ -14,6 +14,7 @@ mod names;
 mod peer;
 mod restart;
 mod stopped;
+mod told;
 
 #[path = "../support/servers/etcd.rs"]
 mod etcd_server;
