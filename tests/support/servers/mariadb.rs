@@ -34,7 +34,9 @@ impl Mariadb {
         let data = folder.path().join("data");
         let datadir = format!("--datadir={}", data.display());
         let quick = "--innodb-log-file-size=8M";
-        let arguments = ["--no-defaults", &datadir, "--skip-test-db", quick];
+        // A server that starts removes the temporary tables of all that share its folder for them.
+        let tmpdir = format!("--tmpdir={}", folder.path().display());
+        let arguments = ["--no-defaults", &datadir, &tmpdir, "--skip-test-db", quick];
         run(Path::new("mariadb-install-db"), &arguments);
         let mut server = Self {
             folder,
@@ -58,6 +60,7 @@ impl Mariadb {
         let mut arguments = vec![
             "--no-defaults".to_owned(),
             format!("--datadir={}", folder.join("data").display()),
+            format!("--tmpdir={}", folder.display()),
             format!("--socket={}", folder.join("socket").display()),
             format!("--pid-file={}", folder.join("pid").display()),
             format!("--port={}", self.port),

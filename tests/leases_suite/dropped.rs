@@ -1,0 +1,80 @@
+//! Invariant I12: the future of an acquire that is dropped leaves nothing held.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use lockkeeper::{LeaseError, LeaseGuard, Leases, Released};
+
+use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, run, soon, until};
+
+/// So many wait while the lease is given back.
+const WAITERS: u32 = 30;
+
+pub fn when_it_is_free(kind: Kind) {
+    let ground = Ground::new(kind);
+    let leases = ground.leases(Pace::LONG);
+    run(async {
+        let (mut polls, mut granted) = (0, 0);
+        // The first ones meet a store that is not prepared. It goes on until the last ones have it in their hands.
+        while granted < 4 {
+            let name = format!("job{polls}");
+            granted += u32::from(abandon(leases.acquire(name), polls).await);
+            polls += 1 + polls / 16;
+        }
+        println!("{kind:?}: granted before {polls} polls");
+    });
+    nothing_is_held(&ground, &leases);
+}
+
+pub fn when_it_is_given_back(kind: Kind) {
+    let ground = Ground::new(kind);
+    let (leases, other) = (ground.leases(Pace::LONG), ground.leases(Pace::LONG));
+    run(async {
+        for polls in 0..WAITERS {
+            // Nobody but the one that was dropped could keep it.
+            let guard = soon("the lease", other.acquire("job")).await.unwrap();
+            let mut waiting = Box::pin(leases.acquire("job"));
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            let asked = soon("the store", leases.holder("job")).await.unwrap();
+            assert_eq!(asked.unwrap().token, guard.token());
+            let released = tokio::spawn(guard.release());
+            abandon(waiting, polls).await;
+            let released = soon("the release", released).await.unwrap();
+            assert_eq!(released.unwrap(), Released::WasOurs);
+        }
+    });
+    nothing_is_held(&ground, &leases);
+}
+
+/// Polls so often, a moment apart, and drops it then. Whether it was ready.
+async fn abandon(future: impl Future<Output = Result<LeaseGuard, LeaseError>>, polls: u32) -> bool {
+    let mut future = pin!(future);
+    for poll in 0..polls {
+        if poll > 0 {
+            tokio::time::sleep(MS / 4).await;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(acquired) = future.as_mut().poll(&mut cx) {
+            assert!(acquired.unwrap().is_held());
+            return true;
+        }
+    }
+    false
+}
+
+/// Nothing is held: neither now, nor later by what is on its way.
+fn nothing_is_held(ground: &Ground, leases: &Leases) {
+    let other = ground.leases(Pace::LONG);
+    let all_free = || {
+        let all = block_on(other.list()).unwrap();
+        all.iter()
+            .all(|record| record.remaining.is_none())
+            .then_some(())
+    };
+    until("the last release", all_free);
+    let ended = block_on(leases.shutdown(PATIENCE));
+    assert_eq!(ended.maybe_still_held, []);
+    all_free().expect("nothing is held");
+}

@@ -1,0 +1,118 @@
+//! Sixteen contenders in four processes, and a critical section that is watched from outside.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lockkeeper::{LeaseGuard, Leases};
+
+use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, held, until};
+use crate::peer::Peer;
+
+const PROCESSES: usize = 4;
+const CONTENDERS: usize = 4;
+const LASTING: Duration = Duration::from_secs(10);
+
+/// The contenders of one process, until it ends.
+pub fn contend(leases: &Leases, folder: &Path) {
+    for _ in 0..CONTENDERS {
+        let (leases, folder) = (leases.clone(), folder.to_owned());
+        thread::spawn(move || {
+            loop {
+                let guard = match block_on(leases.acquire("crowd")) {
+                    Ok(guard) => guard,
+                    Err(error) => return std::fs::write(folder.join("failed"), error.to_string()),
+                };
+                enter(&guard, &folder);
+                // It may be lost, or the store slow: others have to see to it.
+                let _ = block_on(guard.release());
+            }
+        });
+    }
+}
+
+/// The critical section.
+fn enter(guard: &LeaseGuard, folder: &Path) {
+    // A lock of the kernel's that a killed process loses: whoever finds it taken is not alone.
+    let inside = File::create(folder.join("inside")).unwrap();
+    let is_alone = inside.try_lock().is_ok();
+    if !guard.is_held() {
+        return;
+    }
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(folder.join("log"));
+    let mut log = log.unwrap();
+    let token = guard.token();
+    let how = if is_alone { "alone" } else { "not alone" };
+    let entry = format!("{token} {how}\n");
+    log.write_all(entry.as_bytes()).unwrap();
+    thread::sleep(2 * MS + u32::try_from(token.0 % 8).unwrap() * MS);
+    if !guard.is_held() {
+        // It was kept from running for longer than the lease lasts, and knows.
+        log.write_all(format!("{token} late\n").as_bytes()).unwrap();
+    }
+}
+
+pub fn test(kind: Kind) {
+    let ground = Ground::new(kind);
+    let folder = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut peer = Peer::start(&ground.url, folder.path());
+        peer.tell("contend");
+        peer
+    };
+    let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    let mut peers: Vec<Peer> = (0..PROCESSES).map(|_| start()).collect();
+    let leases = ground.leases(Pace::SHORT);
+    let mut killed = 0;
+    let began = Instant::now();
+    while began.elapsed() < LASTING || killed < 2 {
+        assert!(
+            began.elapsed() < 2 * PATIENCE,
+            "{killed} holders were killed"
+        );
+        let before = log().lines().count();
+        until("the next hand-overs", || {
+            (log().lines().count() >= before + 20).then_some(())
+        });
+        let holder = held(&leases, "crowd").and_then(|record| record.holder);
+        let at = holder.and_then(|holder| peers.iter().position(|peer| peer.pid() == holder.pid));
+        let Some(at) = at else { continue };
+        let pid = peers[at].pid();
+        peers.swap_remove(at).kill();
+        let holder = held(&leases, "crowd").and_then(|record| record.holder);
+        if holder.is_some_and(|holder| holder.pid == pid) {
+            killed += 1;
+        }
+        peers.push(start());
+    }
+    for peer in &mut peers {
+        assert_eq!(peer.answer(), "contending");
+    }
+    drop(peers);
+    let failed = std::fs::read_to_string(folder.path().join("failed"));
+    assert!(failed.is_err(), "an acquire failed: {failed:?}");
+
+    let mut last = (0, true);
+    let mut entered = 0;
+    for entry in log().lines() {
+        let (token, how) = entry.split_once(' ').unwrap();
+        let token: u64 = token.parse().unwrap();
+        if how == "late" {
+            last.1 |= token == last.0;
+            continue;
+        }
+        assert!(token > last.0, "token {token} after {}", last.0);
+        // The one before may have been late, and not have said so yet.
+        let excused = last.1 || log().contains(&format!("\n{} late\n", last.0));
+        assert!(how == "alone" || excused, "with {token}: two inside");
+        last = (token, false);
+        entered += 1;
+    }
+    println!("{kind:?}: {entered} entered, {killed} holders were killed");
+    assert!(entered > 40, "{entered} entered");
+}

@@ -1,0 +1,95 @@
+//! One suite for every store of leases, through the public API: what a user of leases relies on, whatever keeps them.
+//!
+//! Each test is named after what holds, in a module for each store; what it does is in a file of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod crowd;
+mod dropped;
+mod exclusion;
+mod ground;
+mod hand_overs;
+mod hole;
+mod names;
+mod peer;
+mod restart;
+mod stopped;
+mod told;
+
+#[path = "../support/servers/etcd.rs"]
+mod etcd_server;
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[path = "../support/servers/sql.rs"]
+mod servers;
+
+/// What every store does.
+macro_rules! on_every_store {
+    ($($store:ident: $kind:ident),+ $(,)?) => {
+        $(mod $store {
+            use crate::ground::Kind::$kind;
+
+            #[test]
+            fn sixteen_contenders_in_four_processes_are_never_two_inside_while_holders_are_killed() {
+                crate::exclusion::test($kind);
+            }
+
+            #[test]
+            fn i10_tokens_grow_over_a_thousand_hand_overs() {
+                crate::hand_overs::test($kind);
+            }
+
+            #[test]
+            fn a_holder_that_was_stopped_past_its_expiry_believes_nothing() {
+                crate::stopped::test($kind);
+            }
+
+            #[test]
+            fn sixty_processes_that_begin_at_once_all_get_it_once() {
+                crate::crowd::test($kind);
+            }
+
+            #[test]
+            fn i12_an_acquire_that_is_dropped_at_any_poll_leaves_nothing_held() {
+                crate::dropped::when_it_is_free($kind);
+            }
+
+            #[test]
+            fn i12_an_acquire_that_is_dropped_while_another_gives_back_leaves_nothing_held() {
+                crate::dropped::when_it_is_given_back($kind);
+            }
+
+            #[test]
+            fn two_labels_exclude_each_other() {
+                crate::names::two_labels($kind);
+            }
+
+            #[test]
+            fn two_tables_do_not_exclude_each_other() {
+                crate::names::two_tables($kind);
+            }
+        })+
+    };
+}
+
+/// What every store does that is a server.
+macro_rules! on_every_server {
+    ($($store:ident: $kind:ident),+ $(,)?) => {
+        $(mod $store {
+            use crate::ground::Kind::$kind;
+
+            #[test]
+            fn i09_a_holder_in_a_black_hole_loses_it_before_another_gets_it() {
+                crate::hole::test($kind);
+            }
+
+            #[test]
+            fn after_a_restart_of_the_server_only_what_is_still_ours_is_held_again() {
+                crate::restart::test($kind);
+            }
+        })+
+    };
+}
+
+on_every_store! { etcd: Etcd, lmdb: Lmdb, mariadb: Mariadb, postgres: Postgres, sqlite: Sqlite }
+on_every_server! { etcd_server_in_trouble: Etcd, mariadb_in_trouble: Mariadb, postgres_in_trouble: Postgres }
