@@ -31,7 +31,7 @@ pub use locks::Locks;
 pub use reply::LockReply;
 pub use several::{GuardedRun, LocksDone, LocksFailed, LocksRun};
 
-use crate::locks::LockerSpec;
+use crate::locks::{LockSnapshot, LockerSpec};
 use crate::messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
     LockConfigQuery, LockMany, LockSnapshotQuery, LockStatsQuery, LocksHeld, LocksRefused,
@@ -143,6 +143,24 @@ impl Handler<LockMany> for LockTable {
     }
 }
 
+impl Handler<LockSnapshotQuery> for LockTable {
+    type Result = Later<LockSnapshot>;
+
+    /// The picture is of the moment when it is the message's turn. It is put in order on a thread for work that takes long,
+    /// so that it holds up nobody else's message.
+    fn handle(&mut self, _: LockSnapshotQuery, _: &mut Self::Context) -> Self::Result {
+        let copy = self.locks.copy();
+        let sorted = tokio::task::spawn_blocking(|| copy.sorted());
+        Later::new(async {
+            match sorted.await {
+                Ok(sorted) => sorted,
+                // The runtime comes to its end, and this with it: whoever asked is told that the actor is gone.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
 /// Messages that are answered at once, by a method of the message that needs the table alone.
 macro_rules! answered_at_once {
     ($($message:ty),* $(,)?) => {
@@ -166,7 +184,6 @@ answered_at_once!(
     SetTimeouts,
     SetLimits,
     LockStatsQuery,
-    LockSnapshotQuery,
     DeadlockHistory,
     LockConfigQuery,
 );

@@ -10,7 +10,7 @@ use super::{Inner, Keeper};
 use crate::actors::lock_table::{LockConfig, Locks};
 use crate::actors::supervisor::Runtime;
 use crate::config::{Config, Settings, builder_setters, with_settings};
-use crate::env::{Core, Listener, PanicEvent};
+use crate::env::{Core, Listener, PanicEvent, random_seed};
 use crate::error::OpenError;
 use crate::leases::{LeaseConfig, LeaseSource, LeaseStore};
 use crate::locks::{ConflictTable, Text};
@@ -156,7 +156,8 @@ impl KeeperBuilder {
     }
 }
 
-/// What the settings say about the lock table. Its conflict tables and the seed of the random policy are no settings.
+/// What the settings say about the lock table. Its conflict tables are no settings, and neither is the seed of the random policy:
+/// victims that could be foretold from one start to the next would not be by chance.
 fn lock_config(config: &Config) -> LockConfig {
     LockConfig {
         detect_on_block: config.detect_on_block(),
@@ -172,6 +173,7 @@ fn lock_config(config: &Config) -> LockConfig {
         max_objects: config.max_objects(),
         limit_warning: config.limit_warning(),
         order_warnings: config.order_warnings(),
+        seed: random_seed(),
         ..LockConfig::default()
     }
 }
@@ -214,11 +216,12 @@ mod tests {
             .resolve_without_file()
             .expect("valid");
         let default = LockConfig::default();
+        let made = lock_config(&config);
         let expected = LockConfig {
             detect_on_block: false,
             detect_interval: Duration::from_millis(2),
             detect_policy: VictimPolicy::MaxWrite,
-            seed: default.seed,
+            seed: made.seed,
             lock_timeout: Duration::from_millis(3),
             no_wait: true,
             txn_timeout: Duration::from_millis(4),
@@ -232,7 +235,7 @@ mod tests {
             conflicts: default.conflicts,
             own_conflicts: default.own_conflicts,
         };
-        assert_eq!(lock_config(&config), expected);
+        assert_eq!(made, expected);
     }
 
     #[test]
@@ -257,6 +260,16 @@ mod tests {
 
     #[test]
     fn a_lock_table_alone_and_one_of_a_keeper_have_the_same_defaults() {
-        assert_eq!(lock_config(&Config::default()), LockConfig::default());
+        let keeper = LockConfig {
+            seed: LockConfig::default().seed,
+            ..lock_config(&Config::default())
+        };
+        assert_eq!(keeper, LockConfig::default());
+    }
+
+    #[test]
+    fn the_random_policy_begins_elsewhere_in_each_keeper() {
+        let [one, other] = [(); 2].map(|()| lock_config(&Config::default()).seed);
+        assert_ne!(one, other);
     }
 }

@@ -385,7 +385,8 @@ pub struct LockStatsQuery {
     pub clear: bool,
 }
 
-/// Asks for everything that is held and waited for, at one moment. Anyone sends it.
+/// Asks for everything that is held and waited for, at one moment: when it is this message's turn. Anyone sends it. It is put in
+/// order aside, and messages that come later can be answered before.
 #[derive(Debug, Clone, Copy, Default, Message)]
 #[rtype(result = "LockSnapshot")]
 pub struct LockSnapshotQuery;

@@ -163,10 +163,24 @@ async fn i07_periodic_detection_breaks_100_cycles_under_a_flood() {
 
 #[actix::test]
 async fn i08_a_victim_that_waits_for_the_older_ones_and_keeps_its_age_is_never_starved() {
-    let locks = Locks::start(LockConfig::default());
+    for policy in [VictimPolicy::Default, VictimPolicy::Youngest] {
+        let config = LockConfig {
+            detect_policy: policy,
+            ..LockConfig::default()
+        };
+        for door in Door::both(config) {
+            sixteen_at_two_objects(&door, policy);
+            assert!(door.stats().await.deadlocks > 0, "{policy}");
+            door.is_empty().await;
+        }
+    }
+}
+
+/// Sixteen threads lock two objects a hundred times each, in one order or the other.
+fn sixteen_at_two_objects(door: &Door, policy: VictimPolicy) {
     let threads: Vec<_> = (0..16)
         .map(|number| {
-            let locks = locks.clone();
+            let door = door.clone();
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread()
                     .enable_all()
@@ -178,24 +192,27 @@ async fn i08_a_victim_that_waits_for_the_older_ones_and_keeps_its_age_is_never_s
                     let mut attempts = 0;
                     loop {
                         attempts += 1;
-                        let locker = locks.locker(LockerSpec::new().age(age)).unwrap();
+                        let spec = LockerSpec::new().age(age);
+                        let locker = Arc::new(door.locks().locker(spec).unwrap());
                         age = Some(locker.age());
+                        let mut guards = Vec::new();
                         let order = if (number + round) % 2 == 0 {
                             ["a", "b"]
                         } else {
                             ["b", "a"]
                         };
                         let error = order.iter().find_map(|name| {
-                            let result =
-                                locker.blocking_lock(&object(name), Mode::Write, Wait::Default);
+                            let asked =
+                                door.take(&locker, &object(name), Mode::Write, Wait::Default);
+                            let answer = runtime.block_on(asked);
                             thread::yield_now();
-                            result.err()
+                            answer.map(|guard| guards.push(guard)).err()
                         });
-                        drop(locker);
+                        drop((guards, locker));
                         match error {
                             None => break,
                             Some(error @ LockError::Deadlock(_)) => {
-                                runtime.block_on(locks.ended(error.older()))
+                                runtime.block_on(door.locks().ended(error.older()))
                             }
                             Some(error) => panic!("{error}"),
                         }
@@ -210,9 +227,8 @@ async fn i08_a_victim_that_waits_for_the_older_ones_and_keeps_its_age_is_never_s
         // Each of the 15 others is older once at most, but can be met again after it was aborted itself, by
         // one that is older still: about twice each in practice. Who starves goes on for thousands.
         let most = thread.join().unwrap();
-        assert!(most <= 15 * 16 / 2, "{most} attempts");
+        assert!(most <= 15 * 16 / 2, "{policy}: {most} attempts");
     }
-    assert_eq!(locks.stats().lockers.now, 0);
 }
 
 #[actix::test]
@@ -253,4 +269,77 @@ async fn detection_on_demand_breaks_what_nothing_else_does() {
     let report = address.send(Detect::default()).await.unwrap();
     assert_eq!((report.waiting, report.victims.len()), (2, 1));
     assert!(matches!(victim.await.unwrap(), Err(LockError::Deadlock(_))));
+}
+
+/// On block, every so often and on demand at once: what one has found is nothing for the others.
+#[actix::test]
+async fn i07_with_all_three_detections_each_cycle_is_broken_exactly_once() {
+    const RINGS: usize = 150;
+    let config = LockConfig {
+        detect_on_block: true,
+        detect_interval: Duration::from_millis(1),
+        lock_timeout: Duration::ZERO,
+        ..LockConfig::default()
+    };
+    for door in Door::both(config) {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (asker, stopped) = (door.clone(), Arc::clone(&stop));
+        let asking = tokio::task::spawn_local(async move {
+            while !stopped.load(Ordering::Relaxed) {
+                asker.detect(VictimPolicy::Default).await;
+                tokio::task::yield_now().await;
+            }
+        });
+        let (locks, stopped) = (door.locks().clone(), Arc::clone(&stop));
+        let another = thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                locks.detect_by(VictimPolicy::Youngest);
+                thread::yield_now();
+            }
+        });
+        let mut rings = Vec::new();
+        for ring in 0..RINGS {
+            let size = 2 + ring % 3;
+            let lockers = door.lockers(size);
+            let own: Vec<_> = (0..size)
+                .map(|number| object(&format!("{ring} {number}")))
+                .collect();
+            let mut held = Vec::new();
+            for (locker, own) in lockers.iter().zip(&own) {
+                held.push(door.hold(locker, own, Mode::Write).await);
+            }
+            let members = lockers.into_iter().zip(held).enumerate();
+            let tasks: Vec<_> = members
+                .map(|(number, (locker, held))| {
+                    let next = &own[(number + 1) % size];
+                    let asking = door.ask(&locker, next, Mode::Write, Wait::Forever);
+                    tokio::task::spawn_local(async move {
+                        let answer = asking.await;
+                        drop((held, locker));
+                        answer.map(drop)
+                    })
+                })
+                .collect();
+            rings.push(tasks);
+        }
+        for ring in rings {
+            let mut victims = 0;
+            for member in ring {
+                let answer = tokio::time::timeout(PATIENCE, member).await;
+                match answer.expect("a cycle is left").unwrap() {
+                    Ok(()) => {}
+                    Err(LockError::Deadlock(_)) => victims += 1,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(victims, 1, "of one ring");
+        }
+        stop.store(true, Ordering::Relaxed);
+        asking.await.unwrap();
+        another.join().unwrap();
+        let stats = door.stats().await;
+        assert_eq!(stats.deadlocks, RINGS as u64);
+        assert!(stats.detections > 0 && stats.victims_of_detections <= stats.deadlocks);
+        door.is_empty().await;
+    }
 }

@@ -53,12 +53,18 @@ async fn i13_ten_thousand_waiters_are_answered_when_their_time_is_over() {
         let first = door.locker();
         let _held = door.hold(&first, &object("a"), Mode::Write).await;
         let timeout = Duration::from_millis(20);
+        let mut late = Vec::with_capacity(MANY);
         for task in crowd(&door, Wait::For(timeout)).await {
             let (_, answer) = task.await.unwrap();
             let error = answer.unwrap_err();
             assert!(matches!(&error, LockError::LockTimeout(_)), "{error}");
-            assert!(error.conflict().unwrap().waited.unwrap() >= timeout);
+            let waited = error.conflict().unwrap().waited.unwrap();
+            late.push(waited.checked_sub(timeout).expect("none is early"));
         }
+        late.sort_unstable();
+        // On a machine that does much else; what is promised is measured by the benchmark.
+        let p99 = late[MANY * 99 / 100];
+        assert!(p99 < Duration::from_secs(1), "p99 is {p99:?} late");
         let stats = door.stats().await;
         assert_eq!((stats.waiting, stats.lock_timeouts), (0, MANY as u64));
     }

@@ -1,4 +1,4 @@
-//! What others can see of the table: metrics.
+//! What others can see of the table: metrics, and what it warns of.
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
@@ -77,4 +77,86 @@ fn waits_of_several_operations_are_measured_too() {
         }
     }
     assert_eq!(waited, 1, "lockkeeper_lock_waits_total counts it");
+}
+
+/// What is logged meanwhile.
+fn log_of<R>(run: impl FnOnce() -> R) -> (String, R) {
+    struct Writer(Arc<parking_lot::Mutex<Vec<u8>>>);
+    impl std::io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let log = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let written = Arc::clone(&log);
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || Writer(Arc::clone(&written)))
+        .finish();
+    let answer = tracing::subscriber::with_default(subscriber, run);
+    let log = String::from_utf8(log.lock().clone()).unwrap();
+    (log, answer)
+}
+
+const ENDLESS: &str = "a deadlock would last for ever";
+
+#[test]
+fn the_start_warns_when_nothing_would_end_a_deadlock_and_only_then() {
+    let (log, _locks) = log_of(|| Locks::start(without_detection()));
+    let warning = log.lines().find(|line| line.contains(ENDLESS)).unwrap();
+    assert!(warning.contains("WARN"), "{warning}");
+    for setting in [
+        "lock_timeout",
+        "txn_timeout",
+        "detect_interval",
+        "detect_on_block",
+    ] {
+        assert!(warning.contains(setting), "{warning}");
+    }
+    // Each of the four alone is enough, and so are the defaults.
+    let some_time = Duration::from_secs(60);
+    for config in [
+        LockConfig {
+            lock_timeout: some_time,
+            ..without_detection()
+        },
+        LockConfig {
+            txn_timeout: some_time,
+            ..without_detection()
+        },
+        LockConfig {
+            detect_interval: some_time,
+            ..without_detection()
+        },
+        LockConfig {
+            detect_on_block: true,
+            ..without_detection()
+        },
+        LockConfig::default(),
+    ] {
+        let (log, _locks) = log_of(|| Locks::start(config));
+        assert_eq!(log, "");
+    }
+}
+
+#[test]
+fn a_change_that_leaves_nothing_to_end_a_deadlock_warns_too() {
+    let locks = Locks::start(LockConfig::default());
+    let no_detection = SetDetect {
+        on_block: Some(false),
+        interval: Some(Duration::ZERO),
+        ..SetDetect::default()
+    };
+    let (log, ()) = log_of(|| locks.set_detect(no_detection));
+    assert_eq!(log, "", "there is a timeout");
+    let no_timeout = SetTimeouts {
+        lock: Some(Duration::ZERO),
+        ..SetTimeouts::default()
+    };
+    let (log, ()) = log_of(|| locks.set_timeouts(no_timeout));
+    assert!(log.contains(ENDLESS), "{log}");
 }

@@ -1,5 +1,7 @@
 //! The picture of the whole table.
 
+use futures_util::future::{self, Either};
+
 use super::*;
 
 #[actix::test]
@@ -125,7 +127,16 @@ async fn i05_every_snapshot_under_load_is_of_one_moment() {
                         );
                     }
                 }
-                assert!(!waiting.is_empty() || !held.is_empty());
+                // Each takes an object once, and waits for none that it has.
+                assert!(held.iter().all(|one| one.count == 1), "{held:?}");
+                for one in waiting {
+                    let has_it = held.iter().any(|held| held.locker == one.locker);
+                    assert!(!has_it, "{one:?} in {held:?}");
+                }
+            }
+            assert!(snapshot.lockers.len() <= threads.len());
+            for (locker, (_, waiting)) in snapshot.by_locker() {
+                assert!(waiting.len() <= 1, "{locker} waits for {waiting:?}");
             }
             let ids: Vec<_> = snapshot.lockers.iter().map(|info| info.locker).collect();
             assert!(snapshot.held.iter().all(|held| ids.contains(&held.locker)));
@@ -156,5 +167,33 @@ async fn i05_every_snapshot_under_load_is_of_one_moment() {
             thread.join().unwrap();
         }
         door.is_empty().await;
+    }
+}
+
+/// A large table takes long to be put in order.
+#[actix::test]
+async fn a_snapshot_by_message_holds_up_no_other_message_and_is_of_its_turn() {
+    let (address, locks) = LockTable::start_alone(without_detection()).unwrap();
+    let locker = Arc::new(locks.locker(LockerSpec::new()).unwrap());
+    const MANY: u32 = 50_000;
+    let point = |number: u32| Object::new("test", number.to_be_bytes());
+    for number in (0..MANY).rev() {
+        let taken = locker.blocking_lock(&point(number), Mode::Write, Wait::No);
+        taken.unwrap();
+    }
+    for round in 0..3 {
+        let snapshot = Box::pin(address.send(LockSnapshotQuery));
+        let release = Box::pin(address.send(Release::Lock {
+            locker: Arc::clone(&locker),
+            object: point(round),
+            mode: Mode::Write,
+        }));
+        let Either::Left((released, snapshot)) = future::select(release, snapshot).await else {
+            panic!("the snapshot was answered first");
+        };
+        assert!(released.unwrap());
+        let held = snapshot.await.unwrap().held;
+        assert_eq!(held.len(), (MANY - round) as usize);
+        assert!(held.is_sorted_by(|one, next| one.object < next.object));
     }
 }

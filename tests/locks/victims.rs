@@ -6,24 +6,37 @@ use VictimPolicy::{
     Default as ByDefault, Expire, MaxLocks, MaxWrite, MinLocks, MinWrite, Oldest, Random, Youngest,
 };
 
-/// A ring of seven: the first is the oldest, then come most locks, fewest locks, most write locks, fewest
-/// write locks, one whose transaction is past its time, and the youngest.
-struct Seven {
+const COUNT: usize = 8;
+
+/// A ring of eight: the first is the oldest, then come most locks, fewest locks, most write locks, fewest
+/// write locks, one whose transaction is past its time, one who stands out in nothing, and the youngest.
+struct Eight {
     lockers: Vec<Arc<Locker>>,
     held: Vec<Held>,
     own: Vec<Object>,
 }
 
 const EXPIRED: usize = 5;
+const ORDINARY: usize = 6;
+const YOUNGEST: usize = 7;
 
-impl Seven {
-    async fn hold(door: &Door, round: usize, priorities: [u32; 7], txn: Duration) -> Self {
+impl Eight {
+    async fn hold(door: &Door, round: usize, priorities: [u32; COUNT], txn: Duration) -> Self {
         // How many locks for reading and for writing, the one of the ring not counted.
-        let locks = [(2, 2), (6, 2), (0, 2), (0, 4), (4, 0), (2, 2), (2, 2)];
+        let locks = [
+            (2, 2),
+            (6, 2),
+            (0, 2),
+            (0, 4),
+            (4, 0),
+            (2, 2),
+            (2, 2),
+            (2, 2),
+        ];
         let mut all = Self {
             lockers: Vec::new(),
             held: Vec::new(),
-            own: (0..7)
+            own: (0..COUNT)
                 .map(|n| object(&format!("{round} ring {n}")))
                 .collect(),
         };
@@ -49,11 +62,18 @@ impl Seven {
         all
     }
 
-    /// Everybody asks for what the next one has; the sixth, past its time, asks last and closes the ring.
+    /// Everybody asks for what the next one has. The last to ask, who closes the ring, is the one who stands out in
+    /// nothing.
     async fn close(&self, door: &Door) -> Vec<(usize, Task<Holding>)> {
+        self.close_by(door, ORDINARY).await
+    }
+
+    /// The same with another who closes the ring.
+    async fn close_by(&self, door: &Door, last: usize) -> Vec<(usize, Task<Holding>)> {
         let mut waiting = Vec::new();
-        for number in [0, 1, 2, 3, 4, 6, EXPIRED] {
-            let next = &self.own[(number + 1) % 7];
+        let others = (0..COUNT).filter(|number| *number != last);
+        for number in others.chain([last]) {
+            let next = &self.own[(number + 1) % COUNT];
             waiting.push((
                 number,
                 door.waits(&self.lockers[number], next, Mode::Write).await,
@@ -68,7 +88,7 @@ impl Seven {
     }
 }
 
-const EQUAL: [u32; 7] = [100; 7];
+const EQUAL: [u32; COUNT] = [100; COUNT];
 
 #[actix::test]
 async fn each_policy_picks_another_locker_when_a_request_blocks() {
@@ -84,9 +104,9 @@ async fn each_policy_picks_another_locker_when_a_request_blocks() {
             (MaxWrite, 3),
             (MinWrite, 4),
             (Expire, EXPIRED),
-            (Youngest, 6),
-            // Who asked last: by chance the one that is past its time, too.
-            (ByDefault, EXPIRED),
+            (Youngest, YOUNGEST),
+            // Who asked last.
+            (ByDefault, ORDINARY),
         ]
         .into_iter()
         .enumerate()
@@ -96,25 +116,29 @@ async fn each_policy_picks_another_locker_when_a_request_blocks() {
                 ..SetDetect::default()
             })
             .await;
-            let txn = Duration::from_millis(2);
-            let seven = Seven::hold(&door, round, EQUAL, txn).await;
+            // Who is past its time and waits has its answer already, so it has to be the one that asks last.
+            let (txn, last) = match policy {
+                Expire => (Duration::from_millis(2), EXPIRED),
+                _ => (Duration::ZERO, ORDINARY),
+            };
+            let eight = Eight::hold(&door, round, EQUAL, txn).await;
             let begun = Instant::now();
             until(|| begun.elapsed() > txn).await;
-            let waiting = seven.close(&door).await;
+            let waiting = eight.close_by(&door, last).await;
             let history = door.history().await;
             let past = history.last().unwrap();
             let choice = past.conflict.choice.unwrap();
             assert_eq!(history.len(), round + 1, "one victim");
             assert_eq!(
-                seven.number(choice.victim),
+                eight.number(choice.victim),
                 expected,
                 "{policy}: {}",
                 past.conflict
             );
-            assert_eq!(choice.candidates, 7);
+            assert_eq!(choice.candidates, COUNT);
             assert_eq!(choice.policy, policy);
-            assert_eq!(choice.asked, expected == EXPIRED);
-            drop(seven.held);
+            assert_eq!(choice.asked, expected == last);
+            drop(eight.held);
             for (number, task) in waiting {
                 let error = task.await.unwrap().err();
                 let is_deadlock = matches!(error, Some(LockError::Deadlock(_)));
@@ -133,21 +157,26 @@ async fn each_policy_picks_another_locker_on_demand() {
             (MinLocks, 2),
             (MaxWrite, 3),
             (MinWrite, 4),
-            (Youngest, 6),
-            (ByDefault, 6),
+            (Youngest, YOUNGEST),
+            // Nobody has asked just now.
+            (ByDefault, YOUNGEST),
             // Nobody is past his time.
-            (Expire, 6),
+            (Expire, YOUNGEST),
         ]
         .into_iter()
         .enumerate()
         {
-            let seven = Seven::hold(&door, round, EQUAL, Duration::ZERO).await;
-            let _waiting = seven.close(&door).await;
+            let eight = Eight::hold(&door, round, EQUAL, Duration::ZERO).await;
+            let _waiting = eight.close(&door).await;
             let report = door.detect(policy).await;
-            assert_eq!((report.waiting, report.victims.len()), (7, 1), "{policy}");
+            assert_eq!(
+                (report.waiting, report.victims.len()),
+                (COUNT, 1),
+                "{policy}"
+            );
             let victim = report.victims[0].choice.unwrap().victim;
-            assert_eq!(seven.number(victim), expected, "{policy}");
-            assert_eq!(report.victims[0].cycle.len(), 7);
+            assert_eq!(eight.number(victim), expected, "{policy}");
+            assert_eq!(report.victims[0].cycle.len(), COUNT);
         }
         // The table's own policy is what a request without one means.
         door.set_detect(SetDetect {
@@ -155,15 +184,15 @@ async fn each_policy_picks_another_locker_on_demand() {
             ..SetDetect::default()
         })
         .await;
-        let seven = Seven::hold(&door, 99, EQUAL, Duration::ZERO).await;
-        let _waiting = seven.close(&door).await;
+        let eight = Eight::hold(&door, 99, EQUAL, Duration::ZERO).await;
+        let _waiting = eight.close(&door).await;
         let report = door.detect(ByDefault).await;
-        assert_eq!(seven.number(report.victims[0].choice.unwrap().victim), 3);
+        assert_eq!(eight.number(report.victims[0].choice.unwrap().victim), 3);
         let stats = door.stats().await;
         assert_eq!((stats.detections, stats.victims_of_detections), (9, 9));
         assert_eq!(
             (stats.last_detection.waiting, stats.last_detection.victims),
-            (7, 1)
+            (COUNT, 1)
         );
     }
 }
@@ -177,11 +206,11 @@ async fn the_lowest_priority_comes_before_every_policy() {
                 priorities[lowest] = 99;
                 priorities[4] = 1000;
                 let round = 10 * round + lowest;
-                let seven = Seven::hold(&door, round, priorities, Duration::ZERO).await;
-                let _waiting = seven.close(&door).await;
+                let eight = Eight::hold(&door, round, priorities, Duration::ZERO).await;
+                let _waiting = eight.close(&door).await;
                 let report = door.detect(policy).await;
                 let victim = report.victims[0].choice.unwrap().victim;
-                assert_eq!(seven.number(victim), lowest, "{policy}");
+                assert_eq!(eight.number(victim), lowest, "{policy}");
             }
         }
     }
@@ -191,18 +220,18 @@ async fn the_lowest_priority_comes_before_every_policy() {
 async fn by_chance(door: &Door) -> Vec<usize> {
     let mut victims = Vec::new();
     for round in 0..20 {
-        let seven = Seven::hold(door, round, EQUAL, Duration::ZERO).await;
-        let _waiting = seven.close(door).await;
+        let eight = Eight::hold(door, round, EQUAL, Duration::ZERO).await;
+        let _waiting = eight.close(door).await;
         let report = door.detect(Random).await;
-        victims.push(seven.number(report.victims[0].choice.unwrap().victim));
+        victims.push(eight.number(report.victims[0].choice.unwrap().victim));
     }
     victims
 }
 
 #[actix::test]
 async fn random_reaches_everyone_and_follows_from_the_seed() {
-    let mut first_of_each_seed = [0; 7];
-    let mut all = [0; 7];
+    let mut first_of_each_seed = [0; COUNT];
+    let mut all = [0; COUNT];
     for seed in 0..20 {
         let config = LockConfig {
             seed,
@@ -220,7 +249,7 @@ async fn random_reaches_everyone_and_follows_from_the_seed() {
         first_of_each_seed[victims[0]] += 1;
         victims.iter().for_each(|victim| all[*victim] += 1);
     }
-    // 400 draws among seven: 57 each. Far out would be 20 or 110.
+    // 400 draws among eight: 50 each. Far out would be 20 or 110.
     assert!(all.iter().all(|count| (20..110).contains(count)), "{all:?}");
     let reached = first_of_each_seed
         .iter()
@@ -243,11 +272,12 @@ async fn turning_detection_on_breaks_the_cycles_that_are_there() {
             },
         ];
         for (round, change) in changes.into_iter().enumerate() {
-            let seven = Seven::hold(&door, round, EQUAL, Duration::ZERO).await;
-            let mut waiting = seven.close(&door).await;
+            let eight = Eight::hold(&door, round, EQUAL, Duration::ZERO).await;
+            let mut waiting = eight.close(&door).await;
             assert!(waiting.iter().all(|(_, task)| !task.is_finished()));
             door.set_detect(change).await;
-            let (_, youngest) = waiting.remove(5);
+            let at = waiting.iter().position(|(number, _)| *number == YOUNGEST);
+            let (_, youngest) = waiting.remove(at.unwrap());
             let error = youngest.await.unwrap().unwrap_err();
             assert!(matches!(error, LockError::Deadlock(_)), "{error}");
             door.set_detect(SetDetect {
@@ -265,8 +295,8 @@ async fn each_pass_says_what_it_found_and_what_it_cost() {
     for door in Door::both(without_detection()) {
         let idle = door.detect(ByDefault).await;
         assert_eq!((idle.waiting, idle.victims.len()), (0, 0));
-        let seven = Seven::hold(&door, 0, EQUAL, Duration::ZERO).await;
-        let _waiting = seven.close(&door).await;
+        let eight = Eight::hold(&door, 0, EQUAL, Duration::ZERO).await;
+        let _waiting = eight.close(&door).await;
         let report = door.detect(ByDefault).await;
         let stats = door.stats().await;
         assert!(!report.took.is_zero());

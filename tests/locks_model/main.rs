@@ -23,6 +23,7 @@ mod model;
 mod pair;
 mod planted;
 mod scenes;
+mod sequences;
 mod small;
 mod step;
 mod tally;

@@ -16,6 +16,8 @@ pub struct Pair {
     pub now: Time,
     /// The objects of all waits there have been, by arrival.
     pub objects: Vec<Obj>,
+    /// Waits that have had their answer, and whether it was a grant.
+    pub answers: Vec<(u64, bool)>,
     /// The arrival of the wait that this step withdraws.
     withdrawn: Option<u64>,
     /// The youngest age there has been.
@@ -39,6 +41,7 @@ impl Pair {
             model: Model::new(config),
             now: 0,
             objects: Vec::new(),
+            answers: Vec::new(),
             withdrawn: None,
             youngest: 0,
             tally: Tally::default(),
@@ -195,7 +198,7 @@ impl Pair {
     }
 
     /// Runs the model's side of a call, and compares.
-    fn compare(
+    pub fn compare(
         &mut self,
         step: &Step,
         answer: Answer,
@@ -225,6 +228,13 @@ impl Pair {
             })
             .collect();
         let expected = model_side(model, &mut self.core, self.now);
+        for event in &model.events {
+            match event {
+                Event::Granted(arrival) => self.answers.push((*arrival, true)),
+                Event::Refused(arrival, _) => self.answers.push((*arrival, false)),
+                _ => (),
+            }
+        }
         same!("the answer", seen.answer, expected);
         self.tally.note(step, expected, &self.model);
         self.compare_events(&seen)?;

@@ -1,4 +1,9 @@
 //! What a call of the lock table costs while the table stands still for it, with four times as much in it.
+//!
+//! All of these measure time by the clock on the wall, which says nothing on a machine that does something else besides. So they
+//! are not among the tests that always run (`scripts/test`), but run alone:
+//! `cargo test --release --test regressions locks_growth -- --ignored --test-threads 1`. The table keeps no count of its
+//! steps that could stand for the time; what the benchmark (`cargo bench --bench locks`) measures is in the README.
 
 use std::time::{Duration, Instant};
 

@@ -13,7 +13,7 @@ pub struct LockConfig {
     pub detect_interval: Duration,
     /// Who is the victim of a deadlock. Default [`VictimPolicy::Default`].
     pub detect_policy: VictimPolicy,
-    /// What [`VictimPolicy::Random`] draws its numbers from. Default 0.
+    /// What [`VictimPolicy::Random`] draws its numbers from. Default 0; a keeper begins each time with another.
     pub seed: u64,
     /// How long a request waits that does not say otherwise; zero is for ever. Default 5 s.
     pub lock_timeout: Duration,

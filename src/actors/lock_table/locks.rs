@@ -168,9 +168,12 @@ impl Locks {
     /// and no longer.
     #[must_use]
     pub fn snapshot(&self) -> LockSnapshot {
-        self.shared()
-            .transition(|state, _| state.table.copy())
-            .sorted()
+        self.copy().sorted()
+    }
+
+    /// The same, in no order.
+    pub(super) fn copy(&self) -> LockSnapshot {
+        self.shared().transition(|state, _| state.table.copy())
     }
 
     /// The last 64 deadlocks, the oldest first, each with its full report.

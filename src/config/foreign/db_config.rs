@@ -207,7 +207,7 @@ const KEYWORDS: &[Keyword] = &[
     ),
     flag(
         "set_flags db_txn_snapshot",
-        "not yet: there are no transactions that span awaits so far; a view always reads one snapshot",
+        "isolation is chosen for each transaction, with `.isolation(Isolation::Snapshot)`; a view always reads one snapshot",
     ),
     flag(
         "set_flags db_time_notgranted",

@@ -129,7 +129,7 @@ const KEYWORDS: &[Keyword] = &[
         to.durability = Some(durability(value)?.0);
         Some(())
     }).beside(|value| matches!(durability(value), Some((_, true))).then_some("its first part is taken; the others are for replicas, and there is no replication")),
-    switch("je.txn.serializableIsolation", "not yet: there are no transactions that span awaits so far; updates are always serialisable"),
+    switch("je.txn.serializableIsolation", "isolation is chosen for each transaction, with `.isolation(…)`, and is serialisable by default; updates always are"),
     switch("je.txn.deadlockStackTrace", "a conflict always names the line of code of each who takes part"),
     switch("je.txn.dumpLocks", "a conflict always names those who hold and those who wait; the whole table is shown on demand"),
     Keyword::nothing("je.lock.nLockTables", "the lock table is one, behind one short mutex"),
