@@ -295,7 +295,7 @@ fn i03_whoever_is_refused_takes_nobody_of_its_batch_along() {
                     runs.fetch_add(1, Ordering::SeqCst);
                     Ok(texts.put(txn, &key, "there")?)
                 });
-                let token = if nth % 2 == 0 { 5 } else { 4 };
+                let token = if nth.is_multiple_of(2) { 5 } else { 4 };
                 keeper.blocking_run(update.under_lease(lease(token).under()))
             })
         })

@@ -200,8 +200,7 @@ mod tests {
 
     fn last(renewals: &Renewals, id: i64) -> Option<Renewal> {
         let state = Arc::clone(&renewals.leases.lock()[&id]);
-        let last = state.try_lock().unwrap().last;
-        last
+        state.try_lock().unwrap().last
     }
 
     #[tokio::test]
