@@ -156,9 +156,13 @@ pub(super) async fn hand_over(shared: Arc<Shared>, from: Arc<Cell>, to: Arc<Cell
 
 /// Gives a lease back.
 pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
-    let ask = async { shared.store.release(&cell.name, &cell.holder).await };
+    let ask = async { shared.store.give_back(&cell.name, &cell.holder).await };
+    let mut wanted = false;
     let answer = match shared.call(shared.config.call_timeout, ask).await {
-        Ok(released) => Ok(released),
+        Ok((released, by_others)) => {
+            wanted = by_others;
+            Ok(released)
+        }
         Err(error) => {
             let error = Arc::new(error);
             seen::store_failed(LeaseOperation::Release);
@@ -166,7 +170,12 @@ pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
             Err((error, stop))
         }
     };
-    shared.step(|book, now, fx| book.released(now, cell.key, answer, fx));
+    shared.step(|book, now, fx| {
+        if wanted {
+            book.wanted_by_others(now, cell.key);
+        }
+        book.released(now, cell.key, answer, fx);
+    });
 }
 
 /// Extends leases, ordered by name.

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
@@ -297,15 +298,13 @@ impl Shared {
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
             Action::Claim(cell, send, left_with) => {
-                let claim = calls::claim(Arc::clone(self), cell, send, left_with);
-                self.runtime.spawn(claim);
+                self.begin(calls::claim(Arc::clone(self), cell, send, left_with));
             }
             Action::HandOver(from, to, send) => {
-                self.runtime
-                    .spawn(calls::hand_over(Arc::clone(self), from, to, send));
+                self.begin(calls::hand_over(Arc::clone(self), from, to, send));
             }
             Action::Release(cell) => {
-                self.runtime.spawn(calls::release(Arc::clone(self), cell));
+                self.begin(calls::release(Arc::clone(self), cell));
             }
             Action::Refresh(items) => {
                 let only = match items.as_slice() {
@@ -348,6 +347,19 @@ impl Shared {
                     self.runtime.spawn(calls::listen(Arc::clone(self)));
                 }
             }
+        }
+    }
+
+    /// Asks the store something. What can be sent at once is sent by the thread that wants it, which saves the way to the
+    /// driver's thread; the answer is always waited for there, whatever becomes of the caller.
+    fn begin(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let mut call = Box::pin(call);
+        let context = self.runtime.enter();
+        // The driver looks again, whatever is woken until then.
+        let begun = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(context);
+        if begun.is_pending() {
+            self.runtime.spawn(call);
         }
     }
 

@@ -292,9 +292,27 @@ impl Book {
                 false => turns.told(now),
             };
             if worthwhile {
-                self.ask_again(now, &name, fx);
+                self.ask_again_politely(now, &name, fx);
             }
         }
+    }
+
+    /// The same as [`ask_again`](Self::ask_again), after those who have waited longer in other processes.
+    fn ask_again_politely(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
+        let asker = self.names.get(name).and_then(|turns| turns.asker);
+        let waits = asker.and_then(|key| {
+            let entry = self.leases.get(&key)?;
+            entry.wake.map(|_| (key, entry.poll))
+        });
+        if let Some((key, poll)) = waits
+            && let Some(turns) = self.names.get_mut(name)
+        {
+            let defers = turns.defers(now, poll);
+            if !defers.is_zero() {
+                return self.wake_at(key, now.after(defers));
+            }
+        }
+        self.ask_again(now, name, fx);
     }
 
     /// Has whoever waits for a name ask the store now: it may be free.

@@ -132,6 +132,9 @@ impl Book {
         if let Some(turns) = self.names.get_mut(&name) {
             if foreign {
                 turns.contended(now, poll);
+                if let Some(holder) = &record.holder {
+                    turns.saw(now, holder);
+                }
             }
             turns.seen = Some((record.clone(), now));
             turns.stand_back = None;
@@ -168,7 +171,14 @@ impl Book {
             .get_mut(&key)
             .is_some_and(|entry| std::mem::take(&mut entry.woken))
         {
-            self.send_claim(now, key, fx);
+            let defers = self
+                .names
+                .get_mut(&name)
+                .map_or(Duration::ZERO, |turns| turns.defers(now, poll));
+            match defers.is_zero() {
+                true => self.send_claim(now, key, fx),
+                false => self.wake_at(key, now.after(defers)),
+            }
             return;
         }
         // Not later than the end of a holder that is dead, if it is sooner.

@@ -126,6 +126,15 @@ impl Book {
         self.claimed(now, to, send, claimed, fx);
     }
 
+    /// Another process asked for a lease while it was held here. Told before [`released`](Self::released).
+    pub fn wanted_by_others(&mut self, now: Moment, key: LeaseKey) {
+        if let Some(entry) = self.leases.get(&key)
+            && let Some(turns) = self.names.get_mut(&entry.name)
+        {
+            turns.contended(now, entry.poll);
+        }
+    }
+
     /// What came of a release.
     pub fn released(
         &mut self,

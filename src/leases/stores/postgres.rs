@@ -182,11 +182,12 @@ impl Backend for PostgresBackend {
         connection: &mut PgConnection,
         name: &LeaseName,
         holder: &Holder,
-    ) -> sqlx::Result<bool> {
+    ) -> sqlx::Result<Option<bool>> {
         let free = query(&self.statements.free)
             .bind(name.as_str())
             .bind(&*holder.id);
-        Ok(free.fetch_optional(connection).await?.is_some())
+        // Those who want it are woken.
+        Ok(free.fetch_optional(connection).await?.map(|_| false))
     }
 
     async fn force(

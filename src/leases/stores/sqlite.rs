@@ -165,16 +165,31 @@ impl Backend for SqliteBackend {
         extend::extend(&self.statements, connection, leases).await
     }
 
+    async fn want(&self, connection: &mut SqliteConnection, name: &LeaseName) -> sqlx::Result<()> {
+        let patience = sqlx::query("pragma busy_timeout").fetch_one(&mut *connection);
+        let patience: i64 = patience.await?.try_get(0)?;
+        let set = |patience| AssertSqlSafe(format!("pragma busy_timeout = {patience}"));
+        sqlx::raw_sql(set(0)).execute(&mut *connection).await?;
+        let want = query(&self.statements.want).bind(name.as_str().to_owned());
+        let wanted = want.execute(&mut *connection).await;
+        sqlx::raw_sql(set(patience)).execute(connection).await?;
+        match wanted {
+            Err(error) if server::kind(&error) != Kind::LockTimeout => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     async fn free(
         &self,
         connection: &mut SqliteConnection,
         name: &LeaseName,
         holder: &Holder,
-    ) -> sqlx::Result<bool> {
+    ) -> sqlx::Result<Option<bool>> {
         let free = query(&self.statements.free)
             .bind(name.as_str().to_owned())
             .bind(holder.id.to_string());
-        Ok(free.execute(connection).await?.rows_affected() > 0)
+        let freed = free.fetch_optional(connection).await?;
+        freed.map(|row| row.try_get(0)).transpose()
     }
 
     async fn force(

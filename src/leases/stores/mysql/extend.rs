@@ -13,7 +13,7 @@ use crate::leases::{Refresh, Refreshed};
 /// On servers that cannot skip locked rows: how many are waited for in one pass.
 const WAITS: usize = 2;
 /// What such a server answers to the words that it does not know.
-const SYNTAX_ERROR: u16 = 1064;
+pub(super) const SYNTAX_ERROR: u16 = 1064;
 
 /// Extends what can be: the rows are locked in the order of the key, those that somebody has locked left out, then looked at,
 /// then written.
