@@ -1,12 +1,13 @@
-//! Where a keeper's leases come from: a store that is made, and leases that are started, when somebody wants the first.
+//! Where a keeper's leases come from: they are started when somebody wants the first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{LeaseConfig, LeaseStore, Leases, LmdbLeases};
+use super::stores::lmdb::Later;
+use super::{LeaseConfig, LeaseStore, Leases};
 use crate::clock::block_on;
 use crate::error::LeaseError;
 
@@ -45,14 +46,15 @@ impl LeaseSource {
         }
     }
 
-    /// The leases, started if need be. The first time may take some milliseconds.
+    /// The leases, started if need be, which takes a thread and asks the store nothing.
     pub(crate) fn leases(&self) -> Result<Leases, LeaseError> {
         let mut state = self.state.lock();
         let store = match &*state {
             State::Open(leases) => return Ok(leases.clone()),
             State::Closed => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
-            State::Unused(None) => default_store(&self.folder)?,
+            // Without a store of the application's they are kept beside the environment, in a file of their own.
+            State::Unused(None) => Arc::new(Later::at(&self.folder)),
         };
         let leases = Leases::start_shared(store, self.config.clone())?;
         *state = State::Open(leases.clone());
@@ -67,13 +69,5 @@ impl LeaseSource {
         for name in shutdown.maybe_still_held {
             tracing::warn!(target: "lockkeeper", lease = name.as_str(), "a lease could not be given back in time");
         }
-    }
-}
-
-/// Leases without a store of the application's are kept beside the environment, in a file of their own.
-fn default_store(folder: &Path) -> Result<Arc<dyn LeaseStore>, LeaseError> {
-    match LmdbLeases::open(folder) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(LeaseError::Store(Arc::new(error))),
     }
 }

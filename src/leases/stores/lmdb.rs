@@ -6,6 +6,7 @@
 
 mod boot;
 mod file;
+mod later;
 mod record;
 mod wanted;
 mod worker;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 use file::Key;
 use worker::Worker;
+
+pub(crate) use later::Later;
 
 use crate::env::{file_id, prepare_folder};
 use crate::error::OpenError;
