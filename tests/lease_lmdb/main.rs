@@ -10,3 +10,6 @@ mod leader;
 mod peer;
 mod processes;
 mod support;
+
+#[path = "../support/peer.rs"]
+mod process;

@@ -14,5 +14,7 @@ mod tables;
 mod transactions;
 mod trouble;
 
+#[path = "../support/peer.rs"]
+mod process;
 #[path = "../support/servers/sql.rs"]
 mod servers;
