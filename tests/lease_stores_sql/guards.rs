@@ -32,7 +32,7 @@ async fn leases(ground: &Ground) -> Leases {
     Leases::start_shared(ground.store().await, config).unwrap()
 }
 
-async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(ground: Ground) {
+pub async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(ground: Ground) {
     // No refresh tells it meanwhile.
     let mut config = LeaseConfig::default();
     config.refresh = MINUTE;
@@ -77,7 +77,7 @@ async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(groun
     assert!(matches!(error, CheckError::Sql(_)), "{error:?}");
 }
 
-async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it(
+pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it(
     ground: Ground,
 ) {
     let leases = leases(&ground).await;

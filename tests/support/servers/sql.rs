@@ -1,5 +1,6 @@
 //! The SQL servers that tests start.
 
 pub mod mariadb;
+pub mod pgbouncer;
 pub mod postgres;
 pub mod process;
