@@ -12,6 +12,7 @@ mod mariadb_only;
 mod pooler;
 mod postgres_only;
 mod tables;
+mod tls;
 mod transactions;
 mod trouble;
 

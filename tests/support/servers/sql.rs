@@ -1,5 +1,6 @@
 //! The SQL servers that tests start.
 
+pub mod certificates;
 pub mod mariadb;
 pub mod pgbouncer;
 pub mod postgres;
