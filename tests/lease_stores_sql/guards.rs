@@ -1,10 +1,12 @@
 //! Transactions of the application under a lease that a guard holds.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockkeeper::{
-    CheckError, Claimed, ErrorClass, LeaseConfig, LeaseError, LeaseStanding, Leases, LmdbLeases,
+    CheckError, Claimed, ErrorClass, LeaseConfig, LeaseError, LeaseGuard, LeaseStanding, Leases,
+    LmdbLeases,
 };
 
 use crate::ground::{Ground, Kind, MINUTE, claim, name, on_stores, ours, run, until};
@@ -90,7 +92,7 @@ pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other
     raw.run("begin").await;
     job.check(raw.check()).await.unwrap();
     // Three refreshes cannot have it.
-    tokio::time::sleep(4 * REFRESH).await;
+    refreshed(&others[1], 3).await;
     for guard in others.iter().chain([&job]) {
         assert_ne!(
             guard.standing(),
@@ -125,7 +127,7 @@ pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other
             }
         })
     };
-    tokio::time::sleep(2 * REFRESH).await;
+    refreshed(&others[1], 2).await;
     assert!(!thief.is_finished(), "the transaction has not ended");
     for other in &others {
         assert!(other.is_held(), "{other:?}");
@@ -135,6 +137,17 @@ pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other
     raw.run("begin").await;
     assert!(job.check(raw.check()).await.is_err());
     raw.run("rollback").await;
+}
+
+/// Waits until a lease has been refreshed so many times more.
+async fn refreshed(guard: &LeaseGuard, times: u32) {
+    let (last, seen) = (Cell::new(guard.remaining()), Cell::new(0));
+    until("refreshes", || async {
+        let now = guard.remaining();
+        seen.set(seen.get() + u32::from(now > last.replace(now)));
+        seen.get() >= times
+    })
+    .await;
 }
 
 #[test]
