@@ -11,3 +11,6 @@ mod opening;
 mod peer;
 mod processes;
 mod support;
+
+#[path = "../support/peer.rs"]
+mod process;

@@ -190,8 +190,8 @@ async fn a_row_that_is_locked_takes_no_other_lease_with_it() {
     let guards = futures_util::future::join_all((0..3).map(|n| leases.acquire(format!("job{n}"))));
     let guards: Vec<_> = soon(guards).await.into_iter().map(Result::unwrap).collect();
     store.lock_row("job1", true);
-    // Three refreshes long.
-    tokio::time::sleep(150 * MS).await;
+    let before = store.asked(Op::Refresh);
+    until(|| store.asked(Op::Refresh) > before + 3).await;
     assert!(
         guards
             .iter()

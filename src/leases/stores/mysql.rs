@@ -21,8 +21,8 @@ use statements::{NOTED, Statements};
 
 store_of_leases! {
     /// Leases in a table of MySQL (8.0) or MariaDB (10.6), the one that Go's `dbmutex` uses: both exclude each other on the
-    /// same row. Older servers work too, but their refresh waits up to a second for each of at most two rows that somebody
-    /// has locked, and skips the rest of its pass.
+    /// same row. Older servers work too, with a statement for each lease. MySQL 5.7 cannot but wait a second for each of at
+    /// most two rows that somebody has locked, and skips the rest of its pass: there, refresh every three seconds or more.
     ///
     /// These servers cannot tell of releases: waiters poll. Binary logs must be by row or mixed, since the statements read the
     /// clock of the moment. A replica is recognised by `read_only`. Several servers can be given, as `mysql://user@one,two/db`

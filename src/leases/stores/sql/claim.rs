@@ -34,11 +34,15 @@ impl<B: Backend> SqlStore<B> {
             self.seen_busy.note(&claim.name, false);
         }
         let mut added = false;
+        let mut free = None;
         for _ in 0..RESTLESS {
             sent.store(true, Ordering::Release);
             match self.backend.take(connection, claim).await {
                 // The second time the row is ours already, and its expiry counts from now.
-                Ok(Some(Taken { waited: true, .. })) => continue,
+                Ok(Some(Taken { waited: true, .. })) => {
+                    free = None;
+                    continue;
+                }
                 Ok(Some(Taken { token, .. })) => {
                     return Ok(Attempt::Claimed(Claimed::Ours { token }));
                 }
@@ -67,10 +71,13 @@ impl<B: Backend> SqlStore<B> {
                         return Ok(Attempt::Claimed(Claimed::Busy(record)));
                     }
                 }
-                Some(_) => {}
+                Some(row) => free = row.record(),
             }
         }
-        Ok(Attempt::Restless)
+        // Free each time it was looked at, and somebody else was faster each time.
+        Ok(free.map_or(Attempt::Restless, |record| {
+            Attempt::Claimed(Claimed::Busy(record))
+        }))
     }
 
     async fn look_if_busy(
