@@ -381,6 +381,12 @@ impl Drop for Inner {
     }
 }
 
+/// Stops a runtime whose actors could not be started.
+fn stop_now(runtime: &Runtime) {
+    let deadline = runtime.env.shared.config.shutdown_deadline();
+    report(stop(runtime, None, deadline));
+}
+
 /// Stops a runtime whose system has gone away under it.
 pub(crate) fn stop_in_background(runtime: Arc<Runtime>) {
     in_background(move || {

@@ -71,6 +71,7 @@
 
 mod actors;
 mod backoff;
+mod bombs;
 mod clock;
 mod config;
 mod env;
@@ -79,6 +80,7 @@ mod keeper;
 mod leases;
 mod locks;
 mod messages;
+mod supervision;
 mod txn;
 #[cfg(feature = "actix-web")]
 mod web;
@@ -100,8 +102,9 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
+    ActorPanicked,
     DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
-    NoRecords, OpenError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    NoRecords, OpenError, Part, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Name, Site, body_name, brief};
+use super::{ActorPanicked, Name, Site, body_name, brief};
 use crate::config::ConfigError;
 
 /// The keeper could not be opened.
@@ -65,6 +65,9 @@ pub enum OpenError {
         "there is no actix `System` on this thread; leave out `in_current_system()` to get one"
     )]
     NoSystem,
+    /// An actor panicked while it was started; what had been started before was ended again.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[source] io::Error),

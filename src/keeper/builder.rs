@@ -133,6 +133,7 @@ impl KeeperBuilder {
         ));
         // It has none yet.
         let _ = runtime.leases.set(Arc::clone(&source));
+        core.shared.gives_up_with(&source.supervision);
         let started = if self.in_current_system {
             Host::current(&runtime, &locks, &source)
         } else {
@@ -141,7 +142,8 @@ impl KeeperBuilder {
         let (host, addresses) = match started {
             Ok(started) => started,
             Err(error) => {
-                super::stop_in_background(runtime);
+                // The folder can be opened again at once.
+                super::stop_now(&runtime);
                 return Err(error);
             }
         };

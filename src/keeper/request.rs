@@ -254,10 +254,10 @@ impl Request for LockMany {
         async move {
             let operations = self.ops.len();
             if runtime.env.shared.forked() {
-                return Err(LocksRefused::shutting_down(operations));
+                return Err(LocksRefused::all(operations, LockError::ShuttingDown));
             }
             let answer = actor.send(self).await;
-            answer.unwrap_or_else(|_| Err(LocksRefused::shutting_down(operations)))
+            answer.unwrap_or_else(|_| Err(LocksRefused::all(operations, LockError::ShuttingDown)))
         }
     }
 }

@@ -8,12 +8,15 @@ use parking_lot::Mutex;
 
 use super::{LeaseConfig, LeaseStore, Leases, LmdbLeases};
 use crate::clock::block_on;
-use crate::error::LeaseError;
+use crate::error::{LeaseError, Part};
+use crate::supervision::Supervision;
 
 pub(crate) struct LeaseSource {
     state: Mutex<State>,
     folder: PathBuf,
     config: LeaseConfig,
+    /// Of the actor, and of the threads of what is started here.
+    pub(crate) supervision: Arc<Supervision>,
 }
 
 enum State {
@@ -33,6 +36,7 @@ impl LeaseSource {
             state: Mutex::new(State::Unused(store)),
             folder,
             config,
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
@@ -42,6 +46,7 @@ impl LeaseSource {
             config: leases.config().clone(),
             state: Mutex::new(State::Open(leases)),
             folder: PathBuf::new(),
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
