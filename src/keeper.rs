@@ -5,6 +5,7 @@ mod builder;
 mod databases;
 mod host;
 mod lease;
+mod panics;
 mod request;
 mod snapshots;
 mod transaction;
@@ -35,6 +36,7 @@ use crate::messages::supervisor::{RunTxn, TxnStats};
 
 pub use builder::KeeperBuilder;
 use host::Host;
+pub use panics::PanicStats;
 pub use request::{Request, TxnRunner};
 pub use transaction::{Begin, Begun, Transaction};
 
@@ -93,6 +95,8 @@ pub struct KeeperStats {
     pub transactions: TxnStats,
     /// The lock table.
     pub locks: LockStats,
+    /// The panics in the keeper itself, of which there should be none.
+    pub panics: PanicStats,
 }
 
 impl Keeper {
@@ -267,6 +271,7 @@ impl Keeper {
                 environment: keeper.inner.runtime.env.stats_in_any_case(site).await,
                 transactions: keeper.inner.runtime.stats(),
                 locks: keeper.inner.locks.stats(),
+                panics: PanicStats::of(&keeper.inner.runtime),
             }
         }
     }

@@ -102,13 +102,14 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    ActorPanicked,
-    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
-    NoRecords, OpenError, Part, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    ActorPanicked, DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy,
+    MaybeStillHeld, NoRecords, OpenError, Part, ShutdownError, Site, SizeLimit, Stage,
+    StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, PanicStats, Refused, Request, Transaction,
+    TxnRunner,
 };
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,

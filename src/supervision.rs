@@ -79,7 +79,8 @@ impl Supervision {
             self.bombs.pass(doing);
             what()
         };
-        catch_unwind(AssertUnwindSafe(guarded)).map_err(|panic| self.panicked(self.part, doing, panic))
+        catch_unwind(AssertUnwindSafe(guarded))
+            .map_err(|panic| self.panicked(self.part, doing, panic))
     }
 
     /// The same for a future, which is dropped if it panics.
@@ -132,7 +133,8 @@ impl Supervision {
         };
         // Whom this tells is the application's, and may be what has panicked.
         let told = catch_unwind(AssertUnwindSafe(|| {
-            metrics::counter!("lockkeeper_panics_total", "part" => panicked.part.word()).increment(1);
+            metrics::counter!("lockkeeper_panics_total", "part" => panicked.part.word())
+                .increment(1);
             tracing::error!(target: "lockkeeper", part = panicked.part.word(), doing, message = &*panicked.message,
                 "a part of the runtime panicked");
             if too_many {

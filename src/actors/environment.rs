@@ -127,7 +127,9 @@ impl Handler<CopyTo> for Environment {
     fn handle(&mut self, copy: CopyTo, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
         let site = Location::caller();
-        self.answer("CopyTo", async move { core.copy(copy.folder, copy.compact, site).await })
+        self.answer("CopyTo", async move {
+            core.copy(copy.folder, copy.compact, site).await
+        })
     }
 }
 
@@ -136,7 +138,9 @@ impl Handler<EnvStatsQuery> for Environment {
 
     fn handle(&mut self, _: EnvStatsQuery, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
-        self.answer("EnvStatsQuery", async move { core.stats(Location::caller()).await })
+        self.answer("EnvStatsQuery", async move {
+            core.stats(Location::caller()).await
+        })
     }
 }
 

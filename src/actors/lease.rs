@@ -166,11 +166,7 @@ impl Handler<ExtendLease> for LeaseActor {
 impl Handler<LeaseInfo> for LeaseActor {
     type Result = Watched<Later<Result<LeaseStatus, LeaseError>>>;
 
-    fn handle(
-        &mut self,
-        LeaseInfo(name): LeaseInfo,
-        context: &mut Self::Context,
-    ) -> Self::Result {
+    fn handle(&mut self, LeaseInfo(name): LeaseInfo, context: &mut Self::Context) -> Self::Result {
         let ask = |leases: Leases| async move { leases.status(name).await };
         self.answer(context, "LeaseInfo", ask)
     }

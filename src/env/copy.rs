@@ -36,9 +36,9 @@ impl Core {
                 let copied = shared
                     .supervision
                     .guard("a copy", || copy(&shared, &folder, compact, site));
-                let _ = reply.send(copied.unwrap_or_else(|panicked| {
-                    Err(TxnError::ActorPanicked(panicked).into())
-                }));
+                let _ = reply.send(
+                    copied.unwrap_or_else(|panicked| Err(TxnError::ActorPanicked(panicked).into())),
+                );
             });
         if let Err(error) = thread {
             return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());

@@ -23,10 +23,10 @@ use crate::env::registry::{OpenSpec, Registry};
 use crate::env::snapshot::Holders;
 use crate::env::transaction::Scope;
 use crate::env::{EnvId, raw};
-use crate::supervision::Supervision;
 use crate::error::{
     DatabaseError, EnvError, Name, Part, Site, Stage, StorageError, TxnError, body_name, brief,
 };
+use crate::supervision::Supervision;
 
 pub(crate) struct Shared {
     pub id: EnvId,

@@ -27,9 +27,7 @@ use crate::env::registry::OpenSpec;
 use crate::env::reserved::is_reserved;
 use crate::env::shared::{Command, Question, Shared};
 use crate::env::{raw, recovery};
-use crate::error::{
-    ActorPanicked, DatabaseError, EnvError, Part, StorageError, TxnError,
-};
+use crate::error::{ActorPanicked, DatabaseError, EnvError, Part, StorageError, TxnError};
 
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -306,7 +304,10 @@ impl Writer {
 
     /// Flushes what no commit has flushed and closes the environment once the last view has ended.
     fn close(&mut self) {
-        self.shared.supervision.bombs.pass("closing the environment");
+        self.shared
+            .supervision
+            .bombs
+            .pass("closing the environment");
         if self.unsynced_since.is_some()
             && self.shared.poison.event().is_none()
             && let Err(error) = self.sync()

@@ -71,7 +71,9 @@ pub enum LockError {
     /// A panic has left the lock table half changed. It grants nothing any more: whoever holds locks keeps them until they are
     /// released, and nobody gets others. When the last locker has ended, it begins anew by itself, empty. Remedy: release all,
     /// and begin again.
-    #[error("the lock table is left half changed by a panic, and begins anew when its last locker has ended: {0}")]
+    #[error(
+        "the lock table is left half changed by a panic, and begins anew when its last locker has ended: {0}"
+    )]
     Broken(ActorPanicked),
 }
 

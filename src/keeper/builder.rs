@@ -43,6 +43,8 @@ pub struct KeeperBuilder {
     in_current_system: bool,
     own_conflicts: Vec<(Text, ConflictTable)>,
     lease_store: Option<Arc<dyn LeaseStore>>,
+    #[cfg(test)]
+    pub(super) bombs: Vec<(crate::error::Part, &'static str)>,
 }
 
 impl KeeperBuilder {
@@ -134,6 +136,10 @@ impl KeeperBuilder {
         // It has none yet.
         let _ = runtime.leases.set(Arc::clone(&source));
         core.shared.gives_up_with(&source.supervision);
+        #[cfg(test)]
+        for (part, place) in self.bombs {
+            runtime.bombs(part).set(place);
+        }
         let started = if self.in_current_system {
             Host::current(&runtime, &locks, &source)
         } else {

@@ -3,14 +3,19 @@
 //! Everything is decided in [`Shared::transition`]; what others may believe of a lease changes under the mutex too, in the order
 //! of the decisions. Answers are given, stores are asked and events are told after the mutex has been let go.
 
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::driver::Ended;
 use super::handle::Owner;
@@ -24,10 +29,12 @@ use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
     Fence, Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
-    StoreId, boottime, calls, events, identity,
+    StoreError, StoreId, boottime, calls, events, identity,
 };
 use crate::clock::coarse_now;
-use crate::error::LeaseError;
+use crate::env::{panic_message, quietly};
+use crate::error::{ActorPanicked, LeaseError, Part};
+use crate::supervision::Supervision;
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -47,6 +54,9 @@ pub(super) struct Shared {
     losses: Limit,
     /// When the driver has ended, what it left behind.
     pub ended: watch::Sender<Option<Ended>>,
+    pub supervision: Arc<Supervision>,
+    /// A panic has left the core half changed: nothing is held any more, and nobody asks it anything.
+    broken: OnceLock<ActorPanicked>,
 }
 
 struct State {
@@ -91,7 +101,12 @@ pub(super) struct Outlook {
 }
 
 impl Shared {
-    pub(super) fn new(store: Arc<dyn LeaseStore>, config: LeaseConfig, runtime: Handle) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn LeaseStore>,
+        config: LeaseConfig,
+        runtime: Handle,
+        supervision: Arc<Supervision>,
+    ) -> Self {
         let bounds = Bounds {
             waiters: config.max_local_waiters,
             call_timeout: config.call_timeout,
@@ -119,7 +134,64 @@ impl Shared {
             is_listening: AtomicBool::new(false),
             losses: Limit::default(),
             ended: watch::Sender::new(None),
+            supervision,
+            broken: OnceLock::new(),
         }
+    }
+
+    /// Why nothing can be asked any more, if that is so.
+    pub(super) fn gone(&self) -> LeaseError {
+        match self.broken.get() {
+            Some(panicked) => LeaseError::ActorPanicked(panicked.clone()),
+            None => LeaseError::ShuttingDown,
+        }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.get().is_some()
+    }
+
+    /// After a panic nobody knows what the core believes: all leases are lost, those who wait are told so, and the driver ends.
+    /// What is held in the store goes when it expires.
+    pub(super) fn break_down(&self, doing: &'static str, panic: Box<dyn Any + Send>) {
+        let panicked = self.supervision.panicked(Part::Leases, doing, panic);
+        let (waiters, cells) = self.look(|state| {
+            // Set under the mutex: whoever has it now is the last to change anything.
+            let _ = self.broken.set(panicked);
+            for cell in state.cells.values() {
+                if cell.disbelieve() {
+                    seen::not_held();
+                }
+            }
+            let cells: Vec<_> = state.cells.values().cloned().collect();
+            (std::mem::take(&mut state.waiters), cells)
+        });
+        for slot in waiters.into_values() {
+            quietly(|| drop(slot.reply.send(Err(self.gone()))));
+        }
+        for cell in cells {
+            quietly(|| self.end_broken(&cell));
+        }
+        self.wake.notify_one();
+    }
+
+    fn end_broken(&self, cell: &Cell) {
+        if cell.disbelieve() {
+            seen::not_held();
+        }
+        cell.tell_lost(LostReason::Shutdown);
+        let error = StoreError::Failed(Box::new(self.gone()));
+        cell.ending.send_replace(Ending::Stopped(Arc::new(error)));
+    }
+
+    /// Runs something on the driver's runtime that the core waits for.
+    fn serve(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let shared = Arc::clone(self);
+        self.runtime.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                shared.break_down("asking the store", panic);
+            }
+        })
     }
 
     /// Whether this is the child of a fork.
@@ -147,6 +219,9 @@ impl Shared {
             state.book.advance(now, name, fx);
             Ok((id, state.book.is_behind(name, id)))
         });
+        let Some(asked) = asked else {
+            return Err(self.gone());
+        };
         match asked {
             Ok((id, is_behind)) => {
                 if is_behind {
@@ -158,11 +233,11 @@ impl Shared {
         }
     }
 
-    /// Runs a step of the core, and carries out what follows.
+    /// Runs a step of the core, and carries out what follows; `None` if a panic has broken it.
     pub(super) fn step<R>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut Book, Moment, &mut Vec<Effect>) -> R,
-    ) -> R {
+    ) -> Option<R> {
         self.transition(|state, now, fx| step(&mut state.book, now, fx))
     }
 
@@ -196,6 +271,10 @@ impl Shared {
             }
             was_held
         });
+        let Some(was_held) = was_held else {
+            self.end_broken(cell);
+            return;
+        };
         if was_held {
             seen::not_held();
         }
@@ -213,7 +292,7 @@ impl Shared {
             let send = state.book.extend(now, cell.key, timing, fx)?;
             *cell.timing.lock() = timing;
             Some(send)
-        })
+        })?
     }
 
     /// Nothing new is begun, and everything is given back until then.
@@ -240,7 +319,11 @@ impl Shared {
 
     /// The names that may be held in the store still.
     pub(super) fn held_names(&self) -> Vec<LeaseName> {
-        self.look(|state| state.book.held_names().cloned().collect())
+        self.look(|state| match self.is_broken() {
+            // The book cannot be relied on any more.
+            true => state.cells.values().map(|cell| cell.name.clone()).collect(),
+            false => state.book.held_names().cloned().collect(),
+        })
     }
 
     /// Whether a holder is one of ours.
@@ -250,6 +333,9 @@ impl Shared {
 
     /// How many callers wait for a name, and the token if it is held here.
     pub(super) fn local(&self, name: &LeaseName) -> (usize, Option<Fence>) {
+        if self.is_broken() {
+            return (0, None);
+        }
         self.look(|state| {
             let (waiting, key) = state.book.local(name);
             let cell = key.and_then(|key| state.cells.get(&key));
@@ -267,52 +353,66 @@ impl Shared {
     fn transition<R>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut State, Moment, &mut Vec<Effect>) -> R,
-    ) -> R {
-        let mut effects = Vec::new();
+    ) -> Option<R> {
         let mut actions = Vec::new();
         let mut state = self.state.lock();
-        let answer = step(&mut state, boottime::now(), &mut effects);
-        for effect in effects {
-            state.apply(effect, &mut actions);
+        if self.is_broken() {
+            return None;
         }
-        let next = state.book.next_deadline();
-        let is_sooner = match (next, state.wake_at) {
-            (Some(next), Some(wake_at)) => next < wake_at,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if is_sooner {
-            state.wake_at = next;
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            let mut effects = Vec::new();
+            let answer = step(&mut state, boottime::now(), &mut effects);
+            self.supervision.bombs.pass("a step of the leases");
+            for effect in effects {
+                state.apply(effect, &mut actions);
+            }
+            (answer, state.is_sooner())
+        }));
+        if let Err(panic) = &stepped {
+            // Nobody else is let in any more.
+            self.broken
+                .get_or_init(|| ActorPanicked::new(Part::Leases, panic_message(&**panic)));
         }
         drop(state);
+        let (answer, is_sooner) = match stepped {
+            Ok(stepped) => stepped,
+            Err(panic) => {
+                // What it would have led to does not happen.
+                quietly(|| drop(actions));
+                self.break_down("a step of the leases", panic);
+                return None;
+            }
+        };
         for action in actions {
-            self.carry_out(action);
+            let carry_out = AssertUnwindSafe(|| self.carry_out(action));
+            if let Err(panic) = catch_unwind(carry_out) {
+                self.break_down("what follows from a step of the leases", panic);
+            }
         }
         if is_sooner {
             self.wake.notify_one();
         }
-        answer
+        Some(answer)
     }
 
     fn carry_out(self: &Arc<Self>, action: Action) {
         match action {
             Action::Claim(cell, send, left_with) => {
                 let claim = calls::claim(Arc::clone(self), cell, send, left_with);
-                self.runtime.spawn(claim);
+                self.serve(claim);
             }
             Action::HandOver(from, to, send) => {
-                self.runtime
-                    .spawn(calls::hand_over(Arc::clone(self), from, to, send));
+                self.serve(calls::hand_over(Arc::clone(self), from, to, send));
             }
             Action::Release(cell) => {
-                self.runtime.spawn(calls::release(Arc::clone(self), cell));
+                self.serve(calls::release(Arc::clone(self), cell));
             }
             Action::Refresh(items) => {
                 let only = match items.as_slice() {
                     [(cell, _)] => Some(Arc::clone(cell)),
                     _ => None,
                 };
-                let task = self.runtime.spawn(calls::refresh(Arc::clone(self), items));
+                let task = self.serve(calls::refresh(Arc::clone(self), items));
                 if let Some(cell) = only {
                     *cell.refreshing.lock() = Some(task.abort_handle());
                 }
@@ -345,7 +445,7 @@ impl Shared {
             Action::Confirm(cell, send) => cell.confirm(send),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
-                    self.runtime.spawn(calls::listen(Arc::clone(self)));
+                    self.serve(calls::listen(Arc::clone(self)));
                 }
             }
         }
@@ -399,6 +499,20 @@ impl Shared {
 }
 
 impl State {
+    /// Whether something is due sooner than the driver would wake; then it is noted.
+    fn is_sooner(&mut self) -> bool {
+        let next = self.book.next_deadline();
+        let is_sooner = match (next, self.wake_at) {
+            (Some(next), Some(wake_at)) => next < wake_at,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_sooner {
+            self.wake_at = next;
+        }
+        is_sooner
+    }
+
     fn apply(&mut self, effect: Effect, actions: &mut Vec<Action>) {
         match effect {
             Effect::Claim {

@@ -54,12 +54,17 @@ impl LeaseSource {
     pub(crate) fn leases(&self) -> Result<Leases, LeaseError> {
         let mut state = self.state.lock();
         let store = match &*state {
-            State::Open(leases) => return Ok(leases.clone()),
+            State::Open(leases) if !leases.shared().is_broken() => return Ok(leases.clone()),
+            // A panic has ended them.
+            State::Open(leases) => Arc::clone(&leases.shared().store),
             State::Closed => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
             State::Unused(None) => default_store(&self.folder)?,
         };
-        let leases = Leases::start_shared(store, self.config.clone())?;
+        let leases = {
+            let supervision = Arc::clone(&self.supervision);
+            Leases::start_supervised(store, self.config.clone(), supervision)?
+        };
         *state = State::Open(leases.clone());
         Ok(leases)
     }

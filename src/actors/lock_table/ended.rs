@@ -116,7 +116,11 @@ impl Future for Ended {
         });
         drop(waker);
         // In a table that is broken they have, as far as anybody can tell.
-        if done.unwrap_or(true) { Poll::Ready(()) } else { Poll::Pending }
+        if done.unwrap_or(true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 

@@ -97,9 +97,9 @@ impl Locker {
     /// [`LockError::NotHeld`]; [`LockError::NotWeaker`] if the new mode would exclude somebody whom the
     /// old one does not; [`LockError::Dead`], [`LockError::Ended`].
     pub fn downgrade(&self, object: &Object, from: Mode, to: Mode) -> Result<(), LockError> {
-        let done = self
-            .shared()
-            .transition(|state, effects| state.table.downgrade(self.id, object, from, to, effects))?;
+        let done = self.shared().transition(|state, effects| {
+            state.table.downgrade(self.id, object, from, to, effects)
+        })?;
         Ok(done?)
     }
 

@@ -18,8 +18,8 @@ use crate::locks::{
     DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Mode, Moment, Object,
     VictimPolicy,
 };
-use crate::supervision::Supervision;
 use crate::messages::lock_table::{PastDeadlock, SetDetect, SetLimits, SetTimeouts};
+use crate::supervision::Supervision;
 
 /// The lock table, to be used in place from any thread. Cheap to clone.
 ///

@@ -238,7 +238,9 @@ impl Shared {
     }
 
     fn told_of(&self, panic: Box<dyn Any + Send>) {
-        (self.supervision).panicked(Part::LockTable, "a step of the table", panic);
+        let doing = "a step of the table";
+        let panicked = self.supervision.panicked(Part::LockTable, doing, panic);
+        self.events.broken(panicked);
     }
 
     /// Asks for a lock; both doors come through here. `None` is granted. A waiter stands ready for a
@@ -446,7 +448,15 @@ impl State {
         self.broken = Some(broken.clone());
         let ids: Vec<WaitId> = self.waiters.keys().copied().collect();
         for id in ids {
-            let is_open = |waiter: &Waiter| !matches!(waiter, Waiter::Task { outcome: Some(_), .. });
+            let is_open = |waiter: &Waiter| {
+                !matches!(
+                    waiter,
+                    Waiter::Task {
+                        outcome: Some(_),
+                        ..
+                    }
+                )
+            };
             if self.waiters.get(&id).is_some_and(is_open) {
                 self.deliver(id, Err(End::Broken(broken.clone())), afterwards);
             }
