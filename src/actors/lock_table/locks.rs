@@ -71,7 +71,8 @@ impl Locks {
     }
 
     fn make(&self, spec: LockerSpec, parent: Option<LockerId>) -> Result<Locker, LockError> {
-        let (id, age) = self.shared().transition(|state, effects| {
+        let mut counted = false;
+        let made = self.shared().transition(|state, effects| {
             if state.closed {
                 return Err(LockError::ShuttingDown);
             }
@@ -86,9 +87,15 @@ impl Locks {
             };
             state.table.take_events(effects);
             let age = state.table.age(id).ok_or(LockError::Ended)?;
+            // Under the mutex: a broken table must not begin anew between this and the handle.
             self.shared().lockers.fetch_add(1, Ordering::AcqRel);
+            counted = true;
             Ok((id, age))
-        })??;
+        });
+        if made.is_err() && counted {
+            self.shared().lockers.fetch_sub(1, Ordering::AcqRel);
+        }
+        let (id, age) = made??;
         Ok(Locker::new(id, age, self.clone()))
     }
 

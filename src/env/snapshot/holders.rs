@@ -213,11 +213,12 @@ impl Holders {
 /// A thread that holds snapshots, one after the other, until it is told to end.
 fn holder(shared: &Arc<Shared>) {
     let holders = &shared.holders;
-    while let Ok(Some((hold, place))) = holders.tasks.recv() {
+    while let Ok(Some((mut hold, place))) = holders.tasks.recv() {
         let carry_out = AssertUnwindSafe(|| hold.carry_out(shared));
         if let Err(panic) = catch_unwind(carry_out) {
             let supervision = &shared.supervision;
-            supervision.panicked(Part::SnapshotHolder, "a snapshot", panic);
+            let panicked = supervision.panicked(Part::SnapshotHolder, "a snapshot", panic);
+            hold.fail(TxnError::ActorPanicked(panicked));
         }
         holders.crew.lock().idle += 1;
         drop(place);
@@ -226,7 +227,7 @@ fn holder(shared: &Arc<Shared>) {
 
 impl Hold {
     /// Takes the snapshot and serves it until it ends, or answers why there is none.
-    fn carry_out(mut self, shared: &Arc<Shared>) {
+    fn carry_out(&mut self, shared: &Arc<Shared>) {
         shared.supervision.bombs.pass("taking a snapshot");
         match self.hold(shared) {
             Ok(unserved) => {
@@ -235,11 +236,14 @@ impl Hold {
                     quietly(|| drop(request));
                 }
             }
-            Err(error) => {
-                if let Some(reply) = self.reply.take() {
-                    quietly(|| drop(reply.send(Err(error))));
-                }
-            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Answers why there is none, if nobody has been answered.
+    fn fail(&mut self, error: TxnError) {
+        if let Some(reply) = self.reply.take() {
+            quietly(|| drop(reply.send(Err(error))));
         }
     }
 

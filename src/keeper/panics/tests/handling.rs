@@ -24,49 +24,62 @@ fn is_by(part: Part, error: &TxnError) -> bool {
     matches!(error, TxnError::ActorPanicked(panicked) if panicked.part == part)
 }
 
+/// Has the actor panic over a message, with another one behind it.
+macro_rules! goes_off {
+    ($keeper:expr, $name:literal, $message:expr, $error:pat => $inner:expr) => {
+        let bombs = $keeper.bombs(Part::Environment);
+        bombs.set($name);
+        let (first, second) = tokio::join!($keeper.send($message), $keeper.send(Sync));
+        match first {
+            Err($error) => assert!(is_by(Part::Environment, &$inner), $name),
+            other => panic!("{}: {other:?}", $name),
+        }
+        assert!(second.is_ok(), "the next one is served");
+        assert!(bombs.are_spent());
+    };
+}
+
 #[test]
 fn a_panic_in_the_environment_actor_is_answered_and_it_goes_on() {
+    // Each with a keeper of its own: five in a while are as many as one lives with.
     let (folder, keeper) = keeper();
-    let bombs = keeper.bombs(Part::Environment);
     let kept = keeper.environment().clone();
     run(async {
-        macro_rules! goes_off {
-            ($name:literal, $message:expr, $error:pat => $inner:expr) => {
-                bombs.set($name);
-                let (first, second) = tokio::join!(keeper.send($message), keeper.send(Sync));
-                match first {
-                    Err($error) => assert!(is_by(Part::Environment, &$inner), $name),
-                    other => panic!("{}: {other:?}", $name),
-                }
-                assert!(second.is_ok(), "the next one is served");
-                assert!(bombs.are_spent());
-            };
-        }
-        goes_off!("SetMapSize", SetMapSize(1 << 31), EnvError::Txn(error) => error);
+        goes_off!(keeper, "SetMapSize", SetMapSize(1 << 31), EnvError::Txn(error) => error);
         let copy = CopyTo {
             folder: folder.path().join("copy"),
             compact: false,
         };
-        goes_off!("CopyTo", copy, EnvError::Txn(error) => error);
-        goes_off!("EnvStatsQuery", EnvStatsQuery, error => error);
-        goes_off!("Recover", Recover, EnvError::Txn(error) => error);
-        goes_off!("ClearDatabase", ClearDatabase("x".into()), DatabaseError::Txn(error) => error);
-        goes_off!("DeleteDatabase", DeleteDatabase("x".into()), DatabaseError::Txn(error) => error);
+        goes_off!(keeper, "CopyTo", copy, EnvError::Txn(error) => error);
+        goes_off!(keeper, "EnvStatsQuery", EnvStatsQuery, error => error);
+        goes_off!(keeper, "Recover", Recover, EnvError::Txn(error) => error);
+        goes_off!(keeper, "ClearDatabase", ClearDatabase("x".into()), DatabaseError::Txn(error) => error);
+        assert!(kept.connected() && kept.send(Sync).await.expect("the actor").is_ok());
+    });
+    let stats = run(keeper.stats()).panics;
+    assert_eq!((stats.environment, stats.supervisor), (5, 0));
+    assert_eq!(stats.last.len(), 1);
+}
+
+#[test]
+fn so_is_a_panic_over_each_of_its_other_messages() {
+    let (_folder, keeper) = keeper();
+    let bombs = keeper.bombs(Part::Environment);
+    run(async {
+        goes_off!(keeper, "DeleteDatabase", DeleteDatabase("x".into()), DatabaseError::Txn(error) => error);
         let forget = ForgetToken {
             store: StoreId::new("x"),
             name: crate::LeaseName::new("x").expect("a name"),
         };
-        goes_off!("ForgetToken", forget, EnvError::Txn(error) => error);
+        goes_off!(keeper, "ForgetToken", forget, EnvError::Txn(error) => error);
         bombs.set("Sync");
         let first = keeper.send(Sync).await;
         assert!(matches!(first, Err(EnvError::Txn(error)) if !error.is_retryable()));
         bombs.set("ClearStaleReaders");
         assert_eq!(keeper.send(ClearStaleReaders).await, 0);
-        assert!(kept.connected() && kept.send(Sync).await.expect("the actor").is_ok());
+        assert!(keeper.send(Sync).await.is_ok());
     });
-    let stats = run(keeper.stats()).panics;
-    assert_eq!((stats.environment, stats.supervisor), (9, 0));
-    assert_eq!(stats.last.len(), 1);
+    assert_eq!(run(keeper.stats()).panics.environment, 4);
 }
 
 #[test]

@@ -165,3 +165,21 @@ fn with_answer<T: Send + 'static>(
     };
     (Box::new(job), answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::block_on;
+
+    #[test]
+    fn a_panic_over_one_question_is_answered_and_the_next_is_served() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let worker = Worker::of(&folder.path().join("leases.mdb")).expect("a worker");
+        for _ in 0..3 {
+            let panics = worker.ask::<()>(|_| panic!("a bomb"));
+            let error = block_on(panics).expect_err("it panicked");
+            assert!(matches!(error, StoreError::Failed(_)), "{error}");
+            block_on(worker.ask(File::prepare)).expect("it goes on");
+        }
+    }
+}
