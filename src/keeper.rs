@@ -7,6 +7,10 @@ mod host;
 mod lease;
 mod request;
 mod snapshots;
+mod stop;
+#[allow(dead_code, reason = "for pools of workers")]
+pub(crate) mod stoppables;
+mod stopping;
 mod transaction;
 mod under;
 
@@ -15,13 +19,10 @@ use std::fmt;
 use std::future::Future;
 use std::panic::Location;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::Addr;
-use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::actors::environment::Environment;
 use crate::actors::lease::LeaseActor;
@@ -29,13 +30,14 @@ use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
 use crate::config::Config;
 use crate::env::{EnvStats, PanicEvent, ReadTxn, WriteTxn};
-use crate::error::{OpenError, ShutdownError, TxnError};
+use crate::error::{OpenError, TxnError};
 use crate::locks::LockStats;
 use crate::messages::supervisor::{RunTxn, TxnStats};
 
 pub use builder::KeeperBuilder;
-use host::Host;
 pub use request::{Request, TxnRunner};
+pub(crate) use stop::{Stopping, in_background as stop_in_background};
+pub use stopping::{Signal, Termination, termination};
 pub use transaction::{Begin, Begun, Transaction};
 
 /// A handle of the runtime: an environment with its writer, a lock table, and the supervisor that runs transactions.
@@ -65,13 +67,18 @@ pub use transaction::{Begin, Begun, Transaction};
 #[derive(Clone)]
 pub struct Keeper {
     inner: Arc<Inner>,
+    /// None in a handle that the keeper itself gives to what it runs: that does not keep it from stopping.
+    #[expect(dead_code, reason = "held, not read")]
+    owner: Option<Arc<Owner>>,
 }
+
+/// Stops the keeper with its last handle.
+struct Owner(Arc<Runtime>);
 
 struct Inner {
     runtime: Arc<Runtime>,
     locks: Locks,
     addresses: Addresses,
-    host: Mutex<Option<Host>>,
 }
 
 /// Where the actors of a keeper are.
@@ -308,45 +315,6 @@ impl Keeper {
     pub fn locks(&self) -> &Locks {
         &self.inner.locks
     }
-
-    /// Takes nothing new, lets what runs finish until the deadline, answers the rest with [`TxnError::ShuttingDown`], closes
-    /// the environment and joins every thread. The folder can be opened again at once.
-    ///
-    /// # Errors
-    ///
-    /// When a body or a view runs on beyond the deadline: the environment stays open until it returns.
-    pub fn shutdown(
-        &self,
-        deadline: Duration,
-    ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<> {
-        let inside = self.inner.runtime.env.shared.nested().is_some();
-        let (reply, answer) = oneshot::channel();
-        let runtime = Arc::clone(&self.inner.runtime);
-        let host = if inside {
-            None
-        } else {
-            self.inner.host.lock().take()
-        };
-        let stop = move || {
-            let _ = reply.send(stop(&runtime, host, deadline));
-        };
-        let started = if inside {
-            None
-        } else {
-            let thread = thread::Builder::new().name("lockkeeper-stop".into());
-            Some(thread.spawn(stop))
-        };
-        async move {
-            let started = started.ok_or(ShutdownError::InsideBody)?;
-            let timed_out = |_| ShutdownError::TimedOut {
-                what: "the thread that stops the keeper",
-            };
-            started.map_err(|_| ShutdownError::TimedOut {
-                what: "starting a thread",
-            })?;
-            answer.await.map_err(timed_out)?
-        }
-    }
 }
 
 /// A transaction that [`Keeper::try_admit`] hands back.
@@ -368,73 +336,8 @@ impl fmt::Debug for Keeper {
     }
 }
 
-impl Drop for Inner {
+impl Drop for Owner {
     fn drop(&mut self) {
-        let host = self.host.lock().take();
-        if host.is_some() {
-            let runtime = Arc::clone(&self.runtime);
-            in_background(move || {
-                let deadline = runtime.env.shared.config.shutdown_deadline();
-                report(stop(&runtime, host, deadline));
-            });
-        }
+        stop::in_background(&self.0);
     }
 }
-
-/// Stops a runtime whose system has gone away under it.
-pub(crate) fn stop_in_background(runtime: Arc<Runtime>) {
-    in_background(move || {
-        let deadline = runtime.env.shared.config.shutdown_deadline();
-        report(stop(&runtime, None, deadline));
-    });
-}
-
-fn in_background(stop: impl FnOnce() + Send + 'static) {
-    let started = thread::Builder::new()
-        .name("lockkeeper-stop".into())
-        .spawn(stop);
-    if let Err(error) = started {
-        tracing::error!(target: "lockkeeper", %error, "no thread to stop the keeper in order");
-    }
-}
-
-fn report(outcome: Result<(), ShutdownError>) {
-    if let Err(error) = outcome {
-        tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
-    }
-}
-
-/// Ends everything in order: admission, transactions, locks, environment, actors.
-fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), ShutdownError> {
-    if runtime.env.shared.forked() {
-        // The threads are the parent's: here nobody would ever end, or be joined.
-        std::mem::forget(host);
-        return Err(ShutdownError::Forked);
-    }
-    let deadline = crate::clock::far(Instant::now(), span);
-    runtime.close();
-    while runtime.in_flight() > 0 && Instant::now() < deadline {
-        thread::sleep(Duration::from_micros(500));
-    }
-    if let Some(locks) = &runtime.locks {
-        locks.shutdown();
-    }
-    if let Some(leases) = runtime.leases.get() {
-        // Each is given back on its own; a store that hangs keeps nobody beyond the deadline.
-        leases.close(
-            deadline
-                .saturating_duration_since(Instant::now())
-                .max(GRACE),
-        );
-    }
-    // What is left is answered within moments, unless a body runs on.
-    let deadline = deadline.max(Instant::now() + GRACE);
-    let outcome = runtime.env.stop(deadline);
-    if let Some(host) = host {
-        host.stop(deadline);
-    }
-    outcome
-}
-
-/// For threads that have nothing to do but end.
-const GRACE: Duration = Duration::from_millis(500);

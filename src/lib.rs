@@ -75,6 +75,8 @@ mod clock;
 mod config;
 mod env;
 mod error;
+#[allow(dead_code, reason = "for pools of workers")]
+mod inside;
 mod keeper;
 mod leases;
 mod locks;
@@ -105,7 +107,8 @@ pub use error::{
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Signal, Termination,
+    Transaction, TxnRunner, termination,
 };
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
