@@ -118,6 +118,10 @@ impl Runtime {
         // Made when it is needed: most futures are ready at their first poll.
         let mut aborted = None;
         std::future::poll_fn(|cx| {
+            // First, since the timer that the future may wait for has ended then.
+            if self.aborting.is_cancelled() {
+                return Poll::Ready(None);
+            }
             if let Poll::Ready(out) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(out));
             }
