@@ -1,13 +1,14 @@
-//! Where a keeper's leases come from: a store that is made, and leases that are started, when somebody wants the first.
+//! Where a keeper's leases come from: they are started when somebody wants the first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{LeaseConfig, LeaseName, LeaseStore, Leases, LmdbLeases};
+use super::stores::lmdb::Later;
+use super::{LeaseConfig, LeaseName, LeaseStore, Leases};
 use crate::error::LeaseError;
 use crate::inside::{self, Owner};
 
@@ -51,7 +52,7 @@ impl LeaseSource {
         }
     }
 
-    /// The leases, started if need be. The first time may take some milliseconds.
+    /// The leases, started if need be, which takes a thread and asks the store nothing.
     pub(crate) fn leases(&self) -> Result<Leases, LeaseError> {
         if self.refusing.load(Ordering::Acquire) && !inside::is_worker() {
             return Err(LeaseError::ShuttingDown);
@@ -61,7 +62,8 @@ impl LeaseSource {
             State::Open(leases) => return Ok(leases.clone()),
             State::Closed(_) => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
-            State::Unused(None) => default_store(&self.folder)?,
+            // Without a store of the application's they are kept beside the environment, in a file of their own.
+            State::Unused(None) => Arc::new(Later::at(&self.folder)),
         };
         let leases = Leases::start_shared(store, self.config.clone())?;
         *state = State::Open(leases.clone());
@@ -115,13 +117,5 @@ impl LeaseSource {
         if let State::Closed(Some(leases)) = before {
             leases.join();
         }
-    }
-}
-
-/// Leases without a store of the application's are kept beside the environment, in a file of their own.
-fn default_store(folder: &Path) -> Result<Arc<dyn LeaseStore>, LeaseError> {
-    match LmdbLeases::open(folder) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(LeaseError::Store(Arc::new(error))),
     }
 }
