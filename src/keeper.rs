@@ -5,10 +5,10 @@ mod builder;
 mod databases;
 mod host;
 mod lease;
+mod pool;
 mod request;
 mod snapshots;
 mod stop;
-#[allow(dead_code, reason = "for pools of workers")]
 pub(crate) mod stoppables;
 mod stopping;
 mod transaction;
@@ -18,7 +18,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use actix::Addr;
@@ -33,6 +33,7 @@ use crate::env::{EnvStats, PanicEvent, ReadTxn, WriteTxn};
 use crate::error::{OpenError, TxnError};
 use crate::locks::LockStats;
 use crate::messages::supervisor::{RunTxn, TxnStats};
+use crate::pool::PoolStats;
 
 pub use builder::KeeperBuilder;
 pub use request::{Request, TxnRunner};
@@ -75,6 +76,18 @@ pub struct Keeper {
 /// Stops the keeper with its last handle.
 struct Owner(Arc<Runtime>);
 
+/// What a keeper's own workers have between their runs: it keeps nothing.
+#[derive(Clone)]
+pub(crate) struct WeakKeeper(Weak<Inner>);
+
+impl WeakKeeper {
+    /// A handle that serves everything and does not keep the keeper going.
+    pub(crate) fn upgrade(&self) -> Option<Keeper> {
+        let inner = self.0.upgrade()?;
+        Some(Keeper { inner, owner: None })
+    }
+}
+
 struct Inner {
     runtime: Arc<Runtime>,
     locks: Locks,
@@ -100,9 +113,15 @@ pub struct KeeperStats {
     pub transactions: TxnStats,
     /// The lock table.
     pub locks: LockStats,
+    /// The pools of workers, in the order of their starts.
+    pub pools: Vec<PoolStats>,
 }
 
 impl Keeper {
+    pub(crate) fn weak(&self) -> WeakKeeper {
+        WeakKeeper(Arc::downgrade(&self.inner))
+    }
+
     /// Starts to describe a keeper.
     pub fn builder() -> KeeperBuilder {
         KeeperBuilder::default()
@@ -274,6 +293,7 @@ impl Keeper {
                 environment: keeper.inner.runtime.env.stats_in_any_case(site).await,
                 transactions: keeper.inner.runtime.stats(),
                 locks: keeper.inner.locks.stats(),
+                pools: keeper.pools(),
             }
         }
     }

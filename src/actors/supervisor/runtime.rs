@@ -24,6 +24,7 @@ use crate::inside;
 use crate::keeper::Stopping;
 use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
+use crate::pool::Pools;
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
 
@@ -33,6 +34,7 @@ pub struct Runtime {
     pub(crate) locks: Option<Locks>,
     /// Set once, if there are leases.
     pub(crate) leases: OnceLock<Arc<LeaseSource>>,
+    pub(crate) pools: Arc<Pools>,
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     /// How far it has come with its end.
@@ -67,6 +69,7 @@ impl Runtime {
             env,
             locks,
             leases: OnceLock::new(),
+            pools: Arc::default(),
             handlers,
             permits,
             stopping: Stopping::default(),
