@@ -5,6 +5,7 @@ mod lease;
 mod lock;
 mod open;
 mod panicked;
+mod pool;
 mod txn;
 
 use std::io;
@@ -17,6 +18,7 @@ pub use lease::{LeaseError, MaybeStillHeld};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
 pub use panicked::{ActorPanicked, Part};
+pub use pool::PoolError;
 pub use txn::{ErrorClass, Stage, TxnError};
 
 /// Where a transaction was asked for.

@@ -84,12 +84,7 @@ impl Actor for Environment {
         let runtime = &self.runtime;
         self.supervision().stop(|| {
             if !runtime.env.has_ended() {
-                runtime.close();
-            }
-        });
-        self.supervision().stop(|| {
-            if !runtime.env.has_ended() {
-                crate::keeper::stop_in_background(Arc::clone(runtime));
+                crate::keeper::stop_in_background(runtime);
             }
         });
     }

@@ -40,8 +40,15 @@ impl Core {
                     copied.unwrap_or_else(|panicked| Err(TxnError::ActorPanicked(panicked).into())),
                 );
             });
-        if let Err(error) = thread {
-            return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
+        match thread {
+            Ok(thread) => {
+                let mut copying = self.copying.lock();
+                copying.retain(|thread| !thread.is_finished());
+                copying.push(thread);
+            }
+            Err(error) => {
+                return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
+            }
         }
         answer
             .await

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::host::Host;
-use super::{Inner, Keeper};
+use super::{Inner, Keeper, Owner};
 use crate::actors::lock_table::{LockConfig, Locks};
 use crate::actors::supervisor::Runtime;
 use crate::config::{Config, Settings, builder_setters, with_settings};
@@ -149,16 +147,17 @@ impl KeeperBuilder {
             Ok(started) => started,
             Err(error) => {
                 // The folder can be opened again at once.
-                super::stop_now(&runtime);
+                super::stop::stop_now(&runtime);
                 return Err(error);
             }
         };
+        *runtime.stopping.host.lock() = Some(host);
         Ok(Keeper {
+            owner: Some(Arc::new(Owner(Arc::clone(&runtime)))),
             inner: Arc::new(Inner {
                 runtime,
                 locks,
                 addresses,
-                host: Mutex::new(Some(host)),
             }),
         })
     }

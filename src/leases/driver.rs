@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::shared::Shared;
 use super::{LeaseConfig, LeaseName, LeaseStore, boottime};
 use crate::env::quietly;
+use crate::inside;
 use crate::supervision::Supervision;
 
 /// What the driver left behind when it ended.
@@ -36,13 +37,15 @@ pub(super) fn start(
     let handle = runtime.handle().clone();
     let shared = Arc::new(Shared::new(store, config, handle, supervision));
     let for_thread = Arc::clone(&shared);
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("lockkeeper-leases".into())
         .spawn(move || run(&runtime, &for_thread))?;
+    *shared.thread.lock() = Some(thread);
     Ok(shared)
 }
 
 fn run(runtime: &Runtime, shared: &Arc<Shared>) {
+    let _inside = inside::callback(shared.as_owner(), "a handler of lease errors");
     let serve = AssertUnwindSafe(|| runtime.block_on(serve(shared)));
     if let Err(panic) = catch_unwind(serve) {
         shared.break_down("serving leases", panic);

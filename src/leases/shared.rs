@@ -3,38 +3,36 @@
 //! Everything is decided in [`Shared::transition`]; what others may believe of a lease changes under the mutex too, in the order
 //! of the decisions. Answers are given, stores are asked and events are told after the mutex has been let go.
 
-use std::any::Any;
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+mod actions;
+mod broken;
+mod state;
 
-use futures_util::FutureExt;
-use hashbrown::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
+
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
-use tokio::task::JoinHandle;
 
 use super::driver::Ended;
 use super::handle::Owner;
-use super::limit::{Limit, Verdict};
+use super::limit::Limit;
 use super::request::Checked;
 use super::seen::{self, Acquiring};
-use super::state::{
-    Book, Bounds, Effect, LeaseKey, Moment, Refusal, SendId, Timing, WaiterId, Wish,
-};
+use super::state::{Book, Bounds, Effect, Moment, SendId, Timing, WaiterId, Wish};
 use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
-    Fence, Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
-    StoreError, StoreId, boottime, calls, events, identity,
+    Fence, Holder, LeaseConfig, LeaseEvent, LeaseName, LeaseStore, LostReason, StoreId, boottime,
+    events,
 };
-use crate::clock::coarse_now;
 use crate::env::{panic_message, quietly};
 use crate::error::{ActorPanicked, LeaseError, Part};
+use crate::inside::Owner as CodeOwner;
 use crate::supervision::Supervision;
+use state::{Slot, State};
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -54,43 +52,13 @@ pub(super) struct Shared {
     losses: Limit,
     /// When the driver has ended, what it left behind.
     pub ended: watch::Sender<Option<Ended>>,
+    /// The driver's thread, to be joined.
+    pub thread: Mutex<Option<JoinHandle<()>>>,
+    /// Nobody new may ask.
+    pub refusing: AtomicBool,
     pub supervision: Arc<Supervision>,
     /// A panic has left the core half changed: nothing is held any more, and nobody asks it anything.
     broken: OnceLock<ActorPanicked>,
-}
-
-struct State {
-    book: Book,
-    waiters: HashMap<WaiterId, Slot>,
-    cells: HashMap<LeaseKey, Arc<Cell>>,
-    /// The ids of the holders of all these.
-    holders: HashSet<Arc<str>>,
-    wake_at: Option<Moment>,
-    /// By then everything has to be given back.
-    close_by: Option<Moment>,
-}
-
-struct Slot {
-    reply: oneshot::Sender<Answer>,
-    options: Checked,
-    seen: Arc<Acquiring>,
-}
-
-/// What is left to do when the mutex has been let go.
-enum Action {
-    Claim(Arc<Cell>, SendId, Option<Fence>),
-    HandOver(Arc<Cell>, Arc<Cell>, SendId),
-    Refresh(Vec<(Arc<Cell>, super::state::RefreshItem)>),
-    Release(Arc<Cell>),
-    Grant(oneshot::Sender<Answer>, Arc<Cell>),
-    Refuse(oneshot::Sender<Answer>, LeaseError),
-    Tell(LeaseEvent),
-    Confirm(Arc<Cell>, SendId),
-    Lost(Arc<Cell>, LostReason),
-    Waits(Arc<Acquiring>, LeaseName),
-    NotHeld,
-    End(Arc<Cell>, Ending),
-    Listen,
 }
 
 /// What the driver has to know.
@@ -113,14 +81,7 @@ impl Shared {
             seed: boottime::now().0 ^ u64::from(std::process::id()).rotate_left(32),
         };
         Self {
-            state: Mutex::new(State {
-                book: Book::new(bounds),
-                waiters: HashMap::new(),
-                cells: HashMap::new(),
-                holders: HashSet::new(),
-                wake_at: None,
-                close_by: None,
-            }),
+            state: Mutex::new(State::new(Book::new(bounds))),
             store,
             config,
             runtime,
@@ -134,69 +95,21 @@ impl Shared {
             is_listening: AtomicBool::new(false),
             losses: Limit::default(),
             ended: watch::Sender::new(None),
+            thread: Mutex::new(None),
+            refusing: AtomicBool::new(false),
             supervision,
             broken: OnceLock::new(),
         }
     }
 
-    /// Why nothing can be asked any more, if that is so.
-    pub(super) fn gone(&self) -> LeaseError {
-        match self.broken.get() {
-            Some(panicked) => LeaseError::ActorPanicked(panicked.clone()),
-            None => LeaseError::ShuttingDown,
-        }
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.get().is_some()
-    }
-
-    /// After a panic nobody knows what the core believes: all leases are lost, those who wait are told so, and the driver ends.
-    /// What is held in the store goes when it expires.
-    pub(super) fn break_down(&self, doing: &'static str, panic: Box<dyn Any + Send>) {
-        let panicked = self.supervision.panicked(Part::Leases, doing, panic);
-        let (waiters, cells) = self.look(|state| {
-            // Set under the mutex: whoever has it now is the last to change anything.
-            let _ = self.broken.set(panicked);
-            for cell in state.cells.values() {
-                if cell.disbelieve() {
-                    seen::not_held();
-                }
-            }
-            let cells: Vec<_> = state.cells.values().cloned().collect();
-            (std::mem::take(&mut state.waiters), cells)
-        });
-        for slot in waiters.into_values() {
-            quietly(|| drop(slot.reply.send(Err(self.gone()))));
-        }
-        for cell in cells {
-            quietly(|| self.end_broken(&cell));
-        }
-        self.wake.notify_one();
-    }
-
-    fn end_broken(&self, cell: &Cell) {
-        if cell.disbelieve() {
-            seen::not_held();
-        }
-        cell.tell_lost(LostReason::Shutdown);
-        let error = StoreError::Failed(Box::new(self.gone()));
-        cell.ending.send_replace(Ending::Stopped(Arc::new(error)));
-    }
-
-    /// Runs something on the driver's runtime that the core waits for.
-    fn serve(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-        let shared = Arc::clone(self);
-        self.runtime.spawn(async move {
-            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-                shared.break_down("asking the store", panic);
-            }
-        })
-    }
-
     /// Whether this is the child of a fork.
     pub(super) fn is_forked(&self) -> bool {
         self.process != std::process::id()
+    }
+
+    /// Whose code its handlers are.
+    pub(super) fn as_owner(self: &Arc<Self>) -> CodeOwner {
+        CodeOwner::Leases(Arc::as_ptr(self).addr())
     }
 
     /// Somebody wants a lease.
@@ -395,303 +308,8 @@ impl Shared {
         Some(answer)
     }
 
-    fn carry_out(self: &Arc<Self>, action: Action) {
-        match action {
-            Action::Claim(cell, send, left_with) => {
-                let claim = calls::claim(Arc::clone(self), cell, send, left_with);
-                self.serve(claim);
-            }
-            Action::HandOver(from, to, send) => {
-                self.serve(calls::hand_over(Arc::clone(self), from, to, send));
-            }
-            Action::Release(cell) => {
-                self.serve(calls::release(Arc::clone(self), cell));
-            }
-            Action::Refresh(items) => {
-                let only = match items.as_slice() {
-                    [(cell, _)] => Some(Arc::clone(cell)),
-                    _ => None,
-                };
-                let task = self.serve(calls::refresh(Arc::clone(self), items));
-                if let Some(cell) = only {
-                    *cell.refreshing.lock() = Some(task.abort_handle());
-                }
-            }
-            Action::Grant(reply, cell) => self.grant(reply, cell),
-            Action::Refuse(reply, error) => drop(reply.send(Err(error))),
-            Action::Lost(cell, reason) => {
-                cell.tell_lost(reason.clone());
-                seen::lost(&reason);
-                self.log_lost(&cell, &reason);
-                self.tell(LeaseEvent::Lost {
-                    name: cell.name.clone(),
-                    token: cell.token(),
-                    reason,
-                });
-            }
-            Action::End(cell, ending) => {
-                if let Ending::Released(outcome) = ending {
-                    self.tell(LeaseEvent::Released {
-                        name: cell.name.clone(),
-                        token: cell.token(),
-                        outcome,
-                    });
-                }
-                cell.ending.send_replace(ending);
-            }
-            Action::Tell(event) => self.tell(event),
-            Action::Waits(seen, name) => seen.waits(&name),
-            Action::NotHeld => seen::not_held(),
-            Action::Confirm(cell, send) => cell.confirm(send),
-            Action::Listen => {
-                if !self.is_listening.swap(true, Ordering::Relaxed) {
-                    self.serve(calls::listen(Arc::clone(self)));
-                }
-            }
-        }
-    }
-
-    fn grant(self: &Arc<Self>, reply: oneshot::Sender<Answer>, cell: Arc<Cell>) {
-        seen::held();
-        if let Some(id) = self.store_id.get() {
-            // It has been asked for before anything else.
-            let _ = cell.store.set(id.clone());
-        }
-        self.tell(LeaseEvent::Acquired {
-            name: cell.name.clone(),
-            token: cell.token(),
-        });
-        match self.owner.get().and_then(Weak::upgrade) {
-            // An answer that nobody takes comes back, and its guard gives the lease back.
-            Some(owner) => drop(reply.send(Ok(LeaseGuard::new(cell, Leases::of(owner))))),
-            None => self.release(&cell, true),
-        }
-    }
-
-    /// All leases may be lost at once.
-    fn log_lost(self: &Arc<Self>, cell: &Cell, reason: &LostReason) {
-        match self.losses.another(coarse_now()) {
-            Verdict::Log => {
-                tracing::warn!(target: "lockkeeper", lease = cell.name.as_str(), token = cell.token().0, %reason, "a lease was lost");
-            }
-            Verdict::First => {
-                let shared = Arc::clone(self);
-                self.runtime.spawn(async move {
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                    shared.log_lost_rest();
-                });
-            }
-            Verdict::Count => {}
-        }
-    }
-
-    /// Says how many losses were not logged.
-    pub(super) fn log_lost_rest(&self) {
-        if let Some(more) = self.losses.held_back() {
-            tracing::warn!(target: "lockkeeper", more, "more leases were lost");
-        }
-    }
-
     pub(super) fn tell(&self, event: LeaseEvent) {
         // Nobody may have subscribed.
         let _ = self.events.send(event);
-    }
-}
-
-impl State {
-    /// Whether something is due sooner than the driver would wake; then it is noted.
-    fn is_sooner(&mut self) -> bool {
-        let next = self.book.next_deadline();
-        let is_sooner = match (next, self.wake_at) {
-            (Some(next), Some(wake_at)) => next < wake_at,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if is_sooner {
-            self.wake_at = next;
-        }
-        is_sooner
-    }
-
-    fn apply(&mut self, effect: Effect, actions: &mut Vec<Action>) {
-        match effect {
-            Effect::Claim {
-                key,
-                waiter,
-                name,
-                send,
-                left_with,
-            } => {
-                if let Some(cell) = self.cell(key, waiter, &name) {
-                    actions.push(Action::Claim(cell, send, left_with));
-                }
-            }
-            Effect::HandOver {
-                from,
-                to,
-                waiter,
-                name,
-                send,
-            } => {
-                let to = self.cell(to, Some(waiter), &name);
-                if let (Some(from), Some(to)) = (self.cells.get(&from).cloned(), to) {
-                    actions.push(Action::HandOver(from, to, send));
-                }
-            }
-            Effect::Refresh(items) => {
-                let with_cell = |item: super::state::RefreshItem| {
-                    Some((Arc::clone(self.cells.get(&item.key)?), item))
-                };
-                actions.push(Action::Refresh(
-                    items.into_iter().filter_map(with_cell).collect(),
-                ));
-            }
-            Effect::Release { key } => self.with(key, |cell| {
-                actions.push(Action::Release(Arc::clone(cell)));
-            }),
-            Effect::Granted { waiter, key } => {
-                if let (Some(slot), Some(cell)) =
-                    (self.waiters.remove(&waiter), self.cells.get(&key))
-                {
-                    cell.counted.store(true, Ordering::Relaxed);
-                    actions.push(Action::Grant(slot.reply, Arc::clone(cell)));
-                }
-            }
-            Effect::Waits { waiter, name } => {
-                if let Some(slot) = self.waiters.get(&waiter) {
-                    actions.push(Action::Waits(Arc::clone(&slot.seen), name));
-                }
-            }
-            Effect::Refused {
-                waiter,
-                name,
-                refusal,
-            } => {
-                if let Some(slot) = self.waiters.remove(&waiter) {
-                    let error = self.error(&name, refusal);
-                    actions.push(Action::Refuse(slot.reply, error));
-                }
-            }
-            Effect::Deadline { key, at, confirmed } => {
-                self.with(key, |cell| {
-                    cell.believe_until(at);
-                    actions.extend(confirmed.map(|send| Action::Confirm(Arc::clone(cell), send)));
-                });
-            }
-            Effect::Doubtful { key } => self.with(key, |cell| {
-                cell.doubtful.store(true, Ordering::Relaxed);
-                actions.push(Action::Tell(LeaseEvent::Doubtful {
-                    name: cell.name.clone(),
-                    token: cell.token(),
-                }));
-            }),
-            Effect::HeldAgain { key } => self.with(key, |cell| {
-                cell.doubtful.store(false, Ordering::Relaxed);
-                actions.push(Action::Tell(LeaseEvent::HeldAgain {
-                    name: cell.name.clone(),
-                    token: cell.token(),
-                }));
-            }),
-            Effect::Lost { key, reason } => self.with(key, |cell| {
-                if cell.disbelieve() {
-                    actions.push(Action::NotHeld);
-                }
-                actions.push(Action::Lost(Arc::clone(cell), reason));
-            }),
-            Effect::DropRefresh { key } => self.with(key, |cell| {
-                if let Some(task) = cell.refreshing.lock().take() {
-                    task.abort();
-                }
-            }),
-            Effect::Released { key, outcome } => self.with(key, |cell| {
-                actions.push(Action::End(Arc::clone(cell), Ending::Released(outcome)));
-            }),
-            Effect::ReleaseStopped { key, error } => self.with(key, |cell| {
-                actions.push(Action::End(Arc::clone(cell), Ending::Stopped(error)));
-            }),
-            Effect::Forget { key } => {
-                if let Some(cell) = self.cells.remove(&key) {
-                    self.holders.remove(&cell.holder.id);
-                }
-            }
-            Effect::Listen => actions.push(Action::Listen),
-        }
-    }
-
-    /// The acquisition of this key; a new one gets a holder's id of its own.
-    fn cell(
-        &mut self,
-        key: LeaseKey,
-        waiter: Option<WaiterId>,
-        name: &LeaseName,
-    ) -> Option<Arc<Cell>> {
-        if let Some(cell) = self.cells.get(&key) {
-            return Some(Arc::clone(cell));
-        }
-        let options = &self.waiters.get(&waiter?)?.options;
-        let holder = identity::holder(&options.label);
-        let cell = Arc::new(Cell::new(key, name.clone(), holder, options));
-        self.holders.insert(Arc::clone(&cell.holder.id));
-        self.cells.insert(key, Arc::clone(&cell));
-        Some(cell)
-    }
-
-    fn error(&self, name: &LeaseName, refusal: Refusal) -> LeaseError {
-        let name = name.clone();
-        match refusal {
-            Refusal::Busy {
-                by,
-                record,
-                remaining,
-            } => {
-                let here = by.and_then(|key| self.cells.get(&key));
-                let here = here.map(|cell| cell.holder.clone());
-                LeaseError::Busy {
-                    name,
-                    holder: here.or_else(|| record.and_then(|record| record.holder)),
-                    remaining,
-                }
-            }
-            Refusal::TimedOut {
-                waited,
-                by,
-                record,
-                errors,
-                last,
-            } => {
-                let here = by.and_then(|key| self.cells.get(&key));
-                let remaining = match here {
-                    Some(cell) => Some(cell.remaining()),
-                    None => record.as_ref().and_then(|record| record.remaining),
-                };
-                let here = here.map(|cell| cell.holder.clone());
-                LeaseError::TimedOut {
-                    name,
-                    waited,
-                    remaining,
-                    holder: here.or_else(|| record.and_then(|record| record.holder)),
-                    errors,
-                    last,
-                }
-            }
-            Refusal::Unreachable {
-                waited,
-                errors,
-                last,
-            } => LeaseError::Unreachable {
-                errors,
-                waited,
-                last,
-            },
-            Refusal::Unusable(error) => LeaseError::Store(error),
-            Refusal::TooMany { limit } => LeaseError::TooManyWaiters { name, limit },
-            Refusal::ShuttingDown => LeaseError::ShuttingDown,
-        }
-    }
-
-    fn with(&self, key: LeaseKey, run: impl FnOnce(&Arc<Cell>)) {
-        if let Some(cell) = self.cells.get(&key) {
-            run(cell);
-        }
     }
 }

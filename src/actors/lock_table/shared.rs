@@ -85,6 +85,8 @@ pub(super) struct State {
     pub closed: bool,
     /// A panic has left the table half changed: nothing is granted any more, and nobody looks at it.
     broken: Option<Broken>,
+    /// Nobody new is let in, but those who are inside go on.
+    pub refusing: bool,
 }
 
 /// Whoever is told when a wait ends.
@@ -131,6 +133,7 @@ impl Shared {
                 wake_clock: false,
                 closed: false,
                 broken: None,
+                refusing: false,
             }),
             epoch: Epoch::now(),
             clock: OnceLock::new(),
