@@ -51,7 +51,7 @@ impl Shared {
                     [(cell, _)] => Some(Arc::clone(cell)),
                     _ => None,
                 };
-                let task = self.runtime.spawn(calls::refresh(Arc::clone(self), items));
+                let task = self.serve(calls::refresh(Arc::clone(self), items));
                 if let Some(cell) = only {
                     *cell.refreshing.lock() = Some(task.abort_handle());
                 }
@@ -84,7 +84,7 @@ impl Shared {
             Action::Confirm(cell, send) => cell.confirm(send),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
-                    self.runtime.spawn(calls::listen(Arc::clone(self)));
+                    self.serve(calls::listen(Arc::clone(self)));
                 }
             }
         }
@@ -92,8 +92,8 @@ impl Shared {
 
     /// Asks the store something. What can be sent at once is sent by the thread that wants it, which saves the way to the
     /// driver's thread; the answer is always waited for there, whatever becomes of the caller.
-    fn begin(&self, call: impl Future<Output = ()> + Send + 'static) {
-        let mut call = Box::pin(call);
+    fn begin(self: &Arc<Self>, call: impl Future<Output = ()> + Send + 'static) {
+        let mut call = Box::pin(self.guarded(call));
         let context = self.runtime.enter();
         // The driver looks again, whatever is woken until then.
         let begun = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));

@@ -111,6 +111,18 @@ impl<S: LeaseStore + Clone> Shared<S> {
     }
 }
 
+impl<S> Shared<S> {
+    /// Gives up what is open; answers what the state was.
+    fn shut(&self) -> State<S> {
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut *state, State::Shut);
+        if let State::Opening(running) = &before {
+            *state = State::Opening(running.clone());
+        }
+        before
+    }
+}
+
 impl<S: LeaseStore + Clone> LeaseStore for Later<S> {
     fn id(&self) -> StoreFuture<'_, StoreId> {
         Box::pin(async { self.opened().await?.id().await })
@@ -150,6 +162,19 @@ impl<S: LeaseStore + Clone> LeaseStore for Later<S> {
 
     fn force_release<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         Box::pin(async { self.opened().await?.force_release(name).await })
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                match self.shared.shut() {
+                    State::Shut => return Ok(()),
+                    State::Open(store) => return store.close().await,
+                    // It cannot be interrupted.
+                    State::Opening(mut running) => while running.changed().await.is_ok() {},
+                }
+            }
+        })
     }
 }
 
