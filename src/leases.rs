@@ -59,4 +59,4 @@ pub use stores::{MysqlLeases, MysqlLeasesBuilder};
 pub use stores::{PostgresLeases, PostgresLeasesBuilder};
 #[cfg(feature = "sqlite")]
 pub use stores::{SqliteLeases, SqliteLeasesBuilder};
-pub use view::{LeaseStanding, LeaseView};
+pub use view::{AsLease, LeaseStanding, LeaseView};

@@ -108,7 +108,7 @@ pub use keeper::{
     Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
 };
 pub use leases::{
-    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
+    AsLease, BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
     LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
     LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
     LeaseVerdict, LeaseView, Leases, LeasesBuilder, LmdbLeases, LogStoreErrors, LostReason,

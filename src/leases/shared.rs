@@ -24,7 +24,7 @@ use super::view::{Cell, Ending};
 use super::waiting::Answer;
 use super::{
     Fence, Holder, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, Leases, LostReason,
-    StoreId, boottime, calls, events, identity,
+    StoreId, TableName, boottime, calls, events, identity,
 };
 use crate::clock::coarse_now;
 use crate::error::LeaseError;
@@ -51,6 +51,7 @@ pub(super) struct Shared {
 
 struct State {
     book: Book,
+    table: Option<TableName>,
     waiters: HashMap<WaiterId, Slot>,
     cells: HashMap<LeaseKey, Arc<Cell>>,
     /// The ids of the holders of all these.
@@ -100,6 +101,7 @@ impl Shared {
         Self {
             state: Mutex::new(State {
                 book: Book::new(bounds),
+                table: store.table().cloned(),
                 waiters: HashMap::new(),
                 cells: HashMap::new(),
                 holders: HashSet::new(),
@@ -516,7 +518,13 @@ impl State {
         }
         let options = &self.waiters.get(&waiter?)?.options;
         let holder = identity::holder(&options.label);
-        let cell = Arc::new(Cell::new(key, name.clone(), holder, options));
+        let cell = Arc::new(Cell::new(
+            key,
+            name.clone(),
+            holder,
+            options,
+            self.table.clone(),
+        ));
         self.holders.insert(Arc::clone(&cell.holder.id));
         self.cells.insert(key, Arc::clone(&cell));
         Some(cell)
