@@ -151,8 +151,8 @@ pub use messages::lock_table::{
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use pool::{
-    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolState, PoolStats, Restart, Strategy,
-    Worker, WorkerCounts, WorkerFailure, WorkerState,
+    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolLease, PoolLeaseState, PoolLeaseStats,
+    PoolState, PoolStats, Restart, Strategy, Worker, WorkerCounts, WorkerFailure, WorkerState,
 };
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};

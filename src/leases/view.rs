@@ -48,6 +48,10 @@ pub(super) struct Cell {
     pub holder: Holder,
     pub store: OnceLock<StoreId>,
     /// The store's table, if it is one that an SQL transaction can look at.
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql", feature = "sqlite")),
+        expect(dead_code, reason = "there is no SQL transaction that could look")
+    )]
     pub table: Option<TableName>,
     pub token: OnceLock<Fence>,
     pub timing: Mutex<Timing>,

@@ -26,6 +26,8 @@ use crate::leases::LeaseView;
 
 /// A pool that is over waits so long for async runs that it has dropped just now.
 const LINGER: Duration = Duration::from_millis(250);
+/// And so long for leases to be given back, which nobody needs for it to be over: they may go on after that.
+const LINGER_FOR_LEASES: Duration = Duration::from_secs(2);
 /// A thread that has said how it ended is gone within moments.
 const REAP: Duration = Duration::from_millis(1);
 /// But nobody knows what the application's thread-locals do when they are dropped.
@@ -111,6 +113,7 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> PoolStats {
         let queued = self.feed.as_ref().map_or(0, |feed| feed.queued());
+        let lease = self.gates.as_ref().map(|gates| gates.stats());
         let core = self.core.lock();
         let counts = core.counts();
         PoolStats {
@@ -128,6 +131,7 @@ impl Shared {
             silences: counts.silences,
             abandoned: counts.abandoned_total,
             ended_late: counts.ended_late,
+            lease,
             last_failures: core
                 .failures()
                 .map(|note| WorkerFailure::new(note))
@@ -146,7 +150,6 @@ impl Shared {
     }
 
     /// Opens a gate; runs that start from now on are given this lease. Starts nothing itself: it returns at once.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn open_gate(&self, who: Who, lease: Option<LeaseView>) {
         if let Some(lease) = lease {
             self.leases.lock().insert(key(who), lease);
@@ -157,7 +160,6 @@ impl Shared {
     /// Closes a gate: the workers behind it are told to stop at once, and abandoned at `by`, or when the pool's grace has passed
     /// if that is earlier. The future ends when none of them runs, and answers how many that were abandoned run still. The gate is
     /// closed by the call; the future needs no polling, and may be dropped.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn close_gate(
         self: &Arc<Self>,
         who: Who,
@@ -176,13 +178,11 @@ impl Shared {
     }
 
     /// How many of these run, and how many that were abandoned run still.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn live(&self, who: Who) -> (usize, usize) {
         self.core.lock().live(who)
     }
 
     /// How many workers there should be.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn target(&self) -> usize {
         self.core.lock().target()
     }
@@ -292,9 +292,6 @@ impl Shared {
                 if let Some(feed) = &self.feed {
                     quietly(|| feed.over());
                 }
-                if let Some(gates) = &self.gates {
-                    quietly(|| gates.over());
-                }
             }
             Effect::EndedLate { .. }
             | Effect::Silent { .. }
@@ -376,9 +373,14 @@ impl Shared {
             return None;
         }
         let now = Instant::now();
-        let until = *over.since.get_or_insert(now) + LINGER;
         let waits_for_threads = !self.runs.lock().is_empty();
-        if (abandoned == 0 && !waits_for_threads) || now >= until {
+        let at_rest = self.gates.as_ref().is_none_or(|gates| gates.at_rest());
+        let linger = match abandoned {
+            0 if !at_rest => LINGER_FOR_LEASES,
+            _ => LINGER,
+        };
+        let until = *over.since.get_or_insert(now) + linger;
+        if (abandoned == 0 && !waits_for_threads && at_rest) || now >= until {
             over.settled = true;
             return Some(now);
         }
