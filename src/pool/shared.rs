@@ -149,6 +149,17 @@ impl Shared {
         answer
     }
 
+    /// Has so many workers from now on. The gates of numbers that come anew are open if they were.
+    pub(super) fn scale(&self, workers: usize) -> Result<(), PoolState> {
+        self.change(|core, now| {
+            core.scale(workers, now)?;
+            for worker in self.leases.lock().keys().flatten() {
+                core.open_gate(Who::One(*worker), now);
+            }
+            Ok(())
+        })
+    }
+
     /// Opens a gate; runs that start from now on are given this lease. Starts nothing itself: it returns at once.
     pub(crate) fn open_gate(&self, who: Who, lease: Option<LeaseView>) {
         if let Some(lease) = lease {

@@ -81,7 +81,7 @@ pub(super) enum Ended {
 /// A worker that was told to stop when its lease was in doubt has so much of what is left of it, at the most.
 const LONGEST_NOTICE: Duration = Duration::from_secs(30);
 /// A future that is dropped when its lease is lost has ended within moments; what has not is overrun.
-const MOMENTS: Duration = Duration::from_millis(100);
+const MOMENTS: Duration = Duration::from_millis(500);
 /// A pool whose name another has taken tells nobody that its last worker has ended: so often it is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -115,7 +115,7 @@ async fn hold(context: &Context, who: Who, guard: &LeaseGuard, give: &Cancellati
     let notice = notice.min(LONGEST_NOTICE);
     while !give.is_cancelled() {
         context.pool.open_gate(who, Some(guard.claim_view()));
-        let stay = pin!(stay(context, who, guard, notice, give));
+        let stay = pin!(stay(guard, notice, give));
         match select(lost.as_mut(), stay).await {
             Either::Left((reason, _)) => return lose(context, who, reason).await,
             Either::Right((Stay::Give, _)) => break,
@@ -145,30 +145,10 @@ enum Stay {
 }
 
 /// Ends when the workers should stop.
-async fn stay(
-    context: &Context,
-    who: Who,
-    guard: &LeaseGuard,
-    notice: Duration,
-    give: &CancellationToken,
-) -> Stay {
-    let doubt = pin!(runs_out(guard, notice));
-    let reopen = pin!(reopen(context, who, guard));
-    let given = pin!(give.cancelled());
-    match select(given, select(doubt, reopen)).await {
-        Either::Left(_) => Stay::Give,
-        Either::Right(_) => Stay::Doubt,
-    }
-}
-
-/// The gate of a worker number that went and came again between two looks is closed.
-async fn reopen(context: &Context, who: Who, guard: &LeaseGuard) {
-    loop {
-        context.changed(context.pool.target()).await;
-        if context.pool.state().is_over() {
-            std::future::pending::<()>().await;
-        }
-        context.pool.open_gate(who, Some(guard.claim_view()));
+async fn stay(guard: &LeaseGuard, notice: Duration, give: &CancellationToken) -> Stay {
+    match either(give.cancelled(), runs_out(guard, notice)).await {
+        Either::Left(()) => Stay::Give,
+        Either::Right(()) => Stay::Doubt,
     }
 }
 
