@@ -77,6 +77,7 @@ mod clock;
 mod config;
 mod env;
 mod error;
+mod inside;
 mod keeper;
 mod leases;
 mod locks;
@@ -109,7 +110,8 @@ pub use error::{
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Signal, Termination,
+    Transaction, TxnRunner, termination,
 };
 pub use leases::{
     AsLease, BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Keeper;
+use crate::env::EnvId;
 use crate::error::PoolError;
 use crate::pool::{Parts, Shared};
 use crate::pool::{Pool, PoolBuilder, PoolStats};
@@ -29,11 +30,15 @@ impl Keeper {
         self.inner.runtime.pools.stats()
     }
 
+    pub(crate) fn env_id(&self) -> EnvId {
+        self.inner.runtime.env.shared.id
+    }
+
     pub(crate) fn start_pool(&self, parts: Parts) -> Result<Arc<Shared>, PoolError> {
         let runtime = &self.inner.runtime;
         if runtime.env.shared.forked() {
             return Err(PoolError::ShuttingDown);
         }
-        runtime.pools.start(parts)
+        runtime.pools.start(parts, &runtime.stopping.stoppables)
     }
 }

@@ -176,6 +176,7 @@ impl PoolBuilder {
         let parts = Parts {
             name: self.name,
             keeper: self.keeper.weak(),
+            env: self.keeper.env_id(),
             spec: self.spec,
             body,
             feed,

@@ -11,6 +11,7 @@ use super::shared::{Run, Shared};
 use super::supervise::{Cause, Effect, End, RunId};
 use super::worker::{Control, Worker};
 use crate::error::brief;
+use crate::inside::{self, AsWorker};
 use crate::panics::{self, Catching, Panic};
 
 /// Starts a run. What keeps it from starting is a failure of the worker.
@@ -56,6 +57,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                     let stop = context.stop().clone();
                     let run = async move { while_held(lease, stop, body(context), Ok(())).await };
                     let outcome = Catching::new(run);
+                    let outcome = AsWorker::new(report.pool.env, report.pool.name(), outcome);
                     report.tell(outcome.instrument(span).await);
                 };
                 Ok((Some(runtime.spawn(task).abort_handle()), None))
@@ -64,8 +66,9 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         Body::Blocking(body) => thread::Builder::new()
             .name(format!("lockkeeper-{}-{worker}", pool.name()))
             .spawn(move || {
+                let inside = inside::worker(report.pool.env, report.pool.name());
                 let outcome = span.in_scope(|| panics::catch(move || body(context)));
-                drop(span);
+                drop((inside, span));
                 report.tell(outcome);
             })
             .map(|thread| (None, Some(thread)))
