@@ -25,6 +25,12 @@ pub(in crate::pool) struct LeaseGates {
     wish: Option<(PoolLease, bool)>,
 }
 
+/// What a pool under leases has.
+pub(in crate::pool) struct Gated {
+    pub gating: Gating,
+    pub gates: Arc<dyn Gates>,
+}
+
 impl PoolBuilder {
     /// Runs the pool in one process of many: its workers run while this process holds the lease of this name, in the keeper's store of
     /// leases, or the [`Lease`](crate::Lease) that is given. Default: none; of this and [`partitioned`](Self::partitioned) the later counts.
@@ -64,7 +70,7 @@ impl LeaseGates {
         self,
         keeper: &Keeper,
         pool: &Arc<str>,
-    ) -> Result<Option<(Gating, Arc<dyn Gates>)>, PoolError> {
+    ) -> Result<Option<Gated>, PoolError> {
         let Some((PoolLease(wish), partitioned)) = self.wish else {
             return Ok(None);
         };
@@ -79,7 +85,10 @@ impl LeaseGates {
             false => Gating::All,
         };
         let gates = LeasedGates::new(Arc::clone(pool), leases, name, options, partitioned)?;
-        Ok(Some((gating, Arc::new(gates))))
+        Ok(Some(Gated {
+            gating,
+            gates: Arc::new(gates),
+        }))
     }
 }
 
