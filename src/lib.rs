@@ -201,6 +201,8 @@ mod pages {
     struct Migrating;
     #[doc = include_str!("../docs/observability.md")]
     struct Observability;
+    #[doc = include_str!("../docs/pools-leases.md")]
+    struct PoolsLeases;
     #[doc = include_str!("../docs/settings.md")]
     struct SettingsPage;
 }
