@@ -117,7 +117,7 @@ pub use keeper::{
     Termination, Transaction, TxnRunner, termination,
 };
 pub use leases::{
-    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
+    AsLease, BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
     LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
     LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
     LeaseVerdict, LeaseView, Leases, LeasesBuilder, LmdbLeases, LogStoreErrors, LostReason,
@@ -156,8 +156,8 @@ pub use messages::lock_table::{
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use pool::{
-    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolState, PoolStats, Restart, Strategy,
-    Worker, WorkerCounts, WorkerFailure, WorkerState,
+    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolLease, PoolLeaseState, PoolLeaseStats,
+    PoolState, PoolStats, Restart, Strategy, Worker, WorkerCounts, WorkerFailure, WorkerState,
 };
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
@@ -204,6 +204,8 @@ mod pages {
     struct Migrating;
     #[doc = include_str!("../docs/observability.md")]
     struct Observability;
+    #[doc = include_str!("../docs/pools-leases.md")]
+    struct PoolsLeases;
     #[doc = include_str!("../docs/settings.md")]
     struct SettingsPage;
 }

@@ -22,6 +22,7 @@ mod worker;
 pub use builder::{BoxError, PoolBuilder};
 pub use failure::{FailureKind, WorkerFailure};
 pub use handle::Pool;
+pub use partition::{PoolLease, PoolLeaseState, PoolLeaseStats};
 pub use stats::{PoolStats, WorkerCounts};
 pub use supervise::{OnSilence, PoolState, Restart, Strategy, WorkerState};
 pub use worker::Worker;

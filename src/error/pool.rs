@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ErrorClass;
+use super::{ErrorClass, LeaseError};
 use crate::pool::{PoolState, WorkerFailure};
 
 /// Why a pool was not started, or something else asked of it was not done.
@@ -69,6 +69,9 @@ pub enum PoolError {
         /// How many.
         workers: usize,
     },
+    /// The pool is to run under a lease that cannot be: its name or its settings are wrong, or there is no store.
+    #[error("the lease of a pool cannot be asked for")]
+    Lease(#[from] LeaseError),
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -87,6 +90,7 @@ impl PoolError {
             | Self::BadName { .. }
             | Self::BadOption { .. }
             | Self::TooManyWorkers { .. } => ErrorClass::BadConfig,
+            Self::Lease(error) => error.class(),
             Self::Failed { .. } => ErrorClass::RetriesExhausted,
             Self::RunsOn { .. } => ErrorClass::OutOfTime,
             Self::Thread(_) => ErrorClass::Overloaded,
@@ -97,7 +101,10 @@ impl PoolError {
     /// Whether the same call, made again a little later, may well succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Thread(_) | Self::RunsOn { .. })
+        match self {
+            Self::Lease(error) => error.is_retryable(),
+            _ => matches!(self, Self::Thread(_) | Self::RunsOn { .. }),
+        }
     }
 }
 

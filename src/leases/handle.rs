@@ -447,6 +447,11 @@ impl Leases {
         async move { task.await.ok().and_then(Result::ok) }
     }
 
+    /// Runs a future on the thread of the leases, where nothing of the application's runs: it must be short between its awaits.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.shared().runtime.spawn(future);
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }

@@ -174,6 +174,27 @@ impl Lease {
         &mut self.options
     }
 
+    /// What it is made of, for those who make others like it.
+    pub(crate) fn into_parts(self) -> Result<(Leases, LeaseName, LeaseOptions), LeaseError> {
+        Ok((self.leases?, self.name?, self.options))
+    }
+
+    /// A lease with these options.
+    pub(crate) fn with_options(leases: Leases, name: Arc<str>, options: LeaseOptions) -> Self {
+        Self {
+            options,
+            ..Self::new(Ok(leases), name)
+        }
+    }
+
+    /// Checks what can be checked without the store.
+    pub(crate) fn check(&self) -> Result<(), LeaseError> {
+        let leases = self.leases.as_ref().map_err(Clone::clone)?;
+        self.name.as_ref().map_err(Clone::clone)?;
+        self.options.check(leases.config())?;
+        Ok(())
+    }
+
     option_setters!();
 
     /// Waits until it is granted, however long that takes; store errors are told to the handler, and it is tried again.

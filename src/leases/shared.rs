@@ -81,7 +81,7 @@ impl Shared {
             seed: boottime::now().0 ^ u64::from(std::process::id()).rotate_left(32),
         };
         Self {
-            state: Mutex::new(State::new(Book::new(bounds))),
+            state: Mutex::new(State::new(Book::new(bounds), store.table().cloned())),
             store,
             config,
             runtime,

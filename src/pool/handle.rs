@@ -56,8 +56,9 @@ impl Pool {
                 limit: MOST_WORKERS,
             });
         }
-        let scaled = self.shared.change(|core, now| core.scale(workers, now));
-        scaled.map_err(|state| self.ended(state))
+        self.shared
+            .scale(workers)
+            .map_err(|state| self.ended(state))
     }
 
     /// Tells all workers to stop, and starts none until [`resume`](Self::resume). The future ends when none runs: after the pool's grace at the

@@ -6,5 +6,8 @@
 )]
 
 mod failing;
+mod leases;
 mod life;
+mod peer;
+mod processes;
 mod support;

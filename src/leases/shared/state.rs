@@ -13,10 +13,11 @@ use crate::leases::seen::Acquiring;
 use crate::leases::state::{Book, Effect, LeaseKey, Moment, RefreshItem, Refusal, WaiterId};
 use crate::leases::view::{Cell, Ending};
 use crate::leases::waiting::Answer;
-use crate::leases::{LeaseEvent, LeaseName, identity};
+use crate::leases::{LeaseEvent, LeaseName, TableName, identity};
 
 pub(super) struct State {
     pub book: Book,
+    pub table: Option<TableName>,
     pub waiters: HashMap<WaiterId, Slot>,
     pub cells: HashMap<LeaseKey, Arc<Cell>>,
     /// The ids of the holders of all these.
@@ -48,9 +49,10 @@ impl State {
         is_sooner
     }
 
-    pub(super) fn new(book: Book) -> Self {
+    pub(super) fn new(book: Book, table: Option<TableName>) -> Self {
         Self {
             book,
+            table,
             waiters: HashMap::new(),
             cells: HashMap::new(),
             holders: HashSet::new(),
@@ -176,7 +178,8 @@ impl State {
         }
         let options = &self.waiters.get(&waiter?)?.options;
         let holder = identity::holder(&options.label);
-        let cell = Arc::new(Cell::new(key, name.clone(), holder, options));
+        let table = self.table.clone();
+        let cell = Arc::new(Cell::new(key, name.clone(), holder, options, table));
         self.holders.insert(Arc::clone(&cell.holder.id));
         self.cells.insert(key, Arc::clone(&cell));
         Some(cell)
