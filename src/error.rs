@@ -4,6 +4,7 @@ mod env;
 mod lease;
 mod lock;
 mod open;
+mod pool;
 mod txn;
 
 use std::io;
@@ -15,6 +16,7 @@ pub use env::{DatabaseError, DbError, EnvError, MapBusy, NoRecords, SizeLimit, S
 pub use lease::{LeaseError, MaybeStillHeld};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
+pub use pool::PoolError;
 pub use txn::{ErrorClass, Stage, TxnError};
 
 /// Where a transaction was asked for.

@@ -5,6 +5,7 @@ mod builder;
 mod databases;
 mod host;
 mod lease;
+mod pool;
 mod request;
 mod snapshots;
 mod transaction;
@@ -14,7 +15,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::env::{EnvStats, PanicEvent, ReadTxn, WriteTxn};
 use crate::error::{OpenError, ShutdownError, TxnError};
 use crate::locks::LockStats;
 use crate::messages::supervisor::{RunTxn, TxnStats};
+use crate::pool::PoolStats;
 
 pub use builder::KeeperBuilder;
 use host::Host;
@@ -65,6 +67,26 @@ pub use transaction::{Begin, Begun, Transaction};
 #[derive(Clone)]
 pub struct Keeper {
     inner: Arc<Inner>,
+    /// The handles of the application have it; those that the keeper lends to its own workers have not.
+    _owner: Option<Arc<Owner>>,
+}
+
+/// Stops the keeper with the application's last handle.
+struct Owner(Arc<Inner>);
+
+/// What a keeper's own workers have between their runs: it keeps nothing.
+#[derive(Clone)]
+pub(crate) struct WeakKeeper(Weak<Inner>);
+
+impl WeakKeeper {
+    /// A handle that serves everything and does not keep the keeper going.
+    pub(crate) fn upgrade(&self) -> Option<Keeper> {
+        let inner = self.0.upgrade()?;
+        Some(Keeper {
+            inner,
+            _owner: None,
+        })
+    }
 }
 
 struct Inner {
@@ -93,9 +115,25 @@ pub struct KeeperStats {
     pub transactions: TxnStats,
     /// The lock table.
     pub locks: LockStats,
+    /// The pools of workers, in the order of their starts.
+    pub pools: Vec<PoolStats>,
 }
 
 impl Keeper {
+    /// The handle of the application.
+    fn new(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        let owner = Some(Arc::new(Owner(Arc::clone(&inner))));
+        Self {
+            inner,
+            _owner: owner,
+        }
+    }
+
+    pub(crate) fn weak(&self) -> WeakKeeper {
+        WeakKeeper(Arc::downgrade(&self.inner))
+    }
+
     /// Starts to describe a keeper.
     pub fn builder() -> KeeperBuilder {
         KeeperBuilder::default()
@@ -267,6 +305,7 @@ impl Keeper {
                 environment: keeper.inner.runtime.env.stats_in_any_case(site).await,
                 transactions: keeper.inner.runtime.stats(),
                 locks: keeper.inner.locks.stats(),
+                pools: keeper.pools(),
             }
         }
     }
@@ -368,11 +407,12 @@ impl fmt::Debug for Keeper {
     }
 }
 
-impl Drop for Inner {
+impl Drop for Owner {
     fn drop(&mut self) {
-        let host = self.host.lock().take();
+        let Self(inner) = self;
+        let host = inner.host.lock().take();
         if host.is_some() {
-            let runtime = Arc::clone(&self.runtime);
+            let runtime = Arc::clone(&inner.runtime);
             in_background(move || {
                 let deadline = runtime.env.shared.config.shutdown_deadline();
                 report(stop(&runtime, host, deadline));
@@ -412,6 +452,7 @@ fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), Shu
         return Err(ShutdownError::Forked);
     }
     let deadline = crate::clock::far(Instant::now(), span);
+    runtime.pools.stop(deadline);
     runtime.close();
     while runtime.in_flight() > 0 && Instant::now() < deadline {
         thread::sleep(Duration::from_micros(500));

@@ -53,6 +53,8 @@
 //!   [`LockError`] what to do; [`SetDetect`], [`SetTimeouts`] and [`SetLimits`] change the table while it runs.
 //! - **Leases**: [`Keeper::lease`] or [`AcquireLease`]; alone, [`Leases`] in any [`LeaseStore`]. [`LeaseGuard`] is what one gets,
 //!   [`LeaseError`] why not, [`LeaseHandler`] decides what to do when the store fails.
+//! - **Workers**: [`Keeper::pool`] starts a supervised [`Pool`] of [`Worker`]s; [`Restart`], [`Strategy`], [`OnSilence`] say what happens when
+//!   they fail, [`PoolStats`] what has happened.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
 //! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`] and [`LeaseActor`], whose addresses [`Keeper::environment`] and the like give.
 //!
@@ -79,6 +81,8 @@ mod keeper;
 mod leases;
 mod locks;
 mod messages;
+mod panics;
+mod pool;
 mod txn;
 #[cfg(feature = "actix-web")]
 mod web;
@@ -101,7 +105,7 @@ pub use env::{
 };
 pub use error::{
     DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
-    NoRecords, OpenError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    NoRecords, OpenError, PoolError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
@@ -146,6 +150,10 @@ pub use messages::lock_table::{
     Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use pool::{
+    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolState, PoolStats, Restart, Strategy,
+    Worker, WorkerCounts, WorkerFailure, WorkerState,
+};
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};

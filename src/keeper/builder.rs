@@ -145,14 +145,12 @@ impl KeeperBuilder {
                 return Err(error);
             }
         };
-        Ok(Keeper {
-            inner: Arc::new(Inner {
-                runtime,
-                locks,
-                addresses,
-                host: Mutex::new(Some(host)),
-            }),
-        })
+        Ok(Keeper::new(Inner {
+            runtime,
+            locks,
+            addresses,
+            host: Mutex::new(Some(host)),
+        }))
     }
 }
 

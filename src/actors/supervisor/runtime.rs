@@ -19,6 +19,7 @@ use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Typed, Waiting, random_
 use crate::error::{Stage, TxnError};
 use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
+use crate::pool::Pools;
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
 
@@ -28,6 +29,7 @@ pub struct Runtime {
     pub(crate) locks: Option<Locks>,
     /// Set once, if there are leases.
     pub(crate) leases: OnceLock<Arc<LeaseSource>>,
+    pub(crate) pools: Arc<Pools>,
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
     pub(super) counters: Counters,
@@ -53,6 +55,7 @@ impl Runtime {
             env,
             locks,
             leases: OnceLock::new(),
+            pools: Arc::default(),
             handlers,
             permits,
             counters: Counters::default(),
