@@ -104,8 +104,9 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
-    NoRecords, OpenError, PoolError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    DatabaseError, DbError, EnvError, ErrorClass, JobError, JobPanic, LeaseError, LockError,
+    MapBusy, MaybeStillHeld, NoRecords, OpenError, PoolError, RetryError, ShutdownError, Site,
+    SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
@@ -151,7 +152,8 @@ pub use messages::lock_table::{
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use pool::{
-    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolState, PoolStats, Restart, Strategy,
+    BoxError, Detached, FailureKind, Job, JobId, JobPool, JobStats, OnFull, OnSilence, Pool,
+    PoolBuilder, PoolState, PoolStats, Quarantine, QuarantinedJob, Restart, Strategy, Submit,
     Worker, WorkerCounts, WorkerFailure, WorkerState,
 };
 pub use txn::answers::AnswerError;

@@ -22,6 +22,9 @@ mod worker;
 pub use builder::{BoxError, PoolBuilder};
 pub use failure::{FailureKind, WorkerFailure};
 pub use handle::Pool;
+pub use jobs::{
+    Detached, Job, JobId, JobPool, JobStats, OnFull, Quarantine, QuarantinedJob, Submit,
+};
 pub use stats::{PoolStats, WorkerCounts};
 pub use supervise::{OnSilence, PoolState, Restart, Strategy, WorkerState};
 pub use worker::Worker;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Keeper;
+use crate::clock::Clock;
 use crate::error::PoolError;
 use crate::pool::{Parts, Shared};
 use crate::pool::{Pool, PoolBuilder, PoolStats};
@@ -27,6 +28,10 @@ impl Keeper {
     #[must_use]
     pub fn pools(&self) -> Vec<PoolStats> {
         self.inner.runtime.pools.stats()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.inner.runtime.env.shared.clock.clone()
     }
 
     pub(crate) fn start_pool(&self, parts: Parts) -> Result<Arc<Shared>, PoolError> {

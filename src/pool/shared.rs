@@ -110,7 +110,7 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
-        let queued = self.feed.as_ref().map_or(0, |feed| feed.queued());
+        let jobs = self.feed.as_ref().map(|feed| feed.stats());
         let core = self.core.lock();
         let counts = core.counts();
         PoolStats {
@@ -122,7 +122,8 @@ impl Shared {
             target: core.target(),
             workers: counts.into(),
             states: core.workers().collect(),
-            queued,
+            queued: jobs.as_ref().map_or(0, |jobs| jobs.queued),
+            jobs,
             restarts: counts.restarts,
             failures: counts.failures,
             silences: counts.silences,
@@ -252,10 +253,24 @@ impl Shared {
         let reap = self.reap();
         let linger = self.settle();
         if dirty || acted || linger.is_some() {
+            self.tell_feed();
             self.changed
                 .send_modify(|version| *version = version.wrapping_add(1));
         }
         [next, reap, linger].into_iter().flatten().min()
+    }
+
+    fn tell_feed(&self) {
+        let Some(feed) = &self.feed else { return };
+        let (state, last) = {
+            let core = self.core.lock();
+            let last = core.failures().last();
+            (
+                core.state(),
+                last.map(|last| WorkerFailure::new(last).to_string().into()),
+            )
+        };
+        quietly(|| feed.stands(state, last));
     }
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {
@@ -289,9 +304,6 @@ impl Shared {
                 quietly(|| self.draining.cancel());
             }
             Effect::Over => {
-                if let Some(feed) = &self.feed {
-                    quietly(|| feed.over());
-                }
                 if let Some(gates) = &self.gates {
                     quietly(|| gates.over());
                 }

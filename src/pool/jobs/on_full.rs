@@ -19,8 +19,8 @@ pub enum OnFull {
     /// [`JobError::Dropped`](crate::JobError::Dropped).
     DropOldest,
     /// It is dropped itself, since it is the newest: handed back to whoever waits for it with
-    /// [`JobError::Dropped`](crate::JobError::Dropped), and counted as dropped, not as refused. Whoever only wants to know whether it was taken
-    /// is answered "no", which is no error.
+    /// [`JobError::Dropped`](crate::JobError::Dropped), and counted as dropped, not as refused. To whoever forgets it
+    /// ([`submit_and_forget`](crate::JobPool::submit_and_forget)) this is no error, but the answer `None`.
     DropNewest,
 }
 

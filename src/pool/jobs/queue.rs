@@ -225,8 +225,7 @@ impl<T> Queue<T> {
         match end {
             Some(end) => {
                 self.counts.ended(end);
-                self.effects
-                    .push_back(Effect::Ended(id, entry.held, end));
+                self.effects.push_back(Effect::Ended(id, entry.held, end));
             }
             None => {
                 self.jobs.insert(id, entry);
@@ -293,7 +292,7 @@ impl<T> Queue<T> {
     pub(super) fn interrupted(&mut self, now: Instant, id: JobId) {
         if self.is_running(id) {
             self.end(id, End::Interrupted);
-            }
+        }
         self.tick(now);
     }
 
@@ -356,9 +355,6 @@ impl<T> Queue<T> {
         &self.counts
     }
 
-    pub(super) fn closed(&self) -> Option<Closed> {
-        self.closed
-    }
 
     fn has_place(&self) -> bool {
         self.line.len() < self.rules.capacity

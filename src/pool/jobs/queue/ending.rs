@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Closed, Effect, End, JobId, Queue, Stage};
+use super::{Closed, Effect, End, Entry, JobId, Queue, Stage};
 
 impl<T> Queue<T> {
     /// Takes nothing new from now on, and does what is queued. Those who wait for a place get none.
@@ -17,16 +17,23 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Begins nothing any more, and answers all that was not done.
-    pub(in crate::pool::jobs) fn close(&mut self, now: Instant, closed: Closed) {
+    /// Begins nothing any more, and answers what has not begun. What runs may finish.
+    pub(in crate::pool::jobs) fn shut(&mut self, now: Instant, closed: Closed) {
         self.tick(now);
         self.closed = self.closed.max(Some(closed));
-        while let Some((&id, entry)) = self.jobs.first_key_value() {
-            let end = match entry.stage {
-                Stage::Running => End::Interrupted,
-                _ => End::Closed(closed),
-            };
-            self.end(id, end);
+        let has_not_begun =
+            |(&id, entry): (&JobId, &Entry<T>)| (entry.stage != Stage::Running).then_some(id);
+        let left: Vec<_> = self.jobs.iter().filter_map(has_not_begun).collect();
+        for id in left {
+            self.end(id, End::Closed(closed));
+        }
+    }
+
+    /// Begins nothing any more, and answers all that was not done: nothing runs any more, or what does has been given up.
+    pub(in crate::pool::jobs) fn close(&mut self, now: Instant, closed: Closed) {
+        self.shut(now, closed);
+        while let Some((&id, _)) = self.jobs.first_key_value() {
+            self.end(id, End::Interrupted);
         }
     }
 
@@ -52,8 +59,7 @@ impl<T> Queue<T> {
         if entry.is_retry {
             self.aside.put_back(id, entry.held, entry.panics);
         } else {
-            self.effects
-                .push_back(Effect::Ended(id, entry.held, end));
+            self.effects.push_back(Effect::Ended(id, entry.held, end));
         }
     }
 }

@@ -115,8 +115,7 @@ impl Model {
         }
         let begun_before = job.panics > 0 && !matches!(end, End::Gone | End::Interrupted);
         let end = if begun_before { End::NotAgain } else { end };
-        self.told
-            .push(Effect::Ended(JobId(job.id), job.id, end));
+        self.told.push(Effect::Ended(JobId(job.id), job.id, end));
     }
 
     fn remove(&mut self, id: u64) -> Option<Job> {
@@ -258,7 +257,7 @@ impl Model {
         if self.running().contains(&id) {
             let job = self.remove(id).unwrap();
             self.over(job, End::Interrupted);
-            }
+        }
         self.tick(now);
     }
 
@@ -348,16 +347,22 @@ impl Model {
         }
     }
 
-    pub(super) fn close(&mut self, now: u64, closed: Closed) {
+    pub(super) fn shut(&mut self, now: u64, closed: Closed) {
         self.tick(now);
         self.closed = self.closed.max(Some(closed));
         for id in self.alive() {
+            if !self.running().contains(&id) {
+                let job = self.remove(id).unwrap();
+                self.over(job, End::Closed(closed));
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, now: u64, closed: Closed) {
+        self.shut(now, closed);
+        for id in self.alive() {
             let job = self.remove(id).unwrap();
-            let end = match job.place {
-                Where::Runs => End::Interrupted,
-                _ => End::Closed(closed),
-            };
-            self.over(job, end);
+            self.over(job, End::Interrupted);
         }
     }
 }

@@ -13,7 +13,10 @@ pub(super) enum Step {
     /// Time goes on by so many milliseconds.
     Pass(u64),
     Tick,
-    Submit { deadline: Option<u64>, watch: Watch },
+    Submit {
+        deadline: Option<u64>,
+        watch: Watch,
+    },
     Begin,
     /// One of those that run, counted around.
     Finish(usize, bool),
@@ -25,16 +28,13 @@ pub(super) enum Step {
     Retry(usize),
     Discard(usize),
     Drain,
+    Shut(Closed),
     Close(Closed),
     Reopen,
 }
 
 fn any_watch() -> impl Strategy<Value = Watch> {
-    prop_oneof![
-        Just(Watch::Answer),
-        Just(Watch::Place),
-        Just(Watch::Nobody)
-    ]
+    prop_oneof![Just(Watch::Answer), Just(Watch::Place), Just(Watch::Nobody)]
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -76,8 +76,17 @@ fn any_end() -> impl Strategy<Value = Vec<Step>> {
         Just(vec![Step::Close(Closed::Stopped)]),
         Just(vec![Step::Close(Closed::Failed)]),
         Just(vec![Step::Close(Closed::Failed), Step::Reopen]),
-        Just(vec![Step::Close(Closed::Finished), Step::Begin, Step::Reopen]),
+        Just(vec![
+            Step::Close(Closed::Finished),
+            Step::Begin,
+            Step::Reopen
+        ]),
         Just(vec![Step::Drain, Step::Close(Closed::Stopped)]),
+        Just(vec![
+            Step::Shut(Closed::Stopped),
+            Step::Panic(0),
+            Step::Close(Closed::Stopped)
+        ]),
     ]
 }
 
@@ -162,6 +171,10 @@ impl Pair {
                 queue.drain(time);
                 model.drain(*now);
             }
+            Step::Shut(closed) => {
+                queue.shut(time, closed);
+                model.shut(*now, closed);
+            }
             Step::Close(closed) => {
                 queue.close(time, closed);
                 model.close(*now, closed);
@@ -180,7 +193,10 @@ impl Pair {
         assert_eq!(queue.queued(), model.queued());
         assert_eq!(queue.waiting(), model.waiting());
         assert_eq!(queue.running(), model.running().len());
-        let aside: Vec<_> = queue.aside().map(|(id, _, panics)| (id.0, panics)).collect();
+        let aside: Vec<_> = queue
+            .aside()
+            .map(|(id, _, panics)| (id.0, panics))
+            .collect();
         assert_eq!(aside, model.aside());
         assert_eq!(queue.next_deadline(), model.next_deadline().map(at));
         // What always holds, said once more without the model.

@@ -23,9 +23,15 @@ fn careful(after: u32) -> Rules {
 #[test]
 fn a_full_queue_does_what_it_was_told_to() {
     let table = [
-        (OnFull::Refuse, ended(SECOND, "b", End::Full { waited: ms(0) })),
+        (
+            OnFull::Refuse,
+            ended(SECOND, "b", End::Full { waited: ms(0) }),
+        ),
         (OnFull::DropNewest, ended(SECOND, "b", End::Newest)),
-        (OnFull::Wait(ms(0)), ended(SECOND, "b", End::Full { waited: ms(0) })),
+        (
+            OnFull::Wait(ms(0)),
+            ended(SECOND, "b", End::Full { waited: ms(0) }),
+        ),
     ];
     for (on_full, expected) in table {
         let mut queue = Queue::new(rules(1, on_full));
@@ -54,10 +60,7 @@ fn who_waits_for_a_place_gets_it_in_order_or_is_told_how_long_it_waited() {
     assert_eq!(queue.next_deadline(), Some(at(11)));
     effects(&mut queue);
     assert_eq!(queue.begin(at(3)).map(|begun| begun.id), Some(FIRST));
-    assert_eq!(
-        effects(&mut queue),
-        [Effect::Taken(SECOND), Effect::Ready]
-    );
+    assert_eq!(effects(&mut queue), [Effect::Taken(SECOND), Effect::Ready]);
     queue.tick(at(12));
     let waited = ms(10);
     assert_eq!(
@@ -259,7 +262,10 @@ fn closing_answers_everything_and_says_of_each_how_far_it_got() {
         on_full: OnFull::Wait(ms(100)),
         ..careful(2)
     });
-    for (n, job) in ["runs", "panicked", "queued", "more", "waits"].into_iter().enumerate() {
+    for (n, job) in ["runs", "panicked", "queued", "more", "waits"]
+        .into_iter()
+        .enumerate()
+    {
         queue.submit(at(0), None, Watch::Answer, job);
         if n < 2 {
             queue.begin(at(0));
@@ -275,12 +281,12 @@ fn closing_answers_everything_and_says_of_each_how_far_it_got() {
     assert_eq!(
         effects(&mut queue),
         [
-            ended(FIRST, "runs", End::Interrupted),
             ended(SECOND, "panicked", End::NotAgain),
             ended(THIRD, "queued", closed),
             ended(JobId(4), "more", closed),
             ended(JobId(5), "waits", closed),
             ended(JobId(6), "waits indeed", closed),
+            ended(FIRST, "runs", End::Interrupted),
         ]
     );
     // The worker that ran on has nothing to tell any more.
