@@ -6,5 +6,9 @@
 )]
 
 mod failing;
+mod jobs;
+mod jobs_ending;
+mod jobs_support;
 mod life;
+mod quarantine;
 mod support;

@@ -355,7 +355,6 @@ impl<T> Queue<T> {
         &self.counts
     }
 
-
     fn has_place(&self) -> bool {
         self.line.len() < self.rules.capacity
     }
