@@ -89,6 +89,15 @@ impl Clock {
         }
     }
 
+    /// Ends the thread and waits for its end. From here on nothing waits: every sleep is over.
+    pub(crate) fn stop(&self) {
+        self.owner.stop();
+        for shard in &self.owner.shared.shards {
+            let late = std::mem::take(&mut *shard.lock());
+            late.into_values().for_each(Waker::wake);
+        }
+    }
+
     /// Runs `future` until `at`; `None` when the time ran out first.
     pub(crate) async fn until<F: Future>(&self, at: Instant, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
@@ -181,8 +190,8 @@ impl Shared {
     }
 }
 
-impl Drop for Owner {
-    fn drop(&mut self) {
+impl Owner {
+    fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread.lock().take() else {
             return;
@@ -192,6 +201,13 @@ impl Drop for Owner {
             // The thread has nothing to do but end.
             let _ = thread.join();
         }
+        self.shared.periodic.lock().clear();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -220,9 +236,13 @@ impl Future for Sleep {
             }
             shared.wake_for(key.0);
             this.entry = Some((shard, key, waker));
-            return Poll::Pending;
+            // The thread may have ended before the entry was there.
+            return match shared.stop.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            };
         };
-        if Instant::now() >= this.at {
+        if Instant::now() >= this.at || shared.stop.load(Ordering::Acquire) {
             return Poll::Ready(());
         }
         let Some(entries) = shared.shards.get(*shard) else {

@@ -77,6 +77,7 @@ mod clock;
 mod config;
 mod env;
 mod error;
+mod inside;
 mod keeper;
 mod leases;
 mod locks;
@@ -110,7 +111,8 @@ pub use error::{
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Signal, Termination,
+    Transaction, TxnRunner, termination,
 };
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,

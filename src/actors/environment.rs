@@ -60,8 +60,7 @@ impl Actor for Environment {
     /// keeper has been shut down already, there is nothing left to do.
     fn stopped(&mut self, _: &mut Self::Context) {
         if !self.runtime.env.has_ended() {
-            self.runtime.close();
-            crate::keeper::stop_in_background(Arc::clone(&self.runtime));
+            crate::keeper::stop_in_background(&self.runtime);
         }
     }
 }

@@ -35,8 +35,15 @@ impl Core {
             .spawn(move || {
                 let _ = reply.send(copy(&shared, &folder, compact, site));
             });
-        if let Err(error) = thread {
-            return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
+        match thread {
+            Ok(thread) => {
+                let mut copying = self.copying.lock();
+                copying.retain(|thread| !thread.is_finished());
+                copying.push(thread);
+            }
+            Err(error) => {
+                return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
+            }
         }
         answer
             .await

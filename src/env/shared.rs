@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::answers::Answers;
 use crate::env::first::First;
-use crate::env::gate::{Closed, Entry, Gate, Shut};
+use crate::env::gate::{self, Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
 use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
 use crate::env::map::Refusal;
@@ -246,7 +246,9 @@ impl Shared {
         if self.forked() {
             return Some(TxnError::Forked);
         }
-        match self.gate.shut(entry)? {
+        // Nearly always it is open.
+        self.gate.shut(entry)?;
+        match self.gate.shut(gate::served(self.id, entry))? {
             Shut::Changing => None,
             Shut::Poisoned => Some(self.recovery_needed()),
             Shut::Closing => Some(TxnError::ShuttingDown),
@@ -292,7 +294,7 @@ impl Shared {
         metrics::counter!("lockkeeper_poisonings_total").increment(1);
         tracing::error!(target: "lockkeeper", path = %self.path.display(), error = %event.source, in_flight = event.in_flight,
             "fatal error of the environment: every call is refused until it has recovered");
-        self.poison.tell(event);
+        self.poison.tell(self.id, event);
     }
 
     /// Under `no_lock` whoever writes has to be alone: shuts the gate until the answer is dropped. Only for the writer thread.

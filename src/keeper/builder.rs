@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::host::Host;
-use super::{Inner, Keeper};
+use super::{Inner, Keeper, Owner};
 use crate::actors::lock_table::{LockConfig, Locks};
 use crate::actors::supervisor::Runtime;
 use crate::config::{Config, Settings, builder_setters, with_settings};
@@ -141,16 +139,19 @@ impl KeeperBuilder {
         let (host, addresses) = match started {
             Ok(started) => started,
             Err(error) => {
-                super::stop_in_background(runtime);
+                super::stop_in_background(&runtime);
                 return Err(error);
             }
         };
-        Ok(Keeper::new(Inner {
-            runtime,
-            locks,
-            addresses,
-            host: Mutex::new(Some(host)),
-        }))
+        *runtime.stopping.host.lock() = Some(host);
+        Ok(Keeper {
+            owner: Some(Arc::new(Owner(Arc::clone(&runtime)))),
+            inner: Arc::new(Inner {
+                runtime,
+                locks,
+                addresses,
+            }),
+        })
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use actix::{Actor, Arbiter, System};
 
@@ -72,27 +71,8 @@ impl Host {
         Ok((host, addresses))
     }
 
-    /// Ends the actors and joins their threads, at most until `deadline`: a handler of the application's that blocks one of
-    /// these threads is not waited for.
-    pub(super) fn stop(self, deadline: Instant) {
-        let (joined, all_joined) = mpsc::channel();
-        let joiner = thread::Builder::new()
-            .name("lockkeeper-stop".into())
-            .spawn(move || {
-                self.join();
-                // Nobody may be waiting any more.
-                let _ = joined.send(());
-            });
-        let Ok(joiner) = joiner else { return };
-        let wait = deadline.saturating_duration_since(Instant::now());
-        if all_joined.recv_timeout(wait).is_ok() {
-            let _ = joiner.join();
-        } else {
-            tracing::warn!(target: "lockkeeper", "the actors' threads did not end in time");
-        }
-    }
-
-    fn join(self) {
+    /// Ends the actors and joins their threads. It blocks for as long as a handler of the application's keeps one of them.
+    pub(super) fn stop(self) {
         for arbiter in &self.arbiters {
             arbiter.stop();
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Keeper;
 use crate::clock::Clock;
+use crate::env::EnvId;
 use crate::error::PoolError;
 use crate::pool::{Parts, Shared};
 use crate::pool::{Pool, PoolBuilder, PoolStats};
@@ -34,11 +35,15 @@ impl Keeper {
         self.inner.runtime.env.shared.clock.clone()
     }
 
+    pub(crate) fn env_id(&self) -> EnvId {
+        self.inner.runtime.env.shared.id
+    }
+
     pub(crate) fn start_pool(&self, parts: Parts) -> Result<Arc<Shared>, PoolError> {
         let runtime = &self.inner.runtime;
         if runtime.env.shared.forked() {
             return Err(PoolError::ShuttingDown);
         }
-        runtime.pools.start(parts)
+        runtime.pools.start(parts, &runtime.stopping.stoppables)
     }
 }

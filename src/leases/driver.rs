@@ -8,6 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::shared::Shared;
 use super::{LeaseConfig, LeaseName, LeaseStore, boottime};
+use crate::inside;
 
 /// What the driver left behind when it ended.
 #[derive(Debug, Clone)]
@@ -31,13 +32,15 @@ pub(super) fn start(
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let shared = Arc::new(Shared::new(store, config, runtime.handle().clone()));
     let for_thread = Arc::clone(&shared);
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("lockkeeper-leases".into())
         .spawn(move || run(&runtime, &for_thread))?;
+    *shared.thread.lock() = Some(thread);
     Ok(shared)
 }
 
 fn run(runtime: &Runtime, shared: &Arc<Shared>) {
+    let _inside = inside::callback(shared.as_owner(), "a handler of lease errors");
     runtime.block_on(serve(shared));
     shared.log_lost_rest();
     let held = shared.held_names();

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
@@ -28,6 +29,7 @@ use super::{
 };
 use crate::clock::coarse_now;
 use crate::error::LeaseError;
+use crate::inside::Owner as CodeOwner;
 
 pub(super) struct Shared {
     state: Mutex<State>,
@@ -47,6 +49,10 @@ pub(super) struct Shared {
     losses: Limit,
     /// When the driver has ended, what it left behind.
     pub ended: watch::Sender<Option<Ended>>,
+    /// The driver's thread, to be joined.
+    pub thread: Mutex<Option<JoinHandle<()>>>,
+    /// Nobody new may ask.
+    pub refusing: AtomicBool,
 }
 
 struct State {
@@ -119,12 +125,19 @@ impl Shared {
             is_listening: AtomicBool::new(false),
             losses: Limit::default(),
             ended: watch::Sender::new(None),
+            thread: Mutex::new(None),
+            refusing: AtomicBool::new(false),
         }
     }
 
     /// Whether this is the child of a fork.
     pub(super) fn is_forked(&self) -> bool {
         self.process != std::process::id()
+    }
+
+    /// Whose code its handlers are.
+    pub(super) fn as_owner(self: &Arc<Self>) -> CodeOwner {
+        CodeOwner::Leases(Arc::as_ptr(self).addr())
     }
 
     /// Somebody wants a lease.

@@ -175,6 +175,7 @@ impl PoolBuilder {
         let parts = Parts {
             name: self.name,
             keeper: self.keeper.weak(),
+            env: self.keeper.env_id(),
             spec: self.spec,
             body,
             feed,

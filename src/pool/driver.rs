@@ -3,16 +3,18 @@
 //! It is a thread of its own, so that a worker that blocks where it should not holds up no other pool's supervision. Thread and
 //! runtime are made with the first pool.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::shared::{Parts, Shared};
 use super::stats::PoolStats;
+use crate::env::quietly;
 use crate::error::PoolError;
+use crate::keeper::stoppables::{Registration, Registry, RunsOn, ShuttingDown, Stops};
 
 /// The pools of a keeper.
 #[derive(Default)]
@@ -32,6 +34,7 @@ struct State {
     pools: Vec<Arc<Shared>>,
     driver: Option<JoinHandle<()>>,
     runtime: Option<Runtime>,
+    registration: Option<Registration>,
 }
 
 /// The runtime has as many threads as there are cores, within these bounds: more than one, so that a worker that blocks does not
@@ -42,41 +45,60 @@ const MOST_THREADS: usize = 8;
 const GRACE: Duration = Duration::from_millis(500);
 
 impl Pools {
-    /// Starts a pool.
-    pub(crate) fn start(self: &Arc<Self>, parts: Parts) -> Result<Arc<Shared>, PoolError> {
+    /// Starts a pool, and has the keeper stop it with itself.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        parts: Parts,
+        stoppables: &Registry,
+    ) -> Result<Arc<Shared>, PoolError> {
         crate::panics::note_places();
         let mut state = self.state.lock();
+        let same_name = |pool: &Arc<Shared>| *pool.name() == parts.name;
+        let at = state.pools.iter().position(same_name);
+        let before = at.and_then(|at| state.pools.get(at));
+        if before.is_some_and(|pool| !pool.is_quiet()) {
+            return Err(PoolError::NameTaken { name: parts.name });
+        }
+        let runtime = self.threads(&mut state, !parts.body.is_blocking(), stoppables)?;
+        let pool = Arc::new(Shared::new(parts, Arc::downgrade(self), runtime));
+        let registered = stoppables.add(Arc::clone(&pool) as _);
+        let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;
+        *pool.registration.lock() = Some(registration);
+        let before = at.map(|at| state.pools.remove(at));
+        state.pools.push(Arc::clone(&pool));
+        drop(state);
+        leave(before);
+        pool.announce();
+        tracing::info!(target: "lockkeeper", pool = &**pool.name(), workers = pool.spec.workers, "a pool starts");
+        self.wake();
+        Ok(pool)
+    }
+
+    /// The threads that the pools share, which are started with the first of them.
+    fn threads(
+        self: &Arc<Self>,
+        state: &mut State,
+        with_runtime: bool,
+        stoppables: &Registry,
+    ) -> Result<Option<Handle>, PoolError> {
         if state.closed {
             return Err(PoolError::ShuttingDown);
         }
-        let same_name = |pool: &Arc<Shared>| *pool.name() == parts.name;
-        if let Some(at) = state.pools.iter().position(same_name) {
-            let before = state.pools.get(at);
-            if before.is_some_and(|pool| !pool.state().is_over()) {
-                return Err(PoolError::NameTaken { name: parts.name });
-            }
-            // What is left of it ends by itself.
-            state.pools.remove(at);
-        }
-        let runtime = match parts.body.is_blocking() {
-            true => None,
-            false => Some(state.runtime()?),
-        };
         if state.driver.is_none() {
+            // The newest are stopped first: this is stopped after its pools.
+            let registered = stoppables.add(Arc::new(Threads(Arc::downgrade(self))));
+            let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;
             let pools = Arc::clone(self);
             let driver = thread::Builder::new()
                 .name("lockkeeper-pools".into())
                 .spawn(move || pools.drive())
                 .map_err(PoolError::Thread)?;
-            state.driver = Some(driver);
+            (state.driver, state.registration) = (Some(driver), Some(registration));
         }
-        let pool = Arc::new(Shared::new(parts, Arc::downgrade(self), runtime));
-        state.pools.push(Arc::clone(&pool));
-        drop(state);
-        pool.announce();
-        tracing::info!(target: "lockkeeper", pool = &**pool.name(), workers = pool.spec.workers, "a pool starts");
-        self.wake();
-        Ok(pool)
+        match with_runtime {
+            true => state.runtime().map(Some),
+            false => Ok(None),
+        }
     }
 
     /// The pool of this name.
@@ -113,7 +135,13 @@ impl Pools {
             let next = pools.iter().filter_map(Shared::turn).min();
             drop(pools);
             let mut state = self.state.lock();
-            state.pools.retain(|pool| !pool.is_gone());
+            let (gone, rest) = state
+                .pools
+                .drain(..)
+                .partition::<Vec<_>, _>(|pool| pool.is_gone());
+            state.pools = rest;
+            // Behind the lock: the application's closures go with them.
+            MutexGuard::unlocked(&mut state, || leave(gone));
             while !state.woken && !state.ended {
                 match next {
                     None => self.woken.wait(&mut state),
@@ -127,26 +155,26 @@ impl Pools {
         }
     }
 
-    /// Stops all pools and joins their threads; blocks until then, shortly beyond the deadline at the latest.
-    pub(crate) fn stop(&self, deadline: Instant) {
-        let pools = {
+    /// A pool has ended, and the keeper stops. With the last one the threads end.
+    pub(super) fn forget(&self, pool: &Shared) {
+        let forgotten = {
             let mut state = self.state.lock();
-            state.closed = true;
-            state.pools.clone()
+            let same = |other: &Arc<Shared>| std::ptr::eq(&raw const **other, pool);
+            let at = state.pools.iter().position(same);
+            at.map(|at| state.pools.remove(at))
         };
-        for pool in &pools {
-            pool.change(|core, now| core.stop(deadline, now));
-        }
-        while !pools.iter().all(|pool| pool.is_settled()) {
-            if Instant::now() > deadline + GRACE {
-                break;
-            }
-            thread::sleep(Duration::from_micros(500));
-        }
+        leave(forgotten);
+        self.end_if_last();
+    }
+
+    /// Ends the threads when the keeper stops and no pool is left.
+    fn end_if_last(&self) {
         let (driver, runtime) = {
             let mut state = self.state.lock();
+            if !state.closed || !state.pools.is_empty() {
+                return;
+            }
             state.ended = true;
-            state.pools.clear();
             (state.driver.take(), state.runtime.take())
         };
         self.woken.notify_all();
@@ -157,8 +185,39 @@ impl Pools {
             drop(driver.join());
         }
         if let Some(runtime) = runtime {
+            // Nothing runs on it but what workers have started and left behind.
             runtime.shutdown_timeout(GRACE);
         }
+    }
+}
+
+/// The threads that the pools share, as the keeper stops them: after the pools, or with the last that runs on.
+struct Threads(Weak<Pools>);
+
+impl Stops for Threads {
+    fn name(&self) -> Arc<str> {
+        "the threads of the pools".into()
+    }
+
+    fn tell(&self) {
+        if let Some(pools) = self.0.upgrade() {
+            pools.state.lock().closed = true;
+        }
+    }
+
+    fn stop(&self, _: Instant) -> Result<(), RunsOn> {
+        if let Some(pools) = self.0.upgrade() {
+            pools.end_if_last();
+        }
+        Ok(())
+    }
+}
+
+/// They are forgotten, and the application's closures perhaps dropped with them.
+fn leave(pools: impl IntoIterator<Item = Arc<Shared>>) {
+    for pool in pools {
+        pool.leave();
+        quietly(|| drop(pool));
     }
 }
 

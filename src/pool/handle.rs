@@ -87,13 +87,7 @@ impl Pool {
     ///
     /// [`PoolError::Ended`] when the pool drains, stops, or is over without having failed.
     pub fn resume(&self) -> Result<(), PoolError> {
-        let failed = self.state() == PoolState::Failed;
-        let resumed = self.shared.change(|core, now| core.resume(now));
-        resumed.map_err(|state| self.ended(state))?;
-        if failed {
-            self.shared.announce();
-        }
-        Ok(())
+        self.shared.resume().map_err(|state| self.ended(state))
     }
 
     /// Has the pool end when its workers have, and answers when it is over: nothing new is taken, and what is there is done. Workers of a pool that serves jobs end

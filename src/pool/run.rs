@@ -10,6 +10,7 @@ use super::shared::{Run, Shared};
 use super::supervise::{Cause, Effect, End, RunId};
 use super::worker::{Control, Worker};
 use crate::error::brief;
+use crate::inside::{self, AsWorker};
 use crate::panics::{self, Catching, Panic};
 
 /// Starts a run. What keeps it from starting is a failure of the worker.
@@ -53,6 +54,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                     // Declared first, so that it is dropped last, also when the task is dropped half-way.
                     let report = report;
                     let outcome = Catching::new(async move { body(context).await });
+                    let outcome = AsWorker::new(report.pool.env, report.pool.name(), outcome);
                     report.tell(outcome.instrument(span).await);
                 };
                 Ok((Some(runtime.spawn(task).abort_handle()), None))
@@ -61,8 +63,9 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         Body::Blocking(body) => thread::Builder::new()
             .name(format!("lockkeeper-{}-{worker}", pool.name()))
             .spawn(move || {
+                let inside = inside::worker(report.pool.env, report.pool.name());
                 let outcome = span.in_scope(|| panics::catch(move || body(context)));
-                drop(span);
+                drop((inside, span));
                 report.tell(outcome);
             })
             .map(|thread| (None, Some(thread)))

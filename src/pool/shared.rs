@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -20,8 +20,9 @@ use super::seams::{Abandoned, Feed, Gates};
 use super::stats::PoolStats;
 use super::supervise::{Effect, End, PoolState, RunId, Spec, Supervision, Who};
 use super::worker::Control;
-use crate::env::quietly;
+use crate::env::{EnvId, quietly};
 use crate::keeper::WeakKeeper;
+use crate::keeper::stoppables::{Registration, RunsOn, Stops};
 use crate::leases::LeaseView;
 
 /// A pool that is over waits so long for async runs that it has dropped just now.
@@ -31,11 +32,14 @@ const REAP: Duration = Duration::from_millis(1);
 /// But nobody knows what the application's thread-locals do when they are dropped.
 const REAP_LATER: Duration = Duration::from_secs(1);
 const QUICK_REAPS: u32 = 100;
+/// When the keeper stops, workers are told this part of the time before its end, if they were not before.
+const TIME_TO_STOP: u32 = 10;
 
 /// A pool.
 pub(crate) struct Shared {
     name: Arc<str>,
     pub(super) keeper: WeakKeeper,
+    pub(super) env: EnvId,
     pub(super) pools: Weak<Pools>,
     pub(super) spec: Spec,
     core: Mutex<Supervision>,
@@ -50,14 +54,15 @@ pub(crate) struct Shared {
     /// Something has happened since it was told.
     dirty: AtomicBool,
     changed: watch::Sender<u64>,
-    /// Since when it is over, and whether nothing more is waited for.
-    over: Mutex<Over>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Over {
-    since: Option<Instant>,
-    settled: bool,
+    over_since: Mutex<Option<Instant>>,
+    /// It is over, and nothing that may end soon is waited for. Changed under the core's lock, as the next one.
+    is_settled: AtomicBool,
+    /// It is over, and no run is left, not even an abandoned one.
+    is_quiet: AtomicBool,
+    /// For threads that wait until it is.
+    turning: Mutex<()>,
+    turned: Condvar,
+    pub(super) registration: Mutex<Option<Registration>>,
 }
 
 /// What the driver has of a run.
@@ -72,6 +77,7 @@ pub(super) struct Run {
 pub(crate) struct Parts {
     pub name: Arc<str>,
     pub keeper: WeakKeeper,
+    pub env: EnvId,
     pub spec: Spec,
     pub body: Body,
     pub feed: Option<Arc<dyn Feed>>,
@@ -84,6 +90,7 @@ impl Shared {
         Self {
             name: parts.name,
             keeper: parts.keeper,
+            env: parts.env,
             pools,
             core: Mutex::new(Supervision::start(parts.spec.clone(), now)),
             spec: parts.spec,
@@ -97,7 +104,12 @@ impl Shared {
             born: now,
             dirty: AtomicBool::new(true),
             changed: watch::Sender::new(0),
-            over: Mutex::default(),
+            over_since: Mutex::default(),
+            is_settled: AtomicBool::new(false),
+            is_quiet: AtomicBool::new(false),
+            turning: Mutex::default(),
+            turned: Condvar::new(),
+            registration: Mutex::default(),
         }
     }
 
@@ -213,9 +225,20 @@ impl Shared {
         }
     }
 
+    /// Whether the pool is over, and not even an abandoned run is left: its name is free.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_settled() && self.is_quiet.load(Ordering::Acquire)
+    }
+
     /// Whether the pool is over, and nothing that may end soon is waited for.
     pub(super) fn is_settled(&self) -> bool {
-        self.over.lock().settled
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// The keeper does not have to stop it any more.
+    pub(super) fn leave(&self) {
+        let registration = self.registration.lock().take();
+        drop(registration);
     }
 
     /// Tells how a run has ended. The worker's own thread calls it.
@@ -256,6 +279,9 @@ impl Shared {
             self.tell_feed();
             self.changed
                 .send_modify(|version| *version = version.wrapping_add(1));
+            // Whoever is between looking and waiting has the lock.
+            drop(self.turning.lock());
+            self.turned.notify_all();
         }
         [next, reap, linger].into_iter().flatten().min()
     }
@@ -375,26 +401,51 @@ impl Shared {
 
     /// Looks whether the pool is over; answers when to look again.
     fn settle(&self) -> Option<Instant> {
-        let (is_over, abandoned) = {
-            let core = self.core.lock();
-            (core.state().is_over(), core.live(Who::All).1)
-        };
-        let mut over = self.over.lock();
-        if !is_over {
-            *over = Over::default();
+        // Held throughout: a pool that failed may be resumed meanwhile.
+        let core = self.core.lock();
+        let mut since = self.over_since.lock();
+        if !core.state().is_over() {
+            *since = None;
             return None;
         }
-        if over.settled {
+        let is_quiet = core.live(Who::All).1 == 0 && self.runs.lock().is_empty();
+        self.is_quiet.store(is_quiet, Ordering::Release);
+        if self.is_settled() {
             return None;
         }
         let now = Instant::now();
-        let until = *over.since.get_or_insert(now) + LINGER;
-        let waits_for_threads = !self.runs.lock().is_empty();
-        if (abandoned == 0 && !waits_for_threads) || now >= until {
-            over.settled = true;
+        let until = *since.get_or_insert(now) + LINGER;
+        if is_quiet || now >= until {
+            self.is_settled.store(true, Ordering::Release);
             return Some(now);
         }
         Some(until)
+    }
+
+    /// Has a pool that failed begin anew, or ends a pause.
+    pub(super) fn resume(self: &Arc<Self>) -> Result<(), PoolState> {
+        let begins_anew = self.change(|core, now| {
+            let failed = core.state() == PoolState::Failed;
+            core.resume(now)?;
+            self.is_settled.store(false, Ordering::Release);
+            self.is_quiet.store(false, Ordering::Release);
+            Ok(failed)
+        })?;
+        if begins_anew {
+            self.announce();
+        }
+        Ok(())
+    }
+
+    /// Blocks until nothing of it runs, or this time has come; says which.
+    fn wait_until_quiet(&self, until: Instant) -> bool {
+        let mut turning = self.turning.lock();
+        while !self.is_quiet() {
+            if self.turned.wait_until(&mut turning, until).timed_out() {
+                return self.is_quiet();
+            }
+        }
+        true
     }
 
     /// Whether nothing of it is left: it may be forgotten.
@@ -411,6 +462,43 @@ impl Shared {
         if let Some(gates) = &self.gates {
             quietly(|| gates.started(self));
         }
+    }
+}
+
+impl Stops for Shared {
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// What is in a queue is done, unless the pool was paused; other workers are told to stop.
+    fn tell(&self) {
+        let never = crate::clock::far(Instant::now(), Duration::MAX);
+        self.change(|core, now| match core.state() {
+            PoolState::Running | PoolState::Draining if self.spec.fed => core.drain(never, now),
+            _ => core.stop(never, now),
+        });
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<(), RunsOn> {
+        let time = deadline.saturating_duration_since(Instant::now());
+        // Workers that go on with what is queued are told a little before they are abandoned.
+        let until = deadline - (time / TIME_TO_STOP).min(self.spec.grace);
+        if !self.wait_until_quiet(until) {
+            self.change(|core, now| core.stop(deadline, now));
+            self.wait_until_quiet(deadline + LINGER);
+        }
+        let workers: Vec<_> = self.core.lock().abandoned().collect();
+        if workers.is_empty() {
+            if let Some(pools) = self.pools.upgrade() {
+                pools.forget(self);
+            }
+            return Ok(());
+        }
+        let what = match &*workers {
+            [worker] => format!("worker {worker} runs on"),
+            workers => format!("workers {workers:?} run on"),
+        };
+        Err(RunsOn { what: what.into() })
     }
 }
 

@@ -13,6 +13,7 @@ use super::events::LockEvent;
 use super::locker::Locker;
 use super::shared::Shared;
 use crate::error::LockError;
+use crate::inside;
 use crate::locks::{
     DetectReport, LimitInUse, LockSnapshot, LockStats, LockerId, LockerSpec, Mode, Moment, Object,
     VictimPolicy,
@@ -61,16 +62,27 @@ impl Locks {
     /// [`LockError::Limit`] when there are `max_lockers` already, [`LockError::ShuttingDown`] after
     /// [`shutdown`](Self::shutdown).
     pub fn locker(&self, spec: LockerSpec) -> Result<Locker, LockError> {
-        self.make(spec, None)
+        self.make(spec, None, false)
+    }
+
+    /// [`locker`](Self::locker) for what was let in before, if new ones are refused.
+    pub(crate) fn locker_in_flight(&self, spec: LockerSpec) -> Result<Locker, LockError> {
+        self.make(spec, None, true)
     }
 
     pub(super) fn child_of(&self, parent: LockerId, spec: LockerSpec) -> Result<Locker, LockError> {
-        self.make(spec, Some(parent))
+        self.make(spec, Some(parent), true)
     }
 
-    fn make(&self, spec: LockerSpec, parent: Option<LockerId>) -> Result<Locker, LockError> {
+    fn make(
+        &self,
+        spec: LockerSpec,
+        parent: Option<LockerId>,
+        in_flight: bool,
+    ) -> Result<Locker, LockError> {
         let (id, age) = self.shared().transition(|state, effects| {
-            if state.closed {
+            let refused = state.refusing && !in_flight && !inside::is_worker();
+            if state.closed || refused {
                 return Err(LockError::ShuttingDown);
             }
             // Only a deadline has to know the time exactly.
@@ -200,6 +212,11 @@ impl Locks {
     #[must_use]
     pub fn config(&self) -> LockConfig {
         self.shared().look(|state| state.config.clone())
+    }
+
+    /// Refuses new lockers with [`LockError::ShuttingDown`]; those that there are go on.
+    pub(crate) fn refuse_new(&self) {
+        self.shared().look(|state| state.refusing = true);
     }
 
     /// Refuses everything that waits, and everything that comes, with [`LockError::ShuttingDown`], and

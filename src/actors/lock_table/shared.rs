@@ -49,6 +49,8 @@ pub(super) struct State {
     /// Whether the clock thread has to look at its settings again.
     pub wake_clock: bool,
     pub closed: bool,
+    /// Nobody new is let in, but those who are inside go on.
+    pub refusing: bool,
 }
 
 /// Whoever is told when a wait ends.
@@ -94,6 +96,7 @@ impl Shared {
                 wake_at: Moment(0),
                 wake_clock: false,
                 closed: false,
+                refusing: false,
             }),
             epoch: Epoch::now(),
             clock: OnceLock::new(),

@@ -247,7 +247,11 @@ impl Runtime {
             Ok(future) => future.instrument(attempt.0.trace().clone()),
             Err(panic) => return panicked(panic_message(&*panic)),
         };
-        match self.env.shared.clock.until(deadline, future).await {
+        let in_time = self.env.shared.clock.until(deadline, future);
+        let Some(ran) = self.unless_aborted(in_time).await else {
+            return Err(TxnError::ShuttingDown);
+        };
+        match ran {
             Some(Ok(Ok(value))) => {
                 let committed = match keyed {
                     None => attempt.0.commit(None).await.map(|()| value),

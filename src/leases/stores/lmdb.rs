@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use file::Key;
-use worker::Worker;
+use worker::Hold;
 
 use crate::env::{file_id, prepare_folder};
 use crate::error::OpenError;
@@ -53,7 +53,7 @@ const FILE: &str = "leases.mdb";
 /// ```
 #[derive(Clone)]
 pub struct LmdbLeases {
-    worker: Arc<Worker>,
+    worker: Hold,
     id: StoreId,
     path: PathBuf,
     /// What the keys of the table begin with.
@@ -78,7 +78,7 @@ impl LmdbLeases {
     pub fn open_table(folder: impl AsRef<Path>, table: &TableName) -> Result<Self, StoreError> {
         let folder = prepare_folder(folder.as_ref()).map_err(not_usable)?;
         let path = folder.join(FILE);
-        let worker = Worker::of(&path)?;
+        let worker = Hold::of(&path)?;
         // By its place on the machine, so that containers that see it under two paths agree. The folder's and not the file's: a
         // file that was removed and made anew has smaller tokens, which have to be refused.
         let id = match file_id(&folder) {
@@ -162,6 +162,13 @@ impl LeaseStore for LmdbLeases {
     fn force_release<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         let key = self.key(name);
         Box::pin(self.worker.ask(move |file| file.force_release(&key)))
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.worker.let_go().await;
+            Ok(())
+        })
     }
 }
 

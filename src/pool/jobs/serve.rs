@@ -61,8 +61,9 @@ async fn idle<J, R, E>(shared: &Shared<J, R, E>, worker: &Worker, beat: Option<D
     let draining = pin!(worker.draining().cancelled());
     let stop = pin!(worker.stop().cancelled());
     let any = select(turn, select(draining, stop));
-    match beat.zip(shared.clock()) {
-        Some((beat, clock)) => drop(clock.until(Instant::now() + beat, any).await),
-        None => drop(any.await),
+    if let Some((beat, clock)) = beat.zip(shared.clock()) {
+        let _ = clock.until(Instant::now() + beat, any).await;
+    } else {
+        any.await;
     }
 }

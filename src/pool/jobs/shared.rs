@@ -28,6 +28,8 @@ pub(super) struct Shared<J, R, E> {
     /// Until nothing waits any more: it has a thread.
     clock: Mutex<Option<Clock>>,
     rules: Rules,
+    /// As it was when the pool was started: in the child of a fork nobody works.
+    forks: u32,
     state: Mutex<State<J, R, E>>,
     turns: (flume::Sender<()>, flume::Receiver<()>),
 }
@@ -57,6 +59,7 @@ impl<J, R, E> Shared<J, R, E> {
                 running: HashMap::new(),
                 last: None,
             }),
+            forks: crate::env::forks(),
             turns: flume::bounded(rules.capacity.max(1)),
             rules,
         }
@@ -150,6 +153,11 @@ impl<J, R, E> Shared<J, R, E> {
         held: Held<J, R, E>,
     ) -> JobId {
         self.act(|state, now| state.queue.submit(now, deadline, watch, held))
+    }
+
+    /// Whether this is the child of a fork, where nobody works.
+    pub(super) fn is_forked(&self) -> bool {
+        crate::env::forks() != self.forks
     }
 
     /// Its future was dropped.

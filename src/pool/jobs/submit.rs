@@ -124,6 +124,9 @@ impl<J, R, E> Future for Submit<J, R, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Some(job) = this.job.take() {
+            if this.shared.is_forked() {
+                return Poll::Ready(Err(JobError::Stopped { job }));
+            }
             let (sender, reply) = oneshot::channel();
             let held = Held::new(job, Reply::Answer(sender));
             let id = this.shared.submit(this.deadline, Watch::Answer, held);
@@ -146,6 +149,9 @@ impl<J, R, E> Future for Detached<J, R, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Some(job) = this.job.take() {
+            if this.shared.is_forked() {
+                return Poll::Ready(Err(JobError::Stopped { job }));
+            }
             let (sender, reply) = oneshot::channel();
             let held = Held::new(job, Reply::Taken(sender));
             let id = this.shared.submit(this.deadline, Watch::Place, held);

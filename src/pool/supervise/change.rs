@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::effect::Effect;
 use super::phase::PoolState;
-use super::slot::SlotState;
+use super::slot::{Slot, SlotState};
 use super::spec::Gating;
 use super::supervision::{Last, Phase, Supervision, Who};
 
@@ -95,9 +95,10 @@ impl Supervision {
                 Last::Drained | Last::Stopped => Last::Stopped,
             },
         };
-        for slot in &mut self.slots {
-            if let SlotState::Stopping { by: until, .. } = &mut slot.state {
-                *until = by.min(*until);
+        let until = self.time_to_stop(now);
+        for worker in 0..self.slots.len() {
+            if self.slots.get(worker).is_some_and(Slot::is_stopping) {
+                self.tell(worker, until);
             }
         }
         self.expire(now);

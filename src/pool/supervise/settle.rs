@@ -34,7 +34,7 @@ impl Supervision {
 
     /// Until when a worker has that is told to stop now. Where they are told one after another, each has an equal part of the time
     /// that is left.
-    fn time_to_stop(&self, now: Instant) -> Instant {
+    pub(super) fn time_to_stop(&self, now: Instant) -> Instant {
         let Phase::Stopping { by: Some(by), .. } = self.phase else {
             return crate::clock::far(now, self.spec.grace);
         };

@@ -253,6 +253,11 @@ impl Supervision {
         (live.count(), abandoned.count())
     }
 
+    /// The workers whose runs were abandoned and have not ended, in the order of their starts.
+    pub fn abandoned(&self) -> impl Iterator<Item = usize> + '_ {
+        self.abandoned.values().copied()
+    }
+
     /// Whether this worker should run, were it not for its group.
     pub(super) fn eligible(&self, worker: usize) -> bool {
         let phase = matches!(self.phase, Phase::Running | Phase::Draining { .. });

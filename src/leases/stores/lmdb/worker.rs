@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,6 +25,9 @@ type Job = Box<dyn FnOnce(&mut File) + Send>;
 /// A file of leases that this process has open. It is closed with the last handle.
 pub(super) struct Worker {
     jobs: flume::Sender<Job>,
+    thread: JoinHandle<()>,
+    /// Disconnected when the file is closed.
+    ended: flume::Receiver<()>,
     /// How often the process had been forked when the thread was started.
     forks: u32,
     path: PathBuf,
@@ -88,12 +91,20 @@ impl Worker {
             }
             drop(file);
             drop(alive);
+            // Else whoever opens the next does it.
+            if let Some(mut open) = OPEN.try_lock()
+                && let Some(open) = &mut *open
+            {
+                open.retain(|_, entry| !entry.ended.is_disconnected());
+            }
         };
         let thread = thread::Builder::new().name("lockkeeper-leases".into());
         let started = thread.spawn(run);
-        started.map_err(|error| StoreError::Unreachable(Box::new(error)))?;
+        let thread = started.map_err(|error| StoreError::Unreachable(Box::new(error)))?;
         let worker = Arc::new(Self {
             jobs,
+            thread,
+            ended: ended.clone(),
             forks: forks(),
             path: path.to_owned(),
         });
@@ -154,4 +165,52 @@ fn with_answer<T: Send + 'static>(
         }
     };
     (Box::new(job), answer)
+}
+
+/// A store's hold on its worker, which can be let go before the store is.
+pub(super) struct Hold(Mutex<Option<Arc<Worker>>>);
+
+impl Hold {
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self(Mutex::new(Some(Worker::of(path)?))))
+    }
+
+    /// See [`Worker::ask`].
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut File) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let worker = self.0.lock().clone();
+        let closed = || StoreError::Failed("the lease store was closed".into());
+        worker.ok_or_else(closed)?.ask(job).await
+    }
+
+    /// Lets it go; if it was the last, the file is closed and the thread has ended when this is answered.
+    pub(super) async fn let_go(&self) {
+        let worker = self.0.lock().take();
+        let Some(last) = worker.and_then(Arc::into_inner) else {
+            return;
+        };
+        if last.is_forked() {
+            // The thread is the parent's.
+            std::mem::forget(last);
+            return;
+        }
+        let Worker {
+            jobs,
+            thread,
+            ended,
+            ..
+        } = last;
+        drop(jobs);
+        // Nothing is ever sent.
+        let _ = ended.recv_async().await;
+        let _ = thread.join();
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().clone()))
+    }
 }

@@ -32,7 +32,7 @@ impl<T> Queue<T> {
         let Some(most) = self.rules.quarantine_after else {
             return AfterPanic::Over(entry.held);
         };
-        let after = if entry.in_a_row >= most {
+        if entry.in_a_row >= most {
             let room = match entry.is_retry {
                 true => {
                     self.aside.put_back(id, entry.held, entry.panics);
@@ -59,8 +59,7 @@ impl<T> Queue<T> {
             AfterPanic::Aside
         } else {
             AfterPanic::Over(entry.held)
-        };
-        after
+        }
     }
 
     fn is_wanted(&self, watch: Watch, deadline: Option<Instant>, now: Instant) -> bool {
