@@ -155,8 +155,8 @@ pub use messages::lock_table::{
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
 pub use pool::{
     BoxError, Detached, FailureKind, Job, JobId, JobPool, JobStats, OnFull, OnSilence, Pool,
-    PoolBuilder, PoolState, PoolStats, Quarantine, QuarantinedJob, Restart, Strategy, Submit,
-    Worker, WorkerCounts, WorkerFailure, WorkerState,
+    PoolBuilder, PoolState, PoolStats, Quarantine, QuarantineEntry, QuarantinedJob, Restart,
+    Strategy, Submit, Worker, WorkerCounts, WorkerFailure, WorkerState,
 };
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};

@@ -23,7 +23,8 @@ pub use builder::{BoxError, PoolBuilder};
 pub use failure::{FailureKind, WorkerFailure};
 pub use handle::Pool;
 pub use jobs::{
-    Detached, Job, JobId, JobPool, JobStats, OnFull, Quarantine, QuarantinedJob, Submit,
+    Detached, Job, JobId, JobPool, JobStats, OnFull, Quarantine, QuarantineEntry, QuarantinedJob,
+    Submit,
 };
 pub use stats::{PoolStats, WorkerCounts};
 pub use supervise::{OnSilence, PoolState, Restart, Strategy, WorkerState};

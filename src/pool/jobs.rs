@@ -18,6 +18,7 @@ mod serve;
 mod shared;
 mod stats;
 mod submit;
+mod untyped;
 
 pub use id::JobId;
 pub use job::Job;
@@ -27,3 +28,4 @@ pub(super) use options::JobOptions;
 pub use quarantine::{Quarantine, QuarantinedJob};
 pub use stats::JobStats;
 pub use submit::{Detached, Submit};
+pub use untyped::QuarantineEntry;

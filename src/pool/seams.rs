@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::jobs::JobStats;
+use super::jobs::{JobId, JobStats, QuarantineEntry};
 use super::shared::Shared;
 use super::supervise::{Cause, PoolState, RunId};
+use crate::error::RetryError;
 
 /// What feeds the workers of a pool: a queue of jobs.
 ///
@@ -14,6 +15,15 @@ use super::supervise::{Cause, PoolState, RunId};
 pub(crate) trait Feed: Send + Sync {
     /// What is counted about the jobs.
     fn stats(&self) -> JobStats;
+
+    /// The jobs that were put aside.
+    fn quarantined(&self) -> Vec<QuarantineEntry>;
+
+    /// Has one of them begun again.
+    fn retry(&self, job: JobId) -> Result<(), RetryError>;
+
+    /// Drops one of them; `false` if it is not there.
+    fn discard(&self, job: JobId) -> bool;
 
     /// Nothing new is taken from now on: the pool drains, and its workers end when nothing is left to do.
     fn drain(&self);

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+use super::id::JobId;
+use super::quarantine::QuarantinedJob;
 use super::queue::Closed;
 use super::shared::Shared;
 use super::stats::JobStats;
+use super::untyped::QuarantineEntry;
+use crate::env::quietly;
+use crate::error::RetryError;
 use crate::pool::seams::{Abandoned, Feed};
 use crate::pool::supervise::{Cause, PoolState, RunId};
 
@@ -16,6 +21,22 @@ where
 {
     fn stats(&self) -> JobStats {
         Self::stats(self)
+    }
+
+    fn quarantined(&self) -> Vec<QuarantineEntry> {
+        let entry = |put: QuarantinedJob<J>| QuarantineEntry::new(put.id, put.panic);
+        Self::quarantined(self).into_iter().map(entry).collect()
+    }
+
+    fn retry(&self, job: JobId) -> Result<(), RetryError> {
+        Self::retry(self, job)
+    }
+
+    fn discard(&self, job: JobId) -> bool {
+        let mut is_there = false;
+        // It is the application's, and dropped here.
+        quietly(|| is_there = Self::discard(self, job).is_some());
+        is_there
     }
 
     fn drain(&self) {
