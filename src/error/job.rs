@@ -216,6 +216,12 @@ pub enum RetryError {
     /// The pool begins nothing any more.
     #[error("the pool takes no jobs any more")]
     Stopped,
+    /// There is no pool of this name.
+    #[error("there is no pool {name:?}")]
+    NoSuchPool {
+        /// The name.
+        name: Arc<str>,
+    },
 }
 
 impl RetryError {

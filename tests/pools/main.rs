@@ -10,5 +10,8 @@ mod jobs;
 mod jobs_ending;
 mod jobs_support;
 mod life;
+mod messages;
 mod quarantine;
+mod supervision;
+mod supervision_model;
 mod support;

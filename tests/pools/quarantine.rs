@@ -1,6 +1,9 @@
 //! Jobs that panic again and again.
 
-use lockkeeper::{JobError, JobId, JobPanic, RetryError};
+use lockkeeper::{
+    DropQuarantined, JobError, JobId, JobPanic, PoolError, PoolStatsQuery, QuarantineQuery,
+    RetryError, RetryQuarantined,
+};
 
 use crate::jobs_support::{Answer, Do, Stage, patient, send, soon, until_queued};
 use crate::support::{LONG, keeper, until};
@@ -135,4 +138,42 @@ async fn after_a_stop_the_quarantine_can_be_read_and_nothing_is_retried() {
     let refused = jobs.quarantine().retry(put.quarantined.unwrap());
     assert_eq!(refused, Err(RetryError::Stopped));
     assert!(jobs.quarantine().drop(JobId(1)).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quarantine_is_looked_after_by_message_too() {
+    let (_folder, keeper) = keeper();
+    let stage = Stage::new();
+    let jobs = stage.serve(patient(&keeper, "jobs").quarantine_after(1));
+    for job in [Do::PanicUntilMended, Do::Panic] {
+        panic_of(soon(jobs.submit(job)).await);
+    }
+    let (first, second, pool) = (JobId(1), JobId(2), "jobs".into());
+    let list = soon(keeper.send(QuarantineQuery("jobs".into())))
+        .await
+        .unwrap();
+    let ids: Vec<_> = list.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [first, second]);
+    assert_eq!(&*list[1].panic.message, "it burns");
+    let dropped = DropQuarantined { pool, job: second };
+    assert!(soon(keeper.send(dropped.clone())).await.unwrap());
+    assert!(!soon(keeper.send(dropped)).await.unwrap());
+    stage.mend();
+    let retry = |pool: &str, job| RetryQuarantined {
+        pool: pool.into(),
+        job,
+    };
+    soon(keeper.send(retry("jobs", first))).await.unwrap();
+    until("it is done", || jobs.job_stats().done == 1);
+    let unknown = soon(keeper.send(retry("jobs", first))).await;
+    assert_eq!(unknown, Err(RetryError::Unknown(first)));
+    let none = soon(keeper.send(retry("other", first))).await.unwrap_err();
+    assert!(matches!(none, RetryError::NoSuchPool { .. }));
+    let none = soon(keeper.send(QuarantineQuery("other".into()))).await;
+    assert!(matches!(none, Err(PoolError::NoSuchPool { .. })));
+    // How many are queued is among the statistics.
+    let stats = soon(keeper.send(PoolStatsQuery("jobs".into())))
+        .await
+        .unwrap();
+    assert_eq!((stats.queued, stats.jobs.unwrap().put_aside), (0, 2));
 }

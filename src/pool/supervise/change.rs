@@ -106,7 +106,6 @@ impl Supervision {
     }
 
     /// Opens a gate: those behind it are started.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub fn open_gate(&mut self, who: Who, now: Instant) {
         match who {
             Who::All => self.open = true,
@@ -121,7 +120,6 @@ impl Supervision {
 
     /// Closes a gate: those behind it are told to stop at once, whatever the strategy, and are abandoned at `by` or when their grace
     /// has passed, whichever comes first.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub fn close_gate(&mut self, who: Who, by: Instant, now: Instant) {
         let by = by.min(crate::clock::far(now, self.spec.grace));
         match who {
