@@ -1,6 +1,7 @@
 //! The errors that a caller can meet: one enum for each boundary, and a classification that needs no parsing of text.
 
 mod env;
+mod job;
 mod lease;
 mod lock;
 mod open;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use env::{DatabaseError, DbError, EnvError, MapBusy, NoRecords, SizeLimit, StorageError};
+pub use job::{JobError, JobPanic, RetryError};
 pub use lease::{LeaseError, MaybeStillHeld};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};

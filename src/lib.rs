@@ -56,7 +56,7 @@
 //! - **Workers**: [`Keeper::pool`] starts a supervised [`Pool`] of [`Worker`]s; [`Restart`], [`Strategy`], [`OnSilence`] say what happens when
 //!   they fail, [`PoolStats`] what has happened.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
-//! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`] and [`LeaseActor`], whose addresses [`Keeper::environment`] and the like give.
+//! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`], [`LeaseActor`] and [`WorkerPool`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
 //! client goes away, backup, durability and recovery; `docs/isolation.md` interactive transactions; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
@@ -97,6 +97,7 @@ pub use actors::lock_table::{
     LocksDone, LocksFailed, LocksRun, NoSystem,
 };
 pub use actors::supervisor::Supervisor;
+pub use actors::worker_pool::WorkerPool;
 pub use backoff::{Backoff, Delay};
 pub use config::{
     Change, Config, ConfigError, Durability, Growth, NoCounterpart, OnFatal, Place, SettingInfo,
@@ -107,9 +108,9 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    ActorPanicked, DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy,
-    MaybeStillHeld, NoRecords, OpenError, Part, PoolError, ShutdownError, Site, SizeLimit, Stage,
-    StorageError, TxnError,
+    ActorPanicked, DatabaseError, DbError, EnvError, ErrorClass, JobError, JobPanic, LeaseError,
+    LockError, MapBusy, MaybeStillHeld, NoRecords, OpenError, Part, PoolError, RetryError,
+    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
@@ -154,10 +155,16 @@ pub use messages::lock_table::{
     LocksRefused, NewLocker, PastDeadlock, Release, SetDetect, SetLimits, SetTimeouts, Upgrade,
     Wait,
 };
+pub use messages::quarantine::{DropQuarantined, QuarantineQuery, RetryQuarantined};
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use messages::worker_pool::{
+    DrainPool, ListPools, PausePool, PoolStatsQuery, ResumePool, ScalePool, StopPool,
+};
 pub use pool::{
-    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolLease, PoolLeaseState, PoolLeaseStats,
-    PoolState, PoolStats, Restart, Strategy, Worker, WorkerCounts, WorkerFailure, WorkerState,
+    BoxError, Detached, FailureKind, Job, JobId, JobPool, JobStats, OnFull, OnSilence, Pool,
+    PoolBuilder, PoolLease, PoolLeaseState, PoolLeaseStats, PoolState, PoolStats, Quarantine,
+    QuarantineEntry, QuarantinedJob, Restart, Strategy, Submit, Worker, WorkerCounts,
+    WorkerFailure, WorkerState,
 };
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
@@ -183,6 +190,14 @@ pub mod lock_core {
 #[doc(hidden)]
 pub mod lease_core {
     pub use crate::leases::state::{ClaimWon, Life, LifeChange, Moment, Phase, SendId, Timing};
+}
+
+/// The pure core of worker pools, for the tests that drive it by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub mod pool_core {
+    pub use crate::pool::supervise::{
+        Cause, Counts, Effect, End, FailureNote, Gating, RunId, Spec, Supervision, Who,
+    };
 }
 
 /// The samples in the README and in the docs are compiled, and run where that means something.

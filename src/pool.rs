@@ -22,6 +22,10 @@ mod worker;
 pub use builder::{BoxError, PoolBuilder};
 pub use failure::{FailureKind, WorkerFailure};
 pub use handle::Pool;
+pub use jobs::{
+    Detached, Job, JobId, JobPool, JobStats, OnFull, Quarantine, QuarantineEntry, QuarantinedJob,
+    Submit,
+};
 pub use partition::{PoolLease, PoolLeaseState, PoolLeaseStats};
 pub use stats::{PoolStats, WorkerCounts};
 pub use supervise::{OnSilence, PoolState, Restart, Strategy, WorkerState};

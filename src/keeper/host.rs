@@ -12,6 +12,7 @@ use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervised::Started;
 use crate::actors::supervisor::{Runtime, Supervisor};
+use crate::actors::worker_pool::WorkerPool;
 use crate::error::{OpenError, Part};
 use crate::leases::LeaseSource;
 
@@ -152,6 +153,7 @@ impl Stage {
         let (lock_table, leases) = (started(Part::LockTable), started(Part::Leases));
         drop(tell);
         let for_environment = Arc::clone(&self.runtime);
+        let pools = Arc::clone(&self.runtime.pools);
         let addresses = Addresses {
             environment: Environment::start_in_arbiter(&transactions, |_| {
                 Environment::new(for_environment, Some(environment))
@@ -165,6 +167,8 @@ impl Stage {
             leases: LeaseActor::start_in_arbiter(&for_leases, |_| {
                 LeaseActor::with_source(self.leases, Some(leases))
             }),
+            // Beside the leases, whose actor waits in tasks of its own.
+            pools: WorkerPool::start_in_arbiter(&for_leases, |_| WorkerPool::new(pools)),
         };
         // Each says something, or goes away: then what it would have said it with does.
         let mut failed = None;

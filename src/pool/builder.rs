@@ -50,7 +50,6 @@ pub struct PoolBuilder {
     pub(super) keeper: Keeper,
     pub(super) name: Arc<str>,
     pub(super) spec: Spec,
-    #[allow(dead_code, reason = "for pools that serve jobs")]
     pub(super) jobs: JobOptions,
     pub(super) leases: LeaseGates,
 }

@@ -3,17 +3,28 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::jobs::{JobId, JobStats, QuarantineEntry};
 use super::partition::PoolLeaseStats;
 use super::shared::Shared;
-use super::supervise::{Cause, RunId};
+use super::supervise::{Cause, PoolState, RunId};
+use crate::error::RetryError;
 
 /// What feeds the workers of a pool: a queue of jobs.
 ///
 /// Called on the pool's driver thread, [`failed`](Self::failed) on the worker's own. It must be short, and call nothing of the
 /// pool that waits.
 pub(crate) trait Feed: Send + Sync {
-    /// How many jobs wait.
-    fn queued(&self) -> usize;
+    /// What is counted about the jobs.
+    fn stats(&self) -> JobStats;
+
+    /// The jobs that were put aside.
+    fn quarantined(&self) -> Vec<QuarantineEntry>;
+
+    /// Has one of them begun again.
+    fn retry(&self, job: JobId) -> Result<(), RetryError>;
+
+    /// Drops one of them; `false` if it is not there.
+    fn discard(&self, job: JobId) -> bool;
 
     /// Nothing new is taken from now on: the pool drains, and its workers end when nothing is left to do.
     fn drain(&self);
@@ -25,8 +36,9 @@ pub(crate) trait Feed: Send + Sync {
     /// A run was given up because it was silent, or did not stop in its time. It may go on.
     fn abandoned(&self, worker: usize, run: RunId, why: Abandoned);
 
-    /// The pool is over: no worker runs, and none will, unless it failed and is resumed.
-    fn over(&self);
+    /// Where the pool stands, after something has changed, and how a worker failed last. Told before anybody is who waits for
+    /// that, and once more when nothing of the pool is waited for any more.
+    fn stands(&self, state: PoolState, last: Option<Arc<str>>);
 }
 
 /// Why a run was given up.

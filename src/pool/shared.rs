@@ -124,7 +124,7 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> PoolStats {
-        let queued = self.feed.as_ref().map_or(0, |feed| feed.queued());
+        let jobs = self.feed.as_ref().map(|feed| feed.stats());
         let lease = self.gates.as_ref().map(|gates| gates.stats());
         let core = self.core.lock();
         let counts = core.counts();
@@ -137,7 +137,8 @@ impl Shared {
             target: core.target(),
             workers: counts.into(),
             states: core.workers().collect(),
-            queued,
+            queued: jobs.as_ref().map_or(0, |jobs| jobs.queued),
+            jobs,
             restarts: counts.restarts,
             failures: counts.failures,
             silences: counts.silences,
@@ -286,6 +287,7 @@ impl Shared {
         let reap = self.reap();
         let linger = self.settle();
         if dirty || acted || linger.is_some() {
+            self.tell_feed();
             self.changed
                 .send_modify(|version| *version = version.wrapping_add(1));
             // Whoever is between looking and waiting has the lock.
@@ -293,6 +295,19 @@ impl Shared {
             self.turned.notify_all();
         }
         [next, reap, linger].into_iter().flatten().min()
+    }
+
+    fn tell_feed(&self) {
+        let Some(feed) = &self.feed else { return };
+        let (state, last) = {
+            let core = self.core.lock();
+            let last = core.failures().last();
+            (
+                core.state(),
+                last.map(|last| WorkerFailure::new(last).to_string().into()),
+            )
+        };
+        quietly(|| feed.stands(state, last));
     }
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {
@@ -325,12 +340,8 @@ impl Shared {
                 }
                 quietly(|| self.draining.cancel());
             }
-            Effect::Over => {
-                if let Some(feed) = &self.feed {
-                    quietly(|| feed.over());
-                }
-            }
-            Effect::EndedLate { .. }
+            Effect::Over
+            | Effect::EndedLate { .. }
             | Effect::Silent { .. }
             | Effect::HeardAgain { .. }
             | Effect::Failed(_)

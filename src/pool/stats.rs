@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::failure::WorkerFailure;
+use super::jobs::JobStats;
 use super::partition::PoolLeaseStats;
 use super::supervise::{Counts, PoolState, Restart, Strategy, WorkerState};
 
@@ -30,6 +31,8 @@ pub struct PoolStats {
     pub states: Vec<WorkerState>,
     /// Jobs that wait in its queue; 0 for a pool without one.
     pub queued: usize,
+    /// All about its jobs, if it serves any.
+    pub jobs: Option<JobStats>,
     /// Workers started again after a failure, their own or that of their group.
     pub restarts: u64,
     /// Failures, those included that no restart followed.

@@ -136,13 +136,11 @@ impl Worker {
     }
 
     /// Is cancelled when the pool drains: nothing new comes, and the worker ends when there is nothing left to do.
-    #[allow(dead_code, reason = "for pools that serve jobs")]
     pub(super) fn draining(&self) -> &CancellationToken {
         &self.inner.pool.draining
     }
 
     /// This run.
-    #[allow(dead_code, reason = "for pools that serve jobs")]
     pub(super) fn run(&self) -> RunId {
         self.inner.run
     }

@@ -6,8 +6,15 @@
 )]
 
 mod failing;
+mod jobs;
+mod jobs_ending;
+mod jobs_support;
 mod leases;
 mod life;
+mod messages;
 mod peer;
 mod processes;
+mod quarantine;
+mod supervision;
+mod supervision_model;
 mod support;
