@@ -144,6 +144,14 @@ impl<S: LeaseStore + Clone> LeaseStore for Later<S> {
         Box::pin(async { self.opened().await?.release(name, holder).await })
     }
 
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
+        Box::pin(async { self.opened().await?.give_back(name, holder).await })
+    }
+
     fn hand_over<'a>(
         &'a self,
         from: &'a Holder,

@@ -253,6 +253,14 @@ macro_rules! store_of_leases {
                 self.0.release(name, holder)
             }
 
+            fn give_back<'a>(
+                &'a self,
+                name: &'a $crate::leases::LeaseName,
+                holder: &'a $crate::leases::Holder,
+            ) -> $crate::leases::StoreFuture<'a, ($crate::leases::Released, bool)> {
+                self.0.give_back(name, holder)
+            }
+
             fn look<'a>(
                 &'a self,
                 name: &'a $crate::leases::LeaseName,
