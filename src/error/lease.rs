@@ -39,7 +39,7 @@ pub enum LeaseError {
         #[source]
         last: Option<Arc<StoreError>>,
     },
-    /// The store failed when it was asked last, and the request's time was over, or it did not want to go on (`fail_fast`, a
+    /// The store failed when it was asked last, or did not answer, and the request's time was over, or it did not want to go on (`fail_fast`, a
     /// handler that says stop, a request that does not wait).
     #[error("the store of leases failed {errors} times within {}", brief(*.waited))]
     Unreachable {

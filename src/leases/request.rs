@@ -200,8 +200,9 @@ impl Lease {
     /// Waits until it is granted, however long that takes; store errors are told to the handler, and it is tried again.
     ///
     /// # Errors
-    /// [`LeaseError`]: settings or a name that cannot be, too many that wait here already, a store that cannot be used; with
-    /// `fail_fast`, or if the handler says stop, [`LeaseError::Unreachable`].
+    /// [`LeaseError`]: settings or a name that cannot be, too many that wait here already; [`LeaseError::Store`] at the first
+    /// error that waiting does not heal, such as a wrong password; with `fail_fast`, or if the handler says stop,
+    /// [`LeaseError::Unreachable`].
     pub fn acquire(
         &self,
     ) -> impl Future<Output = Result<LeaseGuard, LeaseError>> + Send + 'static + use<> {
@@ -223,7 +224,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`LeaseError::TimedOut`] if it was not free in time, [`LeaseError::Unreachable`] if the store failed when it was asked
-    /// last; otherwise as [`acquire`](Self::acquire).
+    /// last, or has not answered at all; otherwise as [`acquire`](Self::acquire).
     pub fn acquire_timeout(
         &self,
         timeout: Duration,

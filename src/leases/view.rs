@@ -122,12 +122,13 @@ impl Cell {
 
     /// Tells those who wait for its end. The first reason counts.
     pub(super) fn tell_lost(&self, reason: LostReason) {
-        self.cancelled.cancel();
         self.lost.send_if_modified(|lost| {
             let is_first = lost.is_none();
             if is_first {
                 *lost = Some(reason);
             }
+            // Who sees one of the two sees the other: the reason cannot be read before this returns, and is there then.
+            self.cancelled.cancel();
             is_first
         });
     }

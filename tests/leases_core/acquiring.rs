@@ -204,6 +204,21 @@ async fn an_acquire_ends_at_the_first_error_that_waiting_does_not_heal() {
 }
 
 #[tokio::test]
+async fn a_store_that_has_not_answered_is_not_taken_for_a_lease_that_is_held() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    store.always(Op::Claim, Some(Fault::Hang));
+    // One of them asks, the other waits behind it.
+    let waiting = [(); 2].map(|()| soon(leases.acquire_timeout("job", 50 * MS)));
+    for refused in futures_util::future::join_all(waiting).await {
+        assert!(
+            matches!(refused, Err(LeaseError::Unreachable { .. })),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_handler_can_insist_on_what_waiting_does_not_heal() {
     let store = Memory::new();
     let insist = |_: &LeaseFault<'_>| LeaseVerdict::Insist;

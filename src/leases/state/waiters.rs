@@ -120,11 +120,19 @@ impl Book {
         let waited = now.since(waiter.since);
         let turns = self.names.get(&waiter.name);
         let (by, seen) = turns.map_or((None, None), |turns| (turns.holder, turns.seen.clone()));
+        let asker = turns.and_then(|turns| self.leases.get(&turns.asker?));
+        let is_asked = asker.is_some_and(|entry| entry.claim.is_some());
         let refusal = match &waiter.last {
             Some(last) if waiter.failing => Refusal::Unreachable {
                 waited,
                 errors: waiter.errors,
                 last: Arc::clone(last),
+            },
+            // Nobody is known to hold it: the store has not said anything.
+            _ if is_asked && by.is_none() && seen.is_none() => Refusal::Unreachable {
+                waited,
+                errors: waiter.errors.saturating_add(1),
+                last: Arc::new(StoreError::Unreachable("no answer came in time".into())),
             },
             _ => Refusal::TimedOut {
                 waited,

@@ -186,8 +186,9 @@ impl Backend for SqliteBackend {
         let free = query(&self.statements.free)
             .bind(name.as_str().to_owned())
             .bind(holder.id.to_string());
-        let freed = free.fetch_optional(connection).await?;
-        freed.map(|row| row.try_get(0)).transpose()
+        // To the end, where the commit may fail.
+        let freed = free.fetch_all(connection).await?;
+        freed.first().map(|row| row.try_get(0)).transpose()
     }
 
     async fn force(
