@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use actix::System;
 use lockkeeper::heed::byteorder::BigEndian;
 use lockkeeper::heed::types::{Str, U64};
-use lockkeeper::{Keeper, LeaseGuard, LockerSpec, Mode, Object, Records, RunTxn, TxnError, Wait};
+use lockkeeper::{
+    Keeper, LeaseGuard, LockerSpec, Mode, Object, Records, RunTxn, TxnError, Wait, Worker,
+};
 
 use crate::alone::{alone, told};
 use crate::rt::{Counters, PATIENCE, aside, block_on, builder, bump, get, until};
@@ -112,6 +114,19 @@ impl Load {
     fn on(keeper: &Keeper, counters: Counters, with_handles: bool) -> Self {
         let lease = block_on(keeper.lease("job").acquire()).unwrap();
         let snapshot = block_on(keeper.hold_snapshot("held", LONG)).unwrap();
+        let pool = keeper.pool("tasks").workers(2);
+        let pool = pool.start(move |worker: Worker| async move {
+            while !worker.is_stopping() {
+                worker.keeper().run(bump(counters, "n")).await?;
+            }
+            Ok(())
+        });
+        drop(pool.unwrap());
+        let pool = keeper.pool("threads").start_blocking(|worker: Worker| {
+            block_on(worker.stopped());
+            Ok(())
+        });
+        drop(pool.unwrap());
         let mut threads = Vec::new();
         let locks = keeper.locks().clone();
         threads.push(aside(move || {
