@@ -274,8 +274,16 @@ impl Table {
     }
 
     /// The locker, if it and its ancestors may ask for something.
+    #[inline]
     pub(super) fn usable(&self, id: LockerId) -> Result<LockerSlot, Denied> {
-        let slot = self.locker(id).ok_or(Denied::Ended)?;
+        let entry = self.lockers.get(id.slot).filter(|entry| entry.id == id);
+        let Some(entry) = entry else {
+            return Err(Denied::Ended);
+        };
+        if entry.parent.is_none() && entry.dead.is_none() {
+            return Ok(id.slot);
+        }
+        let slot = id.slot;
         match self.death_of(slot) {
             Some(conflict) => Err(Denied::Dead(Arc::clone(conflict))),
             None => Ok(slot),
