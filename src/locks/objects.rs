@@ -75,7 +75,7 @@ impl Table {
     /// An entry for an object that has none.
     pub(super) fn intern_new(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
         self.check(LimitKind::Objects)?;
-        let near = self.to_be_linked(object);
+        let near = self.to_be_linked(object)?;
         let rules = self.rules_for(object);
         let named = Named {
             object,
@@ -136,8 +136,8 @@ impl Table {
         }
     }
 
-    /// What a new object will overlap; `None` where no ranges are locked.
-    fn to_be_linked(&mut self, object: &Object) -> Option<Vec<ObjectSlot>> {
+    /// What a new object will overlap, if there is room for so many pairs; `None` where no ranges are locked.
+    fn to_be_linked(&mut self, object: &Object) -> Result<Option<Vec<ObjectSlot>>, Denied> {
         let namespace = object.namespace_text();
         if object.is_range() && !self.ranged.contains_key(namespace) {
             let mut index = RangeIndex::default();
@@ -149,10 +149,16 @@ impl Table {
             self.ranged.insert(namespace.clone(), index);
         }
         let Some(index) = self.ranged.get(namespace) else {
-            return None;
+            return Ok(None);
         };
         let near = index.overlapping(object);
-        Some(near)
+        let value = self.config.limits.of(LimitKind::Overlaps);
+        if self.overlaps + near.len() > value {
+            self.stats.limits_met += 1;
+            let which = LimitKind::Overlaps;
+            return Err(Denied::Limit { which, value });
+        }
+        Ok(Some(near))
     }
 
     /// Makes the object and those that overlap it known to each other.
@@ -163,6 +169,7 @@ impl Table {
         if near.is_empty() {
             return;
         }
+        self.overlaps += near.len();
         for &other in &near {
             let overlaps = &mut self.objects[other].overlaps;
             overlaps.get_or_insert_default().insert(slot);
@@ -179,6 +186,7 @@ impl Table {
                 self.ranged.remove(namespace);
             }
         }
+        self.overlaps -= entry.overlaps.as_ref().map_or(0, |overlaps| overlaps.len());
         for other in entry.overlaps.iter().flat_map(|overlaps| overlaps.iter()) {
             let overlaps = &mut self.objects[*other].overlaps;
             if let Some(others) = overlaps {
@@ -222,5 +230,70 @@ impl Table {
         }
         let after = (Bound::Excluded(last), Bound::Unbounded::<ObjectSlot>);
         overlaps.range(after).next().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::Location;
+
+    use super::super::{Attempt, LimitInUse, Limits, LockerSpec, Moment, Request, TableConfig};
+    use super::*;
+
+    #[test]
+    fn pairs_that_overlap_have_a_limit_that_grows_with_that_of_objects() {
+        let limits = Limits {
+            objects: 200,
+            ..Limits::default()
+        };
+        let mut table = Table::new(TableConfig {
+            limits,
+            ..TableConfig::default()
+        });
+        let Ok(locker) = table.begin(Moment(0), LockerSpec::new()) else {
+            panic!("there is room");
+        };
+        let lock = |table: &mut Table, object: &Object| {
+            let request = Request {
+                locker,
+                object,
+                mode: Mode::Read,
+                from: None,
+                site: Location::caller(),
+            };
+            table.try_lock(request, &mut Vec::new())
+        };
+        let range = |from: u32| Object::range("n", from.to_be_bytes()..).unwrap();
+        let mut taken = 0;
+        let refused = loop {
+            match lock(&mut table, &range(taken)) {
+                Ok(_) => taken += 1,
+                Err(denied) => break denied,
+            }
+        };
+        let (which, value) = (LimitKind::Overlaps, 200 * 64);
+        assert!(
+            matches!(refused, Denied::Limit { which: w, value: v } if (w, v) == (which, value))
+        );
+        // One more would have made 12,880.
+        let stats = table.stats();
+        let used = (stats.locks.now, stats.objects.now, stats.overlaps);
+        assert_eq!((taken, used), (160, (160, 160, 12_720)));
+        assert_eq!(stats.limits_met, 1);
+        // What overlaps nothing has room, and so has the same range again.
+        for other in [Object::new("m", "a"), range(7)] {
+            assert!(matches!(lock(&mut table, &other), Ok(Attempt::Granted)));
+        }
+        let limit = |objects| Limits { objects, ..limits };
+        let in_use = LimitInUse {
+            which: LimitKind::Objects,
+            asked: 190,
+            used: 199,
+        };
+        assert_eq!(table.set_limits(limit(190)), Err(in_use));
+        assert_eq!(table.set_limits(limit(202)), Ok(()));
+        assert!(lock(&mut table, &range(taken)).is_ok());
+        table.end(locker, &mut Vec::new());
+        assert_eq!(table.stats().overlaps, 0);
     }
 }

@@ -66,6 +66,8 @@ pub struct Table {
     pub(super) rules: Vec<ConflictTable>,
     /// Namespaces in which a range was locked.
     pub(super) ranged: HashMap<Text, RangeIndex>,
+    /// How many pairs of objects overlap.
+    pub(super) overlaps: usize,
     /// Objects that somebody waits for.
     pub(super) contended: BTreeSet<ObjectSlot>,
     pub(super) deadlines: BTreeSet<(Moment, WaitId)>,
@@ -111,6 +113,7 @@ impl Table {
             names: HashTable::new(),
             rules: std::iter::once(config.conflicts).chain(own).collect(),
             ranged: HashMap::new(),
+            overlaps: 0,
             contended: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             holds: BTreeSet::new(),
@@ -350,6 +353,7 @@ impl Table {
             LimitKind::Lockers => self.lockers.len(),
             LimitKind::Locks => self.locks.len() + self.waits.len(),
             LimitKind::Objects => self.objects.len(),
+            LimitKind::Overlaps => self.overlaps,
         }
     }
 
