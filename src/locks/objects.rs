@@ -75,7 +75,7 @@ impl Table {
     /// An entry for an object that has none.
     pub(super) fn intern_new(&mut self, object: &Object, hash: u64) -> Result<ObjectSlot, Denied> {
         self.check(LimitKind::Objects)?;
-        let near = self.to_be_linked(object)?;
+        let near = self.near_when_linked(object)?;
         let rules = self.rules_for(object);
         let named = Named {
             object,
@@ -137,7 +137,7 @@ impl Table {
     }
 
     /// What a new object will overlap, if there is room for so many pairs; `None` where no ranges are locked.
-    fn to_be_linked(&mut self, object: &Object) -> Result<Option<Vec<ObjectSlot>>, Denied> {
+    fn near_when_linked(&mut self, object: &Object) -> Result<Option<Vec<ObjectSlot>>, Denied> {
         let namespace = object.namespace_text();
         if object.is_range() && !self.ranged.contains_key(namespace) {
             let mut index = RangeIndex::default();
