@@ -93,8 +93,8 @@ mod web;
 pub use actors::environment::Environment;
 pub use actors::lease::{LeaseActor, LeaseActorError};
 pub use actors::lock_table::{
-    Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockReply, LockTable, Locker, Locks,
-    LocksDone, LocksFailed, LocksRun, NoSystem,
+    Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockGuards, LockReply, LockTable, Locker,
+    Locks, LocksDone, LocksFailed, LocksRun, NoSystem,
 };
 pub use actors::supervisor::Supervisor;
 pub use actors::worker_pool::WorkerPool;

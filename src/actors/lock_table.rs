@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod ended;
 mod events;
+mod guards;
 mod in_place;
 mod later;
 mod lock;
@@ -23,6 +24,7 @@ use actix::{Actor, Addr, Arbiter, Context, Handler, Message, MessageResult, Syst
 pub use config::LockConfig;
 pub use ended::Ended;
 pub use events::LockEvent;
+pub use guards::LockGuards;
 pub(crate) use in_place::InPlace;
 pub use later::Later;
 pub use lock::Lock;

@@ -177,7 +177,7 @@ impl Request for Release {
             }
             let again = match &self {
                 // A guard that is dropped on its way has released its lock.
-                Self::Guard(_) | Self::Guards(_) => None,
+                Self::Guard(_) | Self::Guards(_) | Self::Together(_) => None,
                 Self::Lock {
                     locker,
                     object,
