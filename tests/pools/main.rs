@@ -5,9 +5,18 @@
     reason = "a test may panic, and so may what it shares with others"
 )]
 
+#[path = "../support/rt.rs"]
+mod rt;
+
+#[allow(dead_code, reason = "others need more of it")]
+#[path = "../observed/layer.rs"]
+mod layer;
+
+mod ending;
 mod failing;
 mod life;
 mod messages;
+mod seen;
 mod supervision;
 mod supervision_model;
 mod support;
