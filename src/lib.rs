@@ -216,6 +216,8 @@ mod pages {
     struct Migrating;
     #[doc = include_str!("../docs/observability.md")]
     struct Observability;
+    #[doc = include_str!("../docs/pools.md")]
+    struct PoolsPage;
     #[doc = include_str!("../docs/settings.md")]
     struct SettingsPage;
 }

@@ -85,7 +85,7 @@ async fn a_job_that_does_not_end_by_the_deadline_of_a_stop_is_interrupted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_submitter_of_a_job_on_a_thread_that_nobody_can_stop_all_answered() {
+async fn the_submitter_of_a_job_on_a_thread_that_nobody_can_stop_is_answered() {
     let (_folder, keeper) = keeper();
     let (go_on, held) = flume::bounded::<()>(0);
     let jobs = keeper
@@ -201,9 +201,17 @@ async fn a_keeper_that_is_shut_down_or_dropped_answers_everything() {
         let mut crowd = crowd(&jobs, &stage, HOLD);
         if is_dropped {
             drop(keeper);
-            crowd.rest_answered(was_stopped).await;
-            // What runs may finish.
+            // Nothing new is taken, and nobody waits for a place any more; what runs and what is queued is done.
+            until_queued(&jobs, 2, 0);
             stage.let_go();
+            let mut done = 0;
+            for answer in crowd.rest.drain(..) {
+                match soon(answer).await.unwrap() {
+                    Ok(_) => done += 1,
+                    Err(error) => assert!(was_stopped(&error), "{error:?}"),
+                }
+            }
+            assert_eq!(done, 2);
             assert_eq!(soon(crowd.runs).await.unwrap().unwrap(), 1);
         } else {
             // It does not end, and so it is cut short.

@@ -5,6 +5,14 @@
     reason = "a test may panic, and so may what it shares with others"
 )]
 
+#[path = "../support/rt.rs"]
+mod rt;
+
+#[allow(dead_code, reason = "others need more of it")]
+#[path = "../observed/layer.rs"]
+mod layer;
+
+mod ending;
 mod failing;
 mod jobs;
 mod jobs_ending;
@@ -12,6 +20,7 @@ mod jobs_support;
 mod life;
 mod messages;
 mod quarantine;
+mod seen;
 mod supervision;
 mod supervision_model;
 mod support;
