@@ -55,6 +55,7 @@
 //!   [`LeaseError`] why not, [`LeaseHandler`] decides what to do when the store fails.
 //! - **Workers**: [`Keeper::pool`] starts a supervised [`Pool`] of [`Worker`]s; [`Restart`], [`Strategy`], [`OnSilence`] say what happens when
 //!   they fail, [`PoolStats`] what has happened.
+//!   [`PoolBuilder::serve`] makes one serve a queue of jobs: [`JobPool`], [`Submit`], [`OnFull`], [`JobError`], [`Quarantine`].
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
 //! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`], [`LeaseActor`] and [`WorkerPool`], whose addresses [`Keeper::environment`] and the like give.
 //!
@@ -221,6 +222,8 @@ mod pages {
     struct Observability;
     #[doc = include_str!("../docs/pools-leases.md")]
     struct PoolsLeases;
+    #[doc = include_str!("../docs/pools.md")]
+    struct PoolsPage;
     #[doc = include_str!("../docs/settings.md")]
     struct SettingsPage;
 }

@@ -171,7 +171,7 @@ fn an_import_that_is_killed_goes_on_where_it_was() {
             let summary = is_whole(import.ends(), LINES);
             assert_eq!(summary["before"], before);
             if before > 0 {
-                assert!(before < LINES && before % 200 == 0, "{before}");
+                assert!(before < LINES && before.is_multiple_of(200), "{before}");
                 break;
             }
             // Too early: it had hardly begun.

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use lockkeeper::Keeper;
 use tempfile::TempDir;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ledger::{About, Ledger};
 use crate::options::Options;
@@ -98,6 +98,7 @@ async fn work(
         eprintln!("{before} lines were imported before; going on");
     }
 
+    let mut signals = Signals::new()?;
     eprintln!(
         "importing {} lines of {}",
         source.lines,
@@ -107,7 +108,7 @@ async fn work(
     let pool = import::pool(options, keeper, ledger)?;
     let imported = tokio::select! {
         imported = import::run(options, &pool, source) => Some(imported),
-        () = interrupted() => None,
+        () = signals.next() => None,
     };
     let Some(imported) = imported else {
         // What runs is finished; what is queued is begun by the next run.
@@ -133,17 +134,25 @@ async fn work(
     })
 }
 
-/// Ends with Ctrl-C, or a request to terminate.
-async fn interrupted() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and a request to terminate, which mean the same here. From when it is made on they do not end the process.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

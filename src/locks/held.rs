@@ -19,7 +19,7 @@ pub(super) struct Changed {
 }
 
 /// The references that a sequence took and that are still held, with its operations as they stood.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Held {
     pub(super) ops: Vec<Op>,
     pub(super) steps: Vec<Step>,

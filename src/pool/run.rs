@@ -158,7 +158,7 @@ pub(super) fn observe(pool: &Shared, effect: &Effect) {
             let failure = super::failure::WorkerFailure::new(note);
             let kind = failure.kind.as_str();
             tracing::warn!(target: "lockkeeper", pool = &**name, worker = note.worker, kind, restarts = note.restarts,
-                location = failure.location.as_deref(), message = &*failure.message, "a worker failed");
+                location = failure.location.as_deref(), error = &*failure.message, "a worker failed");
             metrics::counter!("lockkeeper_pool_failures_total", "pool" => label(), "kind" => kind)
                 .increment(1);
         }

@@ -288,6 +288,13 @@ impl Shared {
         let linger = self.settle();
         if dirty || acted || linger.is_some() {
             self.tell_feed();
+            let live = self.core.lock().live(Who::All).0;
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "there are at most some thousands"
+            )]
+            metrics::gauge!("lockkeeper_pool_workers", "pool" => self.name.to_string())
+                .set(live as f64);
             self.changed
                 .send_modify(|version| *version = version.wrapping_add(1));
             // Whoever is between looking and waiting has the lock.

@@ -30,7 +30,7 @@ fn small(keeper: &Keeper, name: &'static str) -> lockkeeper::PoolBuilder {
 
 impl Crowd {
     /// All of them are answered, those that never began with their job.
-    async fn rest_is_answered(&mut self, is_right: impl Fn(&JobError<Do, No>) -> bool) {
+    async fn rest_answered(&mut self, is_right: impl Fn(&JobError<Do, No>) -> bool) {
         let mut handed_back = Vec::new();
         for answer in self.rest.drain(..) {
             let error = soon(answer).await.unwrap().unwrap_err();
@@ -42,8 +42,8 @@ impl Crowd {
         assert_eq!(handed_back, all);
     }
 
-    async fn is_answered(mut self, is_right: impl Fn(&JobError<Do, No>) -> bool) -> Answer {
-        self.rest_is_answered(is_right).await;
+    async fn all_answered(mut self, is_right: impl Fn(&JobError<Do, No>) -> bool) -> Answer {
+        self.rest_answered(is_right).await;
         soon(self.runs).await.unwrap()
     }
 }
@@ -79,7 +79,7 @@ async fn a_job_that_does_not_end_by_the_deadline_of_a_stop_is_interrupted() {
     let crowd = crowd(&jobs, &stage, HOLD);
     let stopped = soon(jobs.stop(20 * MS)).await;
     assert!(stopped.is_ok(), "{stopped:?}");
-    let answer = crowd.is_answered(was_stopped).await;
+    let answer = crowd.all_answered(was_stopped).await;
     assert!(matches!(answer, Err(JobError::Interrupted)), "{answer:?}");
     assert_eq!(jobs.job_stats().interrupted, 1);
 }
@@ -201,14 +201,22 @@ async fn a_keeper_that_is_shut_down_or_dropped_answers_everything() {
         let mut crowd = crowd(&jobs, &stage, HOLD);
         if is_dropped {
             drop(keeper);
-            crowd.rest_is_answered(was_stopped).await;
-            // What runs may finish.
+            // Nothing new is taken, and nobody waits for a place any more; what runs and what is queued is done.
+            until_queued(&jobs, 2, 0);
             stage.let_go();
+            let mut done = 0;
+            for answer in crowd.rest.drain(..) {
+                match soon(answer).await.unwrap() {
+                    Ok(_) => done += 1,
+                    Err(error) => assert!(was_stopped(&error), "{error:?}"),
+                }
+            }
+            assert_eq!(done, 2);
             assert_eq!(soon(crowd.runs).await.unwrap().unwrap(), 1);
         } else {
             // It does not end, and so it is cut short.
             drop(soon(keeper.shutdown(Duration::from_millis(100))).await);
-            let answer = crowd.is_answered(was_stopped).await;
+            let answer = crowd.all_answered(was_stopped).await;
             assert!(matches!(answer, Err(JobError::Interrupted)), "{answer:?}");
         }
         let late = soon(jobs.submit(TWO)).await.unwrap_err();

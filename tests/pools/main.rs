@@ -5,6 +5,14 @@
     reason = "a test may panic, and so may what it shares with others"
 )]
 
+#[path = "../support/rt.rs"]
+mod rt;
+
+#[allow(dead_code, reason = "others need more of it")]
+#[path = "../observed/layer.rs"]
+mod layer;
+
+mod ending;
 mod failing;
 mod jobs;
 mod jobs_ending;
@@ -15,6 +23,7 @@ mod messages;
 mod peer;
 mod processes;
 mod quarantine;
+mod seen;
 mod supervision;
 mod supervision_model;
 mod support;

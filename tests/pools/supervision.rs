@@ -442,8 +442,8 @@ fn a_drain_of_a_paused_pool_has_fed_workers_finish_what_is_there() {
     })
     .started();
     pool.core.pause(pool.now).unwrap();
+    assert_eq!(pool.effects(), ["stop 1"]);
     assert_eq!(pool.ends(1, End::Normal), [""; 0]);
-    pool.effects();
     pool.core.drain(pool.now + 9 * SECOND, pool.now);
     assert_eq!(pool.effects(), ["drain", "start 0 as 2 after 0"]);
     assert_eq!(pool.ends(2, End::Normal), ["over"]);

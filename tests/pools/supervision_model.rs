@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use lockkeeper::pool_core::{Effect, End, Gating, RunId, Spec, Supervision, Who};
 use lockkeeper::{Backoff, OnSilence, PoolState, Restart, Strategy};
 use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
 
 use crate::supervision::{SECOND, fails, spec};
 
@@ -373,7 +374,7 @@ fn any_spec() -> impl proptest::strategy::Strategy<Value = Spec> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_of_events_goes_as_the_rules_say(

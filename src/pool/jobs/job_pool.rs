@@ -18,6 +18,7 @@ use crate::pool::handle::Pool;
 /// - While the pool is paused, jobs are queued and none begins.
 /// - [Drained](Pool::drain), it takes nothing new, and does what is queued until the deadline.
 /// - [Stopped](Pool::stop), it answers at once all that has not begun, and hands it back; what runs may finish until the deadline.
+/// - When the keeper stops, the pool is drained, and stopped shortly before the keeper's deadline.
 /// - If it [fails](crate::PoolState::Failed), or has no worker left, everything is answered, and new jobs are handed back until it is resumed
 ///   or scaled up.
 ///

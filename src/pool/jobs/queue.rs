@@ -72,6 +72,21 @@ pub(super) enum End {
     NotAgain,
 }
 
+impl End {
+    /// Its name in metrics.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Full { .. } => "refused",
+            Self::Oldest | Self::Newest => "dropped",
+            Self::Expired { .. } => "expired",
+            Self::Gone => "gone",
+            Self::Closed(_) => "stopped",
+            Self::Interrupted => "interrupted",
+            Self::NotAgain => "panicked",
+        }
+    }
+}
+
 /// Why nothing is taken any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Closed {

@@ -103,7 +103,16 @@ impl<J, R, E> Shared<J, R, E> {
         let _ = self.turns.0.try_send(());
     }
 
+    fn count(&self, outcome: &'static str) {
+        let pool = self.name.to_string();
+        metrics::counter!("lockkeeper_pool_jobs_total", "pool" => pool, "outcome" => outcome)
+            .increment(1);
+    }
+
     fn carry_out(&self, todo: Todo<J, R, E>, last: Option<Arc<str>>) {
+        if let Todo::Ended(_, end) = &todo {
+            self.count(end.word());
+        }
         match todo {
             Todo::Taken(Reply::Taken(reply), id) => drop(reply.send(Ok(Some(id)))),
             Todo::Taken(..) => {}
@@ -207,6 +216,7 @@ impl<J, R, E> Shared<J, R, E> {
         });
         quietly(|| {
             if let Some(held) = held {
+                self.count(if answer.is_ok() { "done" } else { "failed" });
                 held.reply.answer(answer);
             }
         });
@@ -247,6 +257,10 @@ impl<J, R, E> Shared<J, R, E> {
         });
         if let Some((reply, panic, held)) = over {
             quietly(|| {
+                self.count("panicked");
+                if let Some(id) = panic.quarantined {
+                    tracing::warn!(target: "lockkeeper", pool = &*self.name, job = id.0, panics = panic.panics, "a job was put aside");
+                }
                 reply.fail(JobError::Panicked(panic));
                 drop(held);
             });

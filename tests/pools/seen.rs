@@ -1,0 +1,76 @@
+//! What can be seen of pools from outside: the events and spans of `tracing`, and the figures of `metrics`.
+
+use std::collections::BTreeMap;
+
+use lockkeeper::{PoolState, Restart};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+use crate::layer;
+use crate::support::{LONG, block_on, keeper, quick};
+
+fn events(message: &str) -> Vec<BTreeMap<&'static str, String>> {
+    let mut events = layer::events(message);
+    events.retain(|event| event.get("pool").is_some_and(|pool| pool == "seen"));
+    events
+}
+
+#[test]
+fn failures_and_the_end_of_a_pool_are_logged_and_counted_under_its_name() {
+    layer::watch();
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // Nothing else in this binary has one.
+    recorder.install().unwrap();
+    let (_folder, keeper) = keeper();
+    let pool = quick(&keeper, "seen")
+        .intensity(2, LONG)
+        .restart(Restart::Transient);
+    let pool = pool.start(|worker| async move {
+        tracing::info!("from inside");
+        tokio::task::yield_now().await;
+        panic!("panic {}", worker.restarts());
+    });
+    let pool = pool.unwrap();
+    block_on(pool.wait()).unwrap_err();
+    assert_eq!(pool.state(), PoolState::Failed);
+    block_on(keeper.shutdown(LONG)).unwrap();
+
+    let figures = snapshotter.snapshot().into_vec();
+    let figure = |name: &str, label: (&str, &str)| {
+        let found = figures.iter().find(|(key, ..)| {
+            let key = key.key();
+            let has = |(label, value): (&str, &str)| {
+                key.labels()
+                    .any(|found| (found.key(), found.value()) == (label, value))
+            };
+            key.name() == name && has(("pool", "seen")) && has(label)
+        });
+        found.map(|(.., value)| match value {
+            DebugValue::Counter(count) => *count,
+            DebugValue::Gauge(value) => value.0 as u64,
+            DebugValue::Histogram(values) => values.len() as u64,
+        })
+    };
+    let any = ("pool", "seen");
+    assert_eq!(
+        figure("lockkeeper_pool_failures_total", ("kind", "panic")),
+        Some(3)
+    );
+    assert_eq!(figure("lockkeeper_pool_restarts_total", any), Some(2));
+    assert_eq!(figure("lockkeeper_pools_failed_total", any), Some(1));
+    assert_eq!(figure("lockkeeper_pool_workers", any), Some(0));
+
+    let given_up = events("a pool gives up");
+    assert_eq!(given_up.len(), 1);
+    assert_eq!(given_up[0]["restarts"], "3");
+    assert!(given_up[0]["last"].contains("panic 2"), "{given_up:?}");
+    assert_eq!(events("a worker failed").len(), 3);
+    let runs = layer::spans(|span| span.name == "worker" && span.fields["pool"] == "seen");
+    assert_eq!(runs.len(), 3);
+    for (_, run) in &runs {
+        assert!(
+            run.closed && run.events.iter().any(|event| event == "from inside"),
+            "{run:?}"
+        );
+    }
+}
