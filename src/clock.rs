@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
+use crate::env::quietly;
+
 /// The timer thread; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Clock {
@@ -89,6 +91,15 @@ impl Clock {
         }
     }
 
+    /// Ends the thread and waits for its end. From here on nothing waits: every sleep is over.
+    pub(crate) fn stop(&self) {
+        self.owner.stop();
+        for shard in &self.owner.shared.shards {
+            let late = std::mem::take(&mut *shard.lock());
+            late.into_values().for_each(Waker::wake);
+        }
+    }
+
     /// Runs `future` until `at`; `None` when the time ran out first.
     pub(crate) async fn until<F: Future>(&self, at: Instant, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
@@ -146,7 +157,9 @@ impl Shared {
                     let late = std::mem::replace(&mut *entries, rest);
                     (late, entries.keys().next().map(|&(at, _)| at))
                 };
-                late.into_values().for_each(Waker::wake);
+                // They are the application's executor's: one that panics must not take everybody's deadlines along.
+                late.into_values()
+                    .for_each(|waker| quietly(|| waker.wake()));
                 next = next.min(earliest.unwrap_or(u64::MAX));
             }
             next = next.min(self.tick(now));
@@ -167,7 +180,11 @@ impl Shared {
                 .collect::<Vec<_>>()
         };
         // Outside of the lock: a tick may add another.
-        due.retain_mut(|periodic| (periodic.tick)());
+        due.retain_mut(|periodic| {
+            let mut goes_on = true;
+            quietly(|| goes_on = (periodic.tick)());
+            goes_on
+        });
         for periodic in &mut due {
             periodic.next = self.nanos(far(Instant::now(), periodic.period));
         }
@@ -181,8 +198,8 @@ impl Shared {
     }
 }
 
-impl Drop for Owner {
-    fn drop(&mut self) {
+impl Owner {
+    fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread.lock().take() else {
             return;
@@ -192,6 +209,13 @@ impl Drop for Owner {
             // The thread has nothing to do but end.
             let _ = thread.join();
         }
+        self.shared.periodic.lock().clear();
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -220,9 +244,13 @@ impl Future for Sleep {
             }
             shared.wake_for(key.0);
             this.entry = Some((shard, key, waker));
-            return Poll::Pending;
+            // The thread may have ended before the entry was there.
+            return match shared.stop.load(Ordering::Acquire) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            };
         };
-        if Instant::now() >= this.at {
+        if Instant::now() >= this.at || shared.stop.load(Ordering::Acquire) {
             return Poll::Ready(());
         }
         let Some(entries) = shared.shards.get(*shard) else {

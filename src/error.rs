@@ -4,6 +4,8 @@ mod env;
 mod lease;
 mod lock;
 mod open;
+mod panicked;
+mod pool;
 mod txn;
 
 use std::io;
@@ -15,6 +17,8 @@ pub use env::{DatabaseError, DbError, EnvError, MapBusy, NoRecords, SizeLimit, S
 pub use lease::{LeaseError, MaybeStillHeld};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
+pub use panicked::{ActorPanicked, Part};
+pub use pool::PoolError;
 pub use txn::{ErrorClass, Stage, TxnError};
 
 /// Where a transaction was asked for.

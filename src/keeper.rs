@@ -5,8 +5,13 @@ mod builder;
 mod databases;
 mod host;
 mod lease;
+mod panics;
+mod pool;
 mod request;
 mod snapshots;
+mod stop;
+pub(crate) mod stoppables;
+mod stopping;
 mod transaction;
 mod under;
 
@@ -14,14 +19,11 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::Future;
 use std::panic::Location;
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use actix::Addr;
-use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::actors::environment::Environment;
 use crate::actors::lease::LeaseActor;
@@ -29,13 +31,16 @@ use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
 use crate::config::Config;
 use crate::env::{EnvStats, PanicEvent, ReadTxn, WriteTxn};
-use crate::error::{OpenError, ShutdownError, TxnError};
+use crate::error::{OpenError, TxnError};
 use crate::locks::LockStats;
 use crate::messages::supervisor::{RunTxn, TxnStats};
+use crate::pool::PoolStats;
 
 pub use builder::KeeperBuilder;
-use host::Host;
+pub use panics::PanicStats;
 pub use request::{Request, TxnRunner};
+pub(crate) use stop::{Stopping, in_background as stop_in_background};
+pub use stopping::{Signal, Termination, termination};
 pub use transaction::{Begin, Begun, Transaction};
 
 /// A handle of the runtime: an environment with its writer, a lock table, and the supervisor that runs transactions.
@@ -65,13 +70,30 @@ pub use transaction::{Begin, Begun, Transaction};
 #[derive(Clone)]
 pub struct Keeper {
     inner: Arc<Inner>,
+    /// None in a handle that the keeper itself gives to what it runs: that does not keep it from stopping.
+    #[expect(dead_code, reason = "held, not read")]
+    owner: Option<Arc<Owner>>,
+}
+
+/// Stops the keeper with its last handle.
+struct Owner(Arc<Runtime>);
+
+/// What a keeper's own workers have between their runs: it keeps nothing.
+#[derive(Clone)]
+pub(crate) struct WeakKeeper(Weak<Inner>);
+
+impl WeakKeeper {
+    /// A handle that serves everything and does not keep the keeper going.
+    pub(crate) fn upgrade(&self) -> Option<Keeper> {
+        let inner = self.0.upgrade()?;
+        Some(Keeper { inner, owner: None })
+    }
 }
 
 struct Inner {
     runtime: Arc<Runtime>,
     locks: Locks,
     addresses: Addresses,
-    host: Mutex<Option<Host>>,
 }
 
 /// Where the actors of a keeper are.
@@ -93,9 +115,17 @@ pub struct KeeperStats {
     pub transactions: TxnStats,
     /// The lock table.
     pub locks: LockStats,
+    /// The pools of workers, in the order of their starts.
+    pub pools: Vec<PoolStats>,
+    /// The panics in the keeper itself, of which there should be none.
+    pub panics: PanicStats,
 }
 
 impl Keeper {
+    pub(crate) fn weak(&self) -> WeakKeeper {
+        WeakKeeper(Arc::downgrade(&self.inner))
+    }
+
     /// Starts to describe a keeper.
     pub fn builder() -> KeeperBuilder {
         KeeperBuilder::default()
@@ -267,6 +297,8 @@ impl Keeper {
                 environment: keeper.inner.runtime.env.stats_in_any_case(site).await,
                 transactions: keeper.inner.runtime.stats(),
                 locks: keeper.inner.locks.stats(),
+                pools: keeper.pools(),
+                panics: PanicStats::of(&keeper.inner.runtime),
             }
         }
     }
@@ -308,45 +340,6 @@ impl Keeper {
     pub fn locks(&self) -> &Locks {
         &self.inner.locks
     }
-
-    /// Takes nothing new, lets what runs finish until the deadline, answers the rest with [`TxnError::ShuttingDown`], closes
-    /// the environment and joins every thread. The folder can be opened again at once.
-    ///
-    /// # Errors
-    ///
-    /// When a body or a view runs on beyond the deadline: the environment stays open until it returns.
-    pub fn shutdown(
-        &self,
-        deadline: Duration,
-    ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<> {
-        let inside = self.inner.runtime.env.shared.nested().is_some();
-        let (reply, answer) = oneshot::channel();
-        let runtime = Arc::clone(&self.inner.runtime);
-        let host = if inside {
-            None
-        } else {
-            self.inner.host.lock().take()
-        };
-        let stop = move || {
-            let _ = reply.send(stop(&runtime, host, deadline));
-        };
-        let started = if inside {
-            None
-        } else {
-            let thread = thread::Builder::new().name("lockkeeper-stop".into());
-            Some(thread.spawn(stop))
-        };
-        async move {
-            let started = started.ok_or(ShutdownError::InsideBody)?;
-            let timed_out = |_| ShutdownError::TimedOut {
-                what: "the thread that stops the keeper",
-            };
-            started.map_err(|_| ShutdownError::TimedOut {
-                what: "starting a thread",
-            })?;
-            answer.await.map_err(timed_out)?
-        }
-    }
 }
 
 /// A transaction that [`Keeper::try_admit`] hands back.
@@ -368,73 +361,8 @@ impl fmt::Debug for Keeper {
     }
 }
 
-impl Drop for Inner {
+impl Drop for Owner {
     fn drop(&mut self) {
-        let host = self.host.lock().take();
-        if host.is_some() {
-            let runtime = Arc::clone(&self.runtime);
-            in_background(move || {
-                let deadline = runtime.env.shared.config.shutdown_deadline();
-                report(stop(&runtime, host, deadline));
-            });
-        }
+        stop::in_background(&self.0);
     }
 }
-
-/// Stops a runtime whose system has gone away under it.
-pub(crate) fn stop_in_background(runtime: Arc<Runtime>) {
-    in_background(move || {
-        let deadline = runtime.env.shared.config.shutdown_deadline();
-        report(stop(&runtime, None, deadline));
-    });
-}
-
-fn in_background(stop: impl FnOnce() + Send + 'static) {
-    let started = thread::Builder::new()
-        .name("lockkeeper-stop".into())
-        .spawn(stop);
-    if let Err(error) = started {
-        tracing::error!(target: "lockkeeper", %error, "no thread to stop the keeper in order");
-    }
-}
-
-fn report(outcome: Result<(), ShutdownError>) {
-    if let Err(error) = outcome {
-        tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
-    }
-}
-
-/// Ends everything in order: admission, transactions, locks, environment, actors.
-fn stop(runtime: &Runtime, host: Option<Host>, span: Duration) -> Result<(), ShutdownError> {
-    if runtime.env.shared.forked() {
-        // The threads are the parent's: here nobody would ever end, or be joined.
-        std::mem::forget(host);
-        return Err(ShutdownError::Forked);
-    }
-    let deadline = crate::clock::far(Instant::now(), span);
-    runtime.close();
-    while runtime.in_flight() > 0 && Instant::now() < deadline {
-        thread::sleep(Duration::from_micros(500));
-    }
-    if let Some(locks) = &runtime.locks {
-        locks.shutdown();
-    }
-    if let Some(leases) = runtime.leases.get() {
-        // Each is given back on its own; a store that hangs keeps nobody beyond the deadline.
-        leases.close(
-            deadline
-                .saturating_duration_since(Instant::now())
-                .max(GRACE),
-        );
-    }
-    // What is left is answered within moments, unless a body runs on.
-    let deadline = deadline.max(Instant::now() + GRACE);
-    let outcome = runtime.env.stop(deadline);
-    if let Some(host) = host {
-        host.stop(deadline);
-    }
-    outcome
-}
-
-/// For threads that have nothing to do but end.
-const GRACE: Duration = Duration::from_millis(500);

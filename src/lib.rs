@@ -53,6 +53,8 @@
 //!   [`LockError`] what to do; [`SetDetect`], [`SetTimeouts`] and [`SetLimits`] change the table while it runs.
 //! - **Leases**: [`Keeper::lease`] or [`AcquireLease`]; alone, [`Leases`] in any [`LeaseStore`]. [`LeaseGuard`] is what one gets,
 //!   [`LeaseError`] why not, [`LeaseHandler`] decides what to do when the store fails.
+//! - **Workers**: [`Keeper::pool`] starts a supervised [`Pool`] of [`Worker`]s; [`Restart`], [`Strategy`], [`OnSilence`] say what happens when
+//!   they fail, [`PoolStats`] what has happened.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
 //! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`] and [`LeaseActor`], whose addresses [`Keeper::environment`] and the like give.
 //!
@@ -71,14 +73,19 @@
 
 mod actors;
 mod backoff;
+mod bombs;
 mod clock;
 mod config;
 mod env;
 mod error;
+mod inside;
 mod keeper;
 mod leases;
 mod locks;
 mod messages;
+mod panics;
+mod pool;
+mod supervision;
 mod txn;
 #[cfg(feature = "actix-web")]
 mod web;
@@ -100,12 +107,14 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
-    NoRecords, OpenError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    ActorPanicked, DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy,
+    MaybeStillHeld, NoRecords, OpenError, Part, PoolError, ShutdownError, Site, SizeLimit, Stage,
+    StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Transaction, TxnRunner,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, PanicStats, Refused, Request, Signal,
+    Termination, Transaction, TxnRunner, termination,
 };
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
@@ -146,6 +155,10 @@ pub use messages::lock_table::{
     Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use pool::{
+    BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolState, PoolStats, Restart, Strategy,
+    Worker, WorkerCounts, WorkerFailure, WorkerState,
+};
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
 pub use txn::run::{Fetched, Isolation, OpError, Savepoint, Scan, Txn, abort};

@@ -33,10 +33,22 @@ impl Core {
         let thread = thread::Builder::new()
             .name("lockkeeper-copy".into())
             .spawn(move || {
-                let _ = reply.send(copy(&shared, &folder, compact, site));
+                let copied = shared
+                    .supervision
+                    .guard("a copy", || copy(&shared, &folder, compact, site));
+                let _ = reply.send(
+                    copied.unwrap_or_else(|panicked| Err(TxnError::ActorPanicked(panicked).into())),
+                );
             });
-        if let Err(error) = thread {
-            return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
+        match thread {
+            Ok(thread) => {
+                let mut copying = self.copying.lock();
+                copying.retain(|thread| !thread.is_finished());
+                copying.push(thread);
+            }
+            Err(error) => {
+                return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
+            }
         }
         answer
             .await

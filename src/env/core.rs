@@ -26,6 +26,10 @@ pub(crate) struct Core {
     pub(super) writer: Mutex<Option<JoinHandle<()>>>,
     /// The writer's queue, for the time when a body keeps the writer from looking at it.
     pub(super) backlog: flume::Receiver<Command>,
+    /// The readers' queue, for the same reason; given up at the end, so that whoever sends then is told.
+    pub(super) views_backlog: Mutex<Option<flume::Receiver<Option<ViewTask>>>>,
+    /// Threads that copy the environment.
+    pub(super) copying: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Core {

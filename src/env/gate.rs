@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use crate::clock::coarse_now;
 use crate::env::snapshot::{Held, Lodgers, Lodging};
 use crate::env::{EnvId, sites};
+use crate::inside;
 
 /// Why the gate keeps somebody out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,12 +222,12 @@ impl Gate {
         state.entries.store(entries + 1, Ordering::Relaxed);
         state.inside.swap(1, Ordering::SeqCst);
         let shut = self.shut.load(Ordering::SeqCst);
-        if shut == OPEN || (shut == DRAINING && entry == Entry::Admitted) {
+        if shut == OPEN || (shut == DRAINING && served(env, entry) == Entry::Admitted) {
             return Ok(Entered { gate: self, seat });
         }
         state.entries.store(entries, Ordering::Relaxed);
         drop(Entered { gate: self, seat });
-        Err(why(shut, entry).unwrap_or(Shut::Changing))
+        Err(why(shut, served(env, entry)).unwrap_or(Shut::Changing))
     }
 
     /// Makes a lodger of the snapshot that this thread is inside with: it is told to leave when the gate is shut. `None` if it
@@ -454,6 +455,15 @@ impl Gate {
         });
         slot.state.entries.store(ended, Ordering::Relaxed);
         slots.push(slot);
+    }
+}
+
+/// The workers of the keeper's own pools are served until they have ended.
+#[cold]
+pub(super) fn served(env: EnvId, entry: Entry) -> Entry {
+    match inside::is_worker_of(env) {
+        true => Entry::Admitted,
+        false => entry,
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) use writer::random_seed;
 pub(crate) struct EnvId(u64);
 
 impl EnvId {
-    fn next() -> Self {
+    pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }

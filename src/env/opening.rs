@@ -71,6 +71,8 @@ impl Core {
             threads: Mutex::default(),
             writer: Mutex::default(),
             backlog: for_writer.clone(),
+            views_backlog: Mutex::new(Some(for_readers.clone())),
+            copying: Mutex::default(),
         });
         let writer = Writer::new(Arc::clone(&shared), for_writer, claims);
         let writer = spawn("lockkeeper-writer", move || writer.run())?;

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::env::EnvId;
 use crate::error::StorageError;
+use crate::inside::{self, Owner};
 
 /// A fatal error of the environment: LMDB has panicked, found corruption, or could not flush or resize.
 ///
@@ -47,7 +49,7 @@ pub(crate) type Listener = Arc<dyn Fn(&PanicEvent) + Send + Sync>;
 pub(crate) struct Poison {
     event: Mutex<Option<Arc<PanicEvent>>>,
     listeners: Mutex<Vec<Listener>>,
-    telling: Mutex<Option<JoinHandle<()>>>,
+    telling: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Poison {
@@ -80,7 +82,7 @@ impl Poison {
     }
 
     /// Tells everybody, on a thread of its own: what a listener does or waits for holds nobody up.
-    pub(crate) fn tell(&self, event: Arc<PanicEvent>) {
+    pub(crate) fn tell(&self, env: EnvId, event: Arc<PanicEvent>) {
         let listeners = self.listeners.lock().clone();
         if listeners.is_empty() {
             return;
@@ -88,6 +90,7 @@ impl Poison {
         let told = thread::Builder::new()
             .name("lockkeeper-event".into())
             .spawn(move || {
+                let _inside = inside::callback(Owner::Env(env), "a listener for fatal errors");
                 for listener in listeners {
                     if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
                         tracing::error!(target: "lockkeeper", "a listener for fatal errors panicked");
@@ -95,7 +98,11 @@ impl Poison {
                 }
             });
         match told {
-            Ok(thread) => *self.telling.lock() = Some(thread),
+            Ok(thread) => {
+                let mut telling = self.telling.lock();
+                telling.retain(|thread| !thread.is_finished());
+                telling.push(thread);
+            }
             Err(error) => {
                 tracing::error!(target: "lockkeeper", %error, "no thread to tell of a fatal error");
             }
@@ -105,10 +112,17 @@ impl Poison {
     /// Gives the listeners a moment to finish, before the process ends.
     pub(crate) fn let_listeners_finish(&self, most: Duration) {
         let until = Instant::now() + most;
-        if let Some(thread) = self.telling.lock().take() {
-            while !thread.is_finished() && Instant::now() < until {
-                thread::sleep(Duration::from_millis(1));
-            }
+        while Instant::now() < until && !self.listeners_have_finished() {
+            thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    fn listeners_have_finished(&self) -> bool {
+        self.telling.lock().iter().all(JoinHandle::is_finished)
+    }
+
+    /// The threads that tell of fatal errors, to be joined.
+    pub(crate) fn take_listeners(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(&mut *self.telling.lock())
     }
 }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::env::answers::Answers;
 use crate::env::first::First;
-use crate::env::gate::{Closed, Entry, Gate, Shut};
+use crate::env::gate::{self, Closed, Entry, Gate, Shut};
 use crate::env::inside::{self, BodyKind};
 use crate::env::job::{Ask, Ticket, UpdateJob, ViewJob, Waiting, quietly};
 use crate::env::map::Refusal;
@@ -24,8 +24,9 @@ use crate::env::snapshot::Holders;
 use crate::env::transaction::Scope;
 use crate::env::{EnvId, raw};
 use crate::error::{
-    DatabaseError, EnvError, Name, Site, Stage, StorageError, TxnError, body_name, brief,
+    DatabaseError, EnvError, Name, Part, Site, Stage, StorageError, TxnError, body_name, brief,
 };
+use crate::supervision::Supervision;
 
 pub(crate) struct Shared {
     pub id: EnvId,
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub first: First,
     /// The answers that are stored for transactions with a key.
     pub answers: Arc<Answers>,
+    /// Of the actor and of the threads.
+    pub supervision: Arc<Supervision>,
     forks: u32,
     max_key: usize,
 }
@@ -217,6 +220,7 @@ impl Shared {
             outside: Outside::default(),
             first: First::default(),
             answers,
+            supervision: Supervision::of(Part::Environment),
             forks: raw::forks(),
             max_key,
         }
@@ -246,7 +250,9 @@ impl Shared {
         if self.forked() {
             return Some(TxnError::Forked);
         }
-        match self.gate.shut(entry)? {
+        // Nearly always it is open.
+        self.gate.shut(entry)?;
+        match self.gate.shut(gate::served(self.id, entry))? {
             Shut::Changing => None,
             Shut::Poisoned => Some(self.recovery_needed()),
             Shut::Closing => Some(TxnError::ShuttingDown),
@@ -292,7 +298,7 @@ impl Shared {
         metrics::counter!("lockkeeper_poisonings_total").increment(1);
         tracing::error!(target: "lockkeeper", path = %self.path.display(), error = %event.source, in_flight = event.in_flight,
             "fatal error of the environment: every call is refused until it has recovered");
-        self.poison.tell(event);
+        self.poison.tell(self.id, event);
     }
 
     /// Under `no_lock` whoever writes has to be alone: shuts the gate until the answer is dropped. Only for the writer thread.
@@ -402,6 +408,32 @@ impl Shared {
         TxnError::DeadlineExceeded {
             deadline: span,
             stage: Stage::WaitedForGate,
+        }
+    }
+
+    /// Has too many panics of a part of the keeper count as a fatal error (I11): everybody is told so, and the environment is
+    /// opened anew, by policy.
+    pub(crate) fn gives_up_with(self: &Arc<Self>, part: &Supervision) {
+        let shared = Arc::downgrade(self);
+        part.on_giving_up(move |panicked| {
+            if let Some(shared) = shared.upgrade() {
+                let generation = shared.generation.load(Ordering::Acquire);
+                shared.report_fatal(StorageError::panicked(panicked), generation);
+            }
+        });
+    }
+
+    /// Why whoever waited for an answer has not got any, although its time is not over: its way back was dropped.
+    pub(crate) fn why_unanswered(&self) -> TxnError {
+        if let Some(event) = self.poison.event() {
+            return TxnError::RecoveryNeeded(event);
+        }
+        if self.gate.shut(Entry::Admitted) == Some(Shut::Closing) {
+            return TxnError::ShuttingDown;
+        }
+        match self.supervision.last() {
+            Some(panicked) => TxnError::ActorPanicked(panicked),
+            None => TxnError::ShuttingDown,
         }
     }
 

@@ -1,15 +1,16 @@
-//! Stopping an environment: what is queued is answered, the threads are joined, and what runs on is named.
+//! Stopping an environment: what is queued is answered, the environment closed, and every thread joined.
 //!
-//! A body cannot be interrupted. So nothing here is left to the writer that a body which keeps it could hold up, and every
-//! wait has an end.
+//! A body cannot be interrupted. So nothing that others wait for is left to a thread which a body may keep, and the end comes
+//! when the last of them has returned, however long that takes.
 
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::env::core::Core;
+use crate::env::job::quietly;
 use crate::env::shared::Command;
-use crate::error::{ShutdownError, TxnError};
+use crate::error::TxnError;
 
 impl Core {
     /// Whether the environment is closed and its writer has ended.
@@ -17,10 +18,11 @@ impl Core {
         self.shared.writer_ended.load(Ordering::Acquire)
     }
 
-    /// Ends the writer and the readers and closes the environment. Blocks, at most until `deadline`.
+    /// Ends the writer and the readers, closes the environment, and joins all threads but the timer. Blocks until that is done,
+    /// and calls `late` every now and then. To be called once.
     ///
-    /// What is queued behind this is answered with [`TxnError::ShuttingDown`].
-    pub(crate) fn stop(&self, deadline: Instant) -> Result<(), ShutdownError> {
+    /// What is queued is answered with [`TxnError::ShuttingDown`] at once.
+    pub(crate) fn stop(&self, mut late: impl FnMut()) {
         self.shared.gate.shut_for_good();
         self.shared.stop.store(true, Ordering::Release);
         self.shared.holders.close();
@@ -32,61 +34,43 @@ impl Core {
             let update = Command::Update(task);
             self.shared.turn_away(update, || TxnError::ShuttingDown);
         }
+        // Nor to the readers. None of them has been told to end yet, so there is nothing but views.
+        if let Some(views) = self.views_backlog.lock().take() {
+            while let Ok(Some(mut task)) = views.try_recv() {
+                task.ask.let_go();
+                quietly(|| task.job.fail(TxnError::ShuttingDown));
+            }
+        }
         // Wakes a writer that waits for commands; one that is busy looks at `stop`.
         let _ = self.shared.commands.try_send(Command::Stop);
         while !self.shared.writer_ended.load(Ordering::Acquire) {
-            if Instant::now() >= deadline {
-                return Err(match self.shared.running_now() {
-                    Some(running) => ShutdownError::BodyRunsOn {
-                        name: running.name,
-                        site: running.site,
-                        since: running.since.elapsed(),
-                    },
-                    None => ShutdownError::TimedOut {
-                        what: "a view that keeps the environment open",
-                    },
-                });
-            }
+            late();
             thread::sleep(Duration::from_micros(200));
         }
-        let writer = self.writer.lock().take();
-        if let Some(writer) = writer {
-            join(writer, deadline.max(Instant::now() + MOMENT), "the writer")?;
-        }
-        let mut readers = std::mem::take(&mut *self.threads.lock());
+        let mut threads: Vec<_> = self.writer.lock().take().into_iter().collect();
+        let readers = std::mem::take(&mut *self.threads.lock());
         for _ in &readers {
-            let _ = self.shared.views.send_deadline(None, deadline);
+            let _ = self.shared.views.send(None);
         }
-        while let Some(thread) = readers.pop() {
-            join(thread, deadline.max(Instant::now() + MOMENT), "a reader")?;
+        threads.extend(readers);
+        threads.extend(self.shared.holders.dismiss());
+        threads.append(&mut self.copying.lock());
+        threads.extend(self.shared.poison.take_listeners());
+        for thread in threads {
+            join(thread, &mut late);
         }
-        for thread in self.shared.holders.dismiss() {
-            let end = deadline.max(Instant::now() + MOMENT);
-            join(thread, end, "a thread that held a snapshot")?;
-        }
-        Ok(())
     }
 }
 
-/// For a thread that has nothing to do but end.
-const MOMENT: Duration = Duration::from_millis(500);
-
 /// Joins a thread, unless it is the calling one.
-fn join(
-    thread: JoinHandle<()>,
-    deadline: Instant,
-    what: &'static str,
-) -> Result<(), ShutdownError> {
+fn join(thread: JoinHandle<()>, late: &mut impl FnMut()) {
     if thread.thread().id() == thread::current().id() {
-        return Ok(());
+        return;
     }
     while !thread.is_finished() {
-        if Instant::now() >= deadline {
-            return Err(ShutdownError::TimedOut { what });
-        }
+        late();
         thread::sleep(Duration::from_micros(200));
     }
     // One that panicked has nothing more to tell.
     let _ = thread.join();
-    Ok(())
 }

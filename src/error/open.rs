@@ -4,10 +4,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Name, Site, body_name, brief};
+use super::{ActorPanicked, Name, Site, body_name, brief};
 use crate::config::ConfigError;
+use crate::env::Occupant;
+use crate::leases::LeaseName;
 
 /// The keeper could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,9 @@ pub enum OpenError {
         "there is no actix `System` on this thread; leave out `in_current_system()` to get one"
     )]
     NoSystem,
+    /// An actor panicked while it was started; what had been started before was ended again.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[source] io::Error),
@@ -78,8 +84,11 @@ pub enum OpenError {
     },
 }
 
-/// The keeper did not stop in order.
-#[derive(Debug, thiserror::Error)]
+/// The keeper did not stop in order, or not yet.
+///
+/// A stop that was begun goes on: what is named here ends the environment and its thread when it ends itself, and another
+/// [`shutdown`](crate::Keeper::shutdown) waits for that.
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
     /// A body runs on; its thread and the environment stay until it returns.
@@ -92,18 +101,64 @@ pub enum ShutdownError {
         /// How long it has been running.
         since: Duration,
     },
+    /// Views run on, or copies; the environment stays until they return.
+    #[error("{} cannot be stopped", named(.views))]
+    ViewsRunOn {
+        /// Which, the oldest first.
+        views: Vec<Occupant>,
+    },
+    /// Workers of a pool run on, and keep their threads.
+    #[error("the pool {pool:?} has not ended: {what}")]
+    WorkersRunOn {
+        /// The name of the pool.
+        pool: Arc<str>,
+        /// Who runs on.
+        what: Arc<str>,
+    },
+    /// Everything has ended, but the store did not say in time that it had these leases back: others get them when they expire.
+    #[error("leases that may be held in the store until they expire: {}", named(.names))]
+    LeasesMaybeHeld {
+        /// Their names.
+        names: Vec<LeaseName>,
+    },
     /// The process was forked: what the keeper has belongs to the parent, and nothing was touched.
     #[error("the process was forked after the environment was opened")]
     Forked,
-    /// Asked for inside a body, which would wait for itself. Remedy: after the body.
+    /// Asked for inside a body or the closure of an interactive transaction, which would wait for itself; nothing was begun.
+    /// Remedy: after it, or in a task of its own.
     #[error("asked for inside a body, which would wait for itself")]
     InsideBody,
+    /// Asked for inside a worker, for which the stop has to wait; nothing was begun. Remedy: in a task or a thread that is no
+    /// worker.
+    #[error("asked for inside a worker of the pool {pool:?}, which would wait for itself")]
+    InsideWorker {
+        /// The name of the pool.
+        pool: Arc<str>,
+    },
+    /// Asked for inside a handler or a listener, for which the stop has to wait; nothing was begun. Remedy: in a task or a thread
+    /// of its own, which the handler may start.
+    #[error("asked for inside {what}, which would wait for itself")]
+    InsideHandler {
+        /// What kind of handler.
+        what: &'static str,
+    },
+    /// The system had no thread left to stop the keeper on; nothing was begun.
+    #[error("no thread to stop the keeper on")]
+    Thread(#[source] Arc<io::Error>),
     /// Something else did not end in time.
     #[error("{what} did not end in time")]
     TimedOut {
         /// What it was.
         what: &'static str,
     },
+    /// More than one of these.
+    #[error("{}", named(.0))]
+    Several(Vec<ShutdownError>),
+}
+
+fn named(what: &[impl std::fmt::Display]) -> String {
+    let names: Vec<_> = what.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }
 
 impl OpenError {
@@ -116,6 +171,18 @@ impl OpenError {
 impl ShutdownError {
     /// Whether the same call, made again a little later, may well succeed: what runs on may have ended.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::BodyRunsOn { .. } | Self::TimedOut { .. })
+        match self {
+            Self::BodyRunsOn { .. }
+            | Self::ViewsRunOn { .. }
+            | Self::WorkersRunOn { .. }
+            | Self::Thread(_)
+            | Self::TimedOut { .. } => true,
+            Self::Several(errors) => errors.iter().all(Self::is_retryable),
+            Self::LeasesMaybeHeld { .. }
+            | Self::Forked
+            | Self::InsideBody
+            | Self::InsideWorker { .. }
+            | Self::InsideHandler { .. } => false,
+        }
     }
 }

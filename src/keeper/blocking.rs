@@ -4,12 +4,11 @@
 //! that executor would wait with it.
 
 use std::panic::Location;
-use std::time::Duration;
 
-use super::{Keeper, Request, stop};
+use super::{Keeper, Request};
 use crate::clock::block_on;
 use crate::env::{Db, ReadTxn, Records, WriteTxn};
-use crate::error::{DatabaseError, ShutdownError, TxnError};
+use crate::error::{DatabaseError, TxnError};
 use crate::messages::supervisor::RunTxn;
 
 impl Keeper {
@@ -103,18 +102,5 @@ impl Keeper {
         DC: 'static,
     {
         block_on(self.records(name))
-    }
-
-    /// [`Keeper::shutdown`] from a thread that may block.
-    ///
-    /// # Errors
-    ///
-    /// As [`Keeper::shutdown`].
-    pub fn blocking_shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
-        if self.inner.runtime.env.shared.nested().is_some() {
-            return Err(ShutdownError::InsideBody);
-        }
-        let host = self.inner.host.lock().take();
-        stop(&self.inner.runtime, host, deadline)
     }
 }

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::host::Host;
-use super::{Inner, Keeper};
+use super::{Inner, Keeper, Owner};
 use crate::actors::lock_table::{LockConfig, Locks};
 use crate::actors::supervisor::Runtime;
 use crate::config::{Config, Settings, builder_setters, with_settings};
@@ -43,6 +41,8 @@ pub struct KeeperBuilder {
     in_current_system: bool,
     own_conflicts: Vec<(Text, ConflictTable)>,
     lease_store: Option<Arc<dyn LeaseStore>>,
+    #[cfg(test)]
+    pub(super) bombs: Vec<(crate::error::Part, &'static str)>,
 }
 
 impl KeeperBuilder {
@@ -133,6 +133,11 @@ impl KeeperBuilder {
         ));
         // It has none yet.
         let _ = runtime.leases.set(Arc::clone(&source));
+        core.shared.gives_up_with(&source.supervision);
+        #[cfg(test)]
+        for (part, place) in self.bombs {
+            runtime.bombs(part).set(place);
+        }
         let started = if self.in_current_system {
             Host::current(&runtime, &locks, &source)
         } else {
@@ -141,16 +146,18 @@ impl KeeperBuilder {
         let (host, addresses) = match started {
             Ok(started) => started,
             Err(error) => {
-                super::stop_in_background(runtime);
+                // The folder can be opened again at once.
+                super::stop::stop_now(&runtime);
                 return Err(error);
             }
         };
+        *runtime.stopping.host.lock() = Some(host);
         Ok(Keeper {
+            owner: Some(Arc::new(Owner(Arc::clone(&runtime)))),
             inner: Arc::new(Inner {
                 runtime,
                 locks,
                 addresses,
-                host: Mutex::new(Some(host)),
             }),
         })
     }

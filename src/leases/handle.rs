@@ -3,7 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
 
@@ -17,8 +18,10 @@ use super::{
     Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
     LeaseView, StoreError, boottime, driver, guard,
 };
-use crate::error::LeaseError;
+use crate::error::{LeaseError, Part};
+use crate::inside;
 use crate::messages::lease::{AcquireLease, LeaseStatus};
+use crate::supervision::Supervision;
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
 ///
@@ -150,9 +153,17 @@ impl Leases {
         store: Arc<dyn LeaseStore>,
         config: LeaseConfig,
     ) -> Result<Self, LeaseError> {
+        Self::start_supervised(store, config, Supervision::of(Part::Leases))
+    }
+
+    pub(crate) fn start_supervised(
+        store: Arc<dyn LeaseStore>,
+        config: LeaseConfig,
+        supervision: Arc<Supervision>,
+    ) -> Result<Self, LeaseError> {
         config.check()?;
         let thread = |error| LeaseError::Thread(Arc::new(error));
-        let shared = driver::start(store, config).map_err(thread)?;
+        let shared = driver::start(store, config, supervision).map_err(thread)?;
         let owner = Arc::new(Owner {
             shared: Arc::clone(&shared),
         });
@@ -290,6 +301,48 @@ impl Leases {
         }
     }
 
+    /// Refuses new requests; who waits goes on waiting, and what is held stays held.
+    pub(crate) fn refuse_new(&self) {
+        self.shared().refusing.store(true, Ordering::Release);
+    }
+
+    /// Whose code their handlers are.
+    pub(crate) fn owner(&self) -> inside::Owner {
+        self.shared().as_owner()
+    }
+
+    /// [`shutdown`](Self::shutdown) on a thread that may block: each lease has until the deadline, which may be moved
+    /// meanwhile, and `release_timeout` at the most. Answers what may be held in the store still.
+    pub(crate) fn close(&self, deadline: impl Fn() -> Instant) -> Vec<LeaseName> {
+        let shared = self.shared();
+        let begun = Instant::now();
+        let most = begun + self.release_timeout();
+        let mut told = None;
+        let mut ended = shared.ended.subscribe();
+        loop {
+            let by = deadline().min(most).max(begun + MOMENT);
+            if told.is_none_or(|told| by < told) {
+                told = Some(by);
+                let left = by.saturating_duration_since(Instant::now());
+                shared.close(boottime::now().after(left));
+            }
+            if let Some(ended) = &*ended.borrow_and_update() {
+                return ended.held.clone();
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    /// Waits for the end of the thread; they have been closed.
+    pub(crate) fn join(&self) {
+        let thread = self.shared().thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+
     pub(crate) async fn ask(
         self,
         name: LeaseName,
@@ -297,7 +350,8 @@ impl Leases {
         patience: Patience,
     ) -> Result<LeaseGuard, LeaseError> {
         let options = options.check(self.config())?;
-        if self.shared().is_forked() {
+        let is_refused = self.shared().refusing.load(Ordering::Acquire) && !inside::is_worker();
+        if is_refused || self.shared().is_forked() {
             return Err(LeaseError::ShuttingDown);
         }
         let until = match patience {
@@ -398,6 +452,9 @@ impl Leases {
     }
 }
 
+/// What a release has at least, also after the deadline.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// Asks the store something once, on its own thread.
 async fn inspect<T, F, A>(shared: Arc<Shared>, ask: A) -> Result<T, LeaseError>
 where
@@ -407,6 +464,7 @@ where
 {
     let begun = boottime::now();
     let runtime = shared.runtime.clone();
+    let gone = Arc::clone(&shared);
     let task = async move {
         let asked = ask(Arc::clone(&shared.store));
         shared.call(shared.config.call_timeout, asked).await
@@ -419,7 +477,7 @@ where
             last: Arc::new(error),
         }),
         Ok(Err(error)) => Err(LeaseError::Store(Arc::new(error))),
-        Err(_) => Err(LeaseError::ShuttingDown),
+        Err(_) => Err(gone.gone()),
     }
 }
 

@@ -1,26 +1,34 @@
-//! Where a keeper's leases come from: a store that is made, and leases that are started, when somebody wants the first.
+//! Where a keeper's leases come from: they are started when somebody wants the first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{LeaseConfig, LeaseStore, Leases, LmdbLeases};
-use crate::clock::block_on;
-use crate::error::LeaseError;
+use super::stores::lmdb::Later;
+use super::{LeaseConfig, LeaseName, LeaseStore, Leases};
+use crate::error::{LeaseError, Part};
+use crate::inside::{self, Owner};
+use crate::supervision::Supervision;
 
 pub(crate) struct LeaseSource {
     state: Mutex<State>,
+    /// Nobody new gets at them.
+    refusing: AtomicBool,
     folder: PathBuf,
     config: LeaseConfig,
+    /// Of the actor, and of the threads of what is started here.
+    pub(crate) supervision: Arc<Supervision>,
 }
 
 enum State {
     /// Nobody has asked yet. Without a store it is the default one.
     Unused(Option<Arc<dyn LeaseStore>>),
     Open(Leases),
-    Closed,
+    /// What was open is kept until its thread has been joined.
+    Closed(Option<Leases>),
 }
 
 impl LeaseSource {
@@ -31,8 +39,10 @@ impl LeaseSource {
     ) -> Self {
         Self {
             state: Mutex::new(State::Unused(store)),
+            refusing: AtomicBool::new(false),
             folder,
             config,
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
@@ -41,39 +51,81 @@ impl LeaseSource {
         Self {
             config: leases.config().clone(),
             state: Mutex::new(State::Open(leases)),
+            refusing: AtomicBool::new(false),
             folder: PathBuf::new(),
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
-    /// The leases, started if need be. The first time may take some milliseconds.
+    /// The leases, started if need be, which takes a thread and asks the store nothing.
     pub(crate) fn leases(&self) -> Result<Leases, LeaseError> {
+        if self.refusing.load(Ordering::Acquire) && !inside::is_worker() {
+            return Err(LeaseError::ShuttingDown);
+        }
         let mut state = self.state.lock();
         let store = match &*state {
-            State::Open(leases) => return Ok(leases.clone()),
-            State::Closed => return Err(LeaseError::ShuttingDown),
+            State::Open(leases) if !leases.shared().is_broken() => return Ok(leases.clone()),
+            // A panic has ended them.
+            State::Open(leases) => Arc::clone(&leases.shared().store),
+            State::Closed(_) => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
-            State::Unused(None) => default_store(&self.folder)?,
+            // Without a store of the application's they are kept beside the environment, in a file of their own.
+            State::Unused(None) => Arc::new(Later::at(&self.folder)),
         };
-        let leases = Leases::start_shared(store, self.config.clone())?;
+        let leases = {
+            let supervision = Arc::clone(&self.supervision);
+            Leases::start_supervised(store, self.config.clone(), supervision)?
+        };
         *state = State::Open(leases.clone());
         Ok(leases)
     }
 
-    /// Gives everything back and ends, within this time. It blocks.
-    pub(crate) fn close(&self, time: Duration) {
-        let before = std::mem::replace(&mut *self.state.lock(), State::Closed);
-        let State::Open(leases) = before else { return };
-        let shutdown = block_on(leases.shutdown(time));
-        for name in shutdown.maybe_still_held {
-            tracing::warn!(target: "lockkeeper", lease = name.as_str(), "a lease could not be given back in time");
+    /// Refuses whoever is new; what is held stays held.
+    pub(crate) fn refuse_new(&self) {
+        self.refusing.store(true, Ordering::Release);
+        // Somebody may be starting them, and takes a moment for it: they are refused when that is asked for again.
+        if let Some(state) = self.state.try_lock()
+            && let State::Open(leases) = &*state
+        {
+            leases.refuse_new();
         }
     }
-}
 
-/// Leases without a store of the application's are kept beside the environment, in a file of their own.
-fn default_store(folder: &Path) -> Result<Arc<dyn LeaseStore>, LeaseError> {
-    match LmdbLeases::open(folder) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(LeaseError::Store(Arc::new(error))),
+    /// Whose code the handlers of these leases are, if there are any.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        match &*self.state.try_lock()? {
+            State::Open(leases) | State::Closed(Some(leases)) => Some(leases.owner()),
+            State::Unused(_) | State::Closed(None) => None,
+        }
+    }
+
+    /// Gives everything back until the deadline, which may be moved meanwhile; answers what may be held in the store still. It
+    /// blocks.
+    pub(crate) fn close(&self, deadline: impl Fn() -> Instant) -> Vec<LeaseName> {
+        let leases = {
+            let mut state = self.state.lock();
+            let open = match std::mem::replace(&mut *state, State::Closed(None)) {
+                State::Open(leases) | State::Closed(Some(leases)) => Some(leases),
+                State::Unused(_) | State::Closed(None) => None,
+            };
+            *state = State::Closed(open.clone());
+            open
+        };
+        let Some(leases) = leases else {
+            return Vec::new();
+        };
+        let held = leases.close(deadline);
+        for name in &held {
+            tracing::warn!(target: "lockkeeper", lease = name.as_str(), "a lease could not be given back in time");
+        }
+        held
+    }
+
+    /// Waits for the end of the threads; everything has been given back.
+    pub(crate) fn join(&self) {
+        let before = std::mem::replace(&mut *self.state.lock(), State::Closed(None));
+        if let State::Closed(Some(leases)) = before {
+            leases.join();
+        }
     }
 }

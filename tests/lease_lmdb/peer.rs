@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::crowd;
 use crate::leader::Leader;
+use crate::opening;
 use crate::process;
 use crate::support::{block_on, extension, holder, name, wish};
 
@@ -17,10 +18,15 @@ pub struct Peer(process::Peer);
 impl Peer {
     /// Starts a process and has it open the leases.
     pub fn start(folder: &Path) -> Self {
-        let folder = folder.to_str().unwrap();
-        let mut peer = process::Peer::start("peer::another_process", &[folder]);
+        let mut peer = Self::idle(folder);
         assert_eq!(peer.ask("open"), "open");
-        Self(peer)
+        peer
+    }
+
+    /// Starts a process that does nothing yet.
+    pub fn idle(folder: &Path) -> Self {
+        let folder = folder.to_str().unwrap();
+        Self(process::Peer::start("peer::another_process", &[folder]))
     }
 
     pub fn pid(&self) -> u32 {
@@ -57,10 +63,19 @@ fn another_process() {
     let folder = Path::new(&told[0]);
     let mut store = None;
     let mut leader = None;
+    let mut writer = None;
     process::obey(|order| {
         let words: Vec<_> = order.split(' ').collect();
         match words[..] {
             ["lead"] => leader.insert(Leader::new(folder)).token(),
+            ["keep", "the", "writer"] => {
+                writer = Some(opening::keep_the_writer(folder));
+                "kept".into()
+            }
+            ["let", "it", "go"] => {
+                drop(writer.take());
+                "gone".into()
+            }
             ["write", text] => leader.as_ref().unwrap().write(text),
             _ => obey(&mut store, folder, &words),
         }

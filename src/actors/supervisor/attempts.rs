@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::env::random_seed;
 use crate::error::LockError;
 use crate::error::{Stage, TxnError};
+use crate::inside::{self, Owner};
 use crate::locks::{Age, ConflictKind, LockerId, Mode, Object, Reason};
 use crate::messages::supervisor::TxnOptions;
 use crate::txn::handler::{HandlerContext, Outcome};
@@ -176,6 +177,7 @@ impl Runtime {
             },
         };
         let seen = catch_unwind(AssertUnwindSafe(|| {
+            let _inside = inside::callback(Owner::Env(self.env.shared.id), "a handler of outcomes");
             let outcome = self.handlers.run(context, outcome);
             options.handlers.run(context, outcome)
         }));
@@ -257,16 +259,18 @@ impl Runtime {
             if let Some(table) = &self.locks {
                 let older = std::mem::take(&mut attempts.older);
                 let ended = table.ended(&older);
-                if clock.until(deadline, ended).await.is_none() {
-                    return Err(out_of_time());
+                match self.unless_aborted(clock.until(deadline, ended)).await {
+                    Some(Some(())) => {}
+                    Some(None) => return Err(out_of_time()),
+                    None => return Err(TxnError::ShuttingDown),
                 }
             }
         }
-        if wake >= deadline {
-            clock.sleep_until(deadline).await;
-            return Err(out_of_time());
+        let sleep = clock.sleep_until(wake.min(deadline));
+        match self.unless_aborted(sleep).await {
+            None => Err(TxnError::ShuttingDown),
+            Some(()) if wake >= deadline => Err(out_of_time()),
+            Some(()) => Ok(()),
         }
-        clock.sleep_until(wake).await;
-        Ok(())
     }
 }

@@ -89,6 +89,7 @@ impl Runtime {
             let result = match begun.await {
                 Ok(Begun::Answered(value)) => Ok(value),
                 Ok(Begun::Runs(attempt)) => {
+                    options.has_begun();
                     let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
                     // Whatever the closure made of it: it is run again.
                     let ended = match attempt.0.death() {
@@ -247,7 +248,11 @@ impl Runtime {
             Ok(future) => future.instrument(attempt.0.trace().clone()),
             Err(panic) => return panicked(panic_message(&*panic)),
         };
-        match self.env.shared.clock.until(deadline, future).await {
+        let in_time = self.env.shared.clock.until(deadline, future);
+        let Some(ran) = self.unless_aborted(in_time).await else {
+            return Err(TxnError::ShuttingDown);
+        };
+        match ran {
             Some(Ok(Ok(value))) => {
                 let committed = match keyed {
                     None => attempt.0.commit(None).await.map(|()| value),

@@ -122,7 +122,7 @@ pub(super) fn locker(
         lock_timeout: options.lock_timeout,
         txn_timeout: options.txn_timeout,
     };
-    table.locker(spec).map_err(conflict)
+    table.locker_in_flight(spec).map_err(conflict)
 }
 
 /// What an attempt has before its body runs.

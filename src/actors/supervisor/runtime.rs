@@ -5,9 +5,12 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::attempts::Attempts;
@@ -15,10 +18,14 @@ use super::locking::Taken;
 use crate::actors::lock_table::Locks;
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Typed, Waiting, random_seed};
-use crate::error::{Stage, TxnError};
+use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Ticket, Typed, Waiting, random_seed};
+use crate::error::{Part, Stage, TxnError};
+use crate::inside;
+use crate::keeper::Stopping;
 use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
+use crate::pool::Pools;
+use crate::supervision::Supervision;
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
 
@@ -28,9 +35,19 @@ pub struct Runtime {
     pub(crate) locks: Option<Locks>,
     /// Set once, if there are leases.
     pub(crate) leases: OnceLock<Arc<LeaseSource>>,
+    pub(crate) pools: Arc<Pools>,
     pub(super) handlers: HandlerChain,
     permits: Arc<Semaphore>,
+    /// How far it has come with its end.
+    pub(crate) stopping: Stopping,
+    /// Who waits for a place is turned away.
+    refusing: CancellationToken,
+    /// What is in flight is not waited for any more.
+    aborting: CancellationToken,
+    /// The longest deadline that any transaction has had, in nanoseconds.
+    longest: AtomicU64,
     pub(super) counters: Counters,
+    pub(crate) supervision: Arc<Supervision>,
     /// Keys the digests of what interactive transactions read.
     pub(super) seed: [u64; 2],
 }
@@ -48,14 +65,30 @@ pub(super) struct Counters {
 
 impl Runtime {
     pub(crate) fn new(env: Arc<Core>, locks: Option<Locks>, handlers: HandlerChain) -> Self {
+        let supervision = Supervision::of(Part::Supervisor);
+        let parts = [Some(&supervision), Some(&env.shared.supervision)];
+        for part in parts
+            .into_iter()
+            .chain([locks.as_ref().map(Locks::supervision)])
+            .flatten()
+        {
+            env.shared.gives_up_with(part);
+        }
         let permits = Arc::new(Semaphore::new(env.shared.config.queue()));
+        let longest = AtomicU64::new(nanos(env.shared.config.deadline()));
         Self {
             env,
             locks,
             leases: OnceLock::new(),
+            pools: Arc::default(),
             handlers,
             permits,
+            stopping: Stopping::default(),
+            refusing: CancellationToken::new(),
+            aborting: CancellationToken::new(),
+            longest,
             counters: Counters::default(),
+            supervision,
             seed: [random_seed(), random_seed()],
         }
     }
@@ -81,6 +114,42 @@ impl Runtime {
             .config
             .queue()
             .saturating_sub(self.permits.available_permits())
+    }
+
+    /// Nothing new is admitted any more, but for the workers of the keeper's own pools.
+    pub(crate) fn refuse_new(&self) {
+        self.env.shared.gate.drain();
+        self.refusing.cancel();
+    }
+
+    /// What is in flight is dropped where it waits for the application.
+    pub(crate) fn abort(&self) {
+        self.aborting.cancel();
+    }
+
+    /// Waits for `future`, unless the keeper stops and does not wait for it any longer.
+    pub(super) async fn unless_aborted<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut future = std::pin::pin!(future);
+        // Made when it is needed: most futures are ready at their first poll.
+        let mut aborted = None;
+        std::future::poll_fn(|cx| {
+            // First, since the timer that the future may wait for has ended then.
+            if self.aborting.is_cancelled() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(out) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(out));
+            }
+            let aborted =
+                aborted.get_or_insert_with(|| Box::pin(self.aborting.clone().cancelled_owned()));
+            aborted.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+
+    /// No transaction that is in flight has a later deadline than so long from now.
+    pub(crate) fn longest_deadline(&self) -> Duration {
+        Duration::from_nanos(self.longest.load(Ordering::Relaxed))
     }
 
     /// Nothing is admitted any more.
@@ -128,11 +197,22 @@ impl Runtime {
         }
         self.counters.waiting.fetch_add(1, Ordering::Relaxed);
         let _counted = Counted(&self.counters.waiting);
-        let place = Arc::clone(&self.permits).acquire_owned();
         let shared = &self.env.shared;
+        let served = inside::is_worker_of(shared.id);
+        let place = async {
+            let place = std::pin::pin!(Arc::clone(&self.permits).acquire_owned());
+            if served {
+                return place.await.map_err(drop);
+            }
+            let refused = std::pin::pin!(self.refusing.cancelled());
+            match select(place, refused).await {
+                Either::Left((place, _)) => place.map_err(drop),
+                Either::Right(_) => Err(()),
+            }
+        };
         match shared.clock.until(deadline, place).await {
             Some(Ok(permit)) => Ok(Arc::new(permit)),
-            Some(Err(_)) => Err(TxnError::ShuttingDown),
+            Some(Err(())) => Err(TxnError::ShuttingDown),
             None => Err(match shared.out_of_time(Waiting::Queued, span) {
                 // The places are taken because a body keeps the writer (I3).
                 stalled @ TxnError::WriterStalled { .. } => stalled,
@@ -167,9 +247,15 @@ impl Runtime {
 
     pub(crate) fn deadline(&self, options: &mut TxnOptions) -> (Instant, Duration) {
         let sent = *options.sent.get_or_insert_with(Instant::now);
-        let span = options
-            .deadline
-            .unwrap_or(self.env.shared.config.deadline());
+        let span = match options.deadline {
+            None => self.env.shared.config.deadline(),
+            Some(span) => {
+                if nanos(span) > self.longest.load(Ordering::Relaxed) {
+                    self.longest.fetch_max(nanos(span), Ordering::Relaxed);
+                }
+                span
+            }
+        };
         (crate::clock::far(sent, span), span)
     }
 
@@ -201,20 +287,40 @@ impl Runtime {
         let (Body::Update(body), Some(ticket)) = (body, options.ticket.take()) else {
             return;
         };
-        let caller = options.caller.take();
-        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), &options);
-        trace.record("attempt", 1);
-        let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
-        ask.durability = options.durability.map(for_one_transaction);
-        ask.permit = options.permit.take();
-        ask.ticket = ticket;
-        ask.trace = trace;
+        let ask = self.supervision.guard("RunTxn, direct", || {
+            self.direct_ask(&mut options, ticket, deadline, span)
+        });
+        let ask = match ask {
+            Ok(ask) => ask,
+            Err(panicked) => {
+                drop(sender.send(Err(TxnError::ActorPanicked(panicked))));
+                return;
+            }
+        };
         if let Err((error, job)) = self
             .env
             .submit(ask, Typed::new(body, Reply::Direct(sender)))
         {
             job.fail(error);
         }
+    }
+
+    fn direct_ask(
+        &self,
+        options: &mut TxnOptions,
+        ticket: Arc<Ticket>,
+        deadline: Instant,
+        span: Duration,
+    ) -> Ask {
+        let caller = options.caller.take();
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), options);
+        trace.record("attempt", 1);
+        let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
+        ask.durability = options.durability.map(for_one_transaction);
+        ask.permit = options.permit.take();
+        ask.ticket = ticket;
+        ask.trace = trace;
+        ask
     }
 
     /// Runs a transaction to its end.
@@ -313,6 +419,7 @@ impl Runtime {
                     ask.durability = options.durability.map(for_one_transaction);
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
+                    options.has_begun();
                     self.run_body(ask, current).await
                 }
             };
@@ -418,6 +525,10 @@ impl Runtime {
             },
         }
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A transaction that was let in.

@@ -6,7 +6,9 @@
 
 mod boot;
 mod file;
+mod later;
 mod record;
+mod wanted;
 mod worker;
 
 use std::fmt;
@@ -14,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use file::Key;
-use worker::Worker;
+use worker::Hold;
+
+pub(crate) use later::Later;
 
 use crate::env::{file_id, prepare_folder};
 use crate::error::OpenError;
@@ -29,7 +33,7 @@ const FILE: &str = "leases.mdb";
 /// A store of leases in a folder, for all processes of one machine. It needs no server and is there without any feature.
 ///
 /// The leases are in `leases.mdb`, an LMDB environment of its own whose commits are always flushed; it may lie beside the
-/// application's environment. All handles of a process share one thread, which is there as long as one of them is; clones are
+/// application's environment. `leases.wanted` beside it says who waits, and may be removed at any time. All handles of a process share one thread, which is there as long as one of them is; clones are
 /// cheap. Waiters of other processes poll.
 ///
 /// - The folder must be on a disk of this machine: LMDB's locks do not work over network file systems.
@@ -53,7 +57,7 @@ const FILE: &str = "leases.mdb";
 /// ```
 #[derive(Clone)]
 pub struct LmdbLeases {
-    worker: Arc<Worker>,
+    worker: Hold,
     id: StoreId,
     path: PathBuf,
     /// What the keys of the table begin with.
@@ -78,7 +82,7 @@ impl LmdbLeases {
     pub fn open_table(folder: impl AsRef<Path>, table: &TableName) -> Result<Self, StoreError> {
         let folder = prepare_folder(folder.as_ref()).map_err(not_usable)?;
         let path = folder.join(FILE);
-        let worker = Worker::of(&path)?;
+        let worker = Hold::of(&path)?;
         // By its place on the machine, so that containers that see it under two paths agree. The folder's and not the file's: a
         // file that was removed and made anew has smaller tokens, which have to be refused.
         let id = match file_id(&folder) {
@@ -133,6 +137,14 @@ impl LeaseStore for LmdbLeases {
     }
 
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released> {
+        Box::pin(async move { Ok(self.give_back(name, holder).await?.0) })
+    }
+
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
         let (key, holder) = (self.key(name), holder.clone());
         Box::pin(self.worker.ask(move |file| file.release(&key, &holder)))
     }
@@ -162,6 +174,13 @@ impl LeaseStore for LmdbLeases {
     fn force_release<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         let key = self.key(name);
         Box::pin(self.worker.ask(move |file| file.force_release(&key)))
+    }
+
+    fn close(&self) -> StoreFuture<'_, ()> {
+        Box::pin(async {
+            self.worker.let_go().await;
+            Ok(())
+        })
     }
 }
 

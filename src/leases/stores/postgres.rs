@@ -202,11 +202,13 @@ impl Backend for PostgresBackend {
         connection: &mut PgConnection,
         name: &LeaseName,
         holder: &Holder,
-    ) -> sqlx::Result<bool> {
+    ) -> sqlx::Result<Option<bool>> {
         let free = ask(&self.statements.free)
             .bind(name.as_str())
             .bind(&*holder.id);
-        Ok(free.row(connection, self.plainly()).await?.is_some())
+        let freed = free.row(connection, self.plainly()).await?;
+        // Those who want it are woken.
+        Ok(freed.map(|_| false))
     }
 
     async fn force(

@@ -2,9 +2,10 @@
 //! everything is done by one thread that does nothing else, for all handles of the process.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::boot::BootClock;
 use super::file::File;
-use crate::env::{file_id, forks, watch_forks};
+use crate::env::{file_id, forks, panic_message, quietly, watch_forks};
 use crate::leases::StoreError;
 
 /// Questions that wait for the thread; whoever asks more waits for room.
@@ -25,6 +26,9 @@ type Job = Box<dyn FnOnce(&mut File) + Send>;
 /// A file of leases that this process has open. It is closed with the last handle.
 pub(super) struct Worker {
     jobs: flume::Sender<Job>,
+    thread: JoinHandle<()>,
+    /// Disconnected when the file is closed.
+    ended: flume::Receiver<()>,
     /// How often the process had been forked when the thread was started.
     forks: u32,
     path: PathBuf,
@@ -84,16 +88,30 @@ impl Worker {
         let mut file = File::new(path.to_owned(), clock);
         let run = move || {
             while let Ok(job) = queue.recv() {
-                job(&mut file);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&mut file))) {
+                    let message = panic_message(&*panic);
+                    std::mem::forget(panic);
+                    tracing::error!(target: "lockkeeper", message, "the thread of the file of leases panicked");
+                    // Its transaction is undone. The next job opens the file anew.
+                    quietly(|| file.close());
+                }
             }
             drop(file);
             drop(alive);
+            // Else whoever opens the next does it.
+            if let Some(mut open) = OPEN.try_lock()
+                && let Some(open) = &mut *open
+            {
+                open.retain(|_, entry| !entry.ended.is_disconnected());
+            }
         };
         let thread = thread::Builder::new().name("lockkeeper-leases".into());
         let started = thread.spawn(run);
-        started.map_err(|error| StoreError::Unreachable(Box::new(error)))?;
+        let thread = started.map_err(|error| StoreError::Unreachable(Box::new(error)))?;
         let worker = Arc::new(Self {
             jobs,
+            thread,
+            ended: ended.clone(),
             forks: forks(),
             path: path.to_owned(),
         });
@@ -140,7 +158,10 @@ impl Worker {
 
     fn gone(&self) -> StoreError {
         let path = self.path.display();
-        StoreError::Unreachable(format!("the thread of {path} has ended").into())
+        match self.jobs.is_disconnected() {
+            true => StoreError::Unreachable(format!("the thread of {path} has ended").into()),
+            false => StoreError::Failed(format!("the thread of {path} panicked over it").into()),
+        }
     }
 }
 
@@ -154,4 +175,70 @@ fn with_answer<T: Send + 'static>(
         }
     };
     (Box::new(job), answer)
+}
+
+/// A store's hold on its worker, which can be let go before the store is.
+pub(super) struct Hold(Mutex<Option<Arc<Worker>>>);
+
+impl Hold {
+    pub(super) fn of(path: &Path) -> Result<Self, StoreError> {
+        Ok(Self(Mutex::new(Some(Worker::of(path)?))))
+    }
+
+    /// See [`Worker::ask`].
+    pub(super) async fn ask<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut File) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let worker = self.0.lock().clone();
+        let closed = || StoreError::Failed("the lease store was closed".into());
+        worker.ok_or_else(closed)?.ask(job).await
+    }
+
+    /// Lets it go; if it was the last, the file is closed and the thread has ended when this is answered.
+    pub(super) async fn let_go(&self) {
+        let worker = self.0.lock().take();
+        let Some(last) = worker.and_then(Arc::into_inner) else {
+            return;
+        };
+        if last.is_forked() {
+            // The thread is the parent's.
+            std::mem::forget(last);
+            return;
+        }
+        let Worker {
+            jobs,
+            thread,
+            ended,
+            ..
+        } = last;
+        drop(jobs);
+        // Nothing is ever sent.
+        let _ = ended.recv_async().await;
+        let _ = thread.join();
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.0.lock().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::block_on;
+
+    #[test]
+    fn a_panic_over_one_question_is_answered_and_the_next_is_served() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let worker = Worker::of(&folder.path().join("leases.mdb")).expect("a worker");
+        for _ in 0..3 {
+            let panics = worker.ask::<()>(|_| panic!("a bomb"));
+            let error = block_on(panics).expect_err("it panicked");
+            assert!(matches!(error, StoreError::Failed(_)), "{error}");
+            block_on(worker.ask(File::prepare)).expect("it goes on");
+        }
+    }
 }

@@ -16,7 +16,7 @@ const WAITS: usize = 2;
 /// Less than such a server waits.
 const A_WAIT: Duration = Duration::from_millis(500);
 /// What such a server answers to the words that it does not know.
-const SYNTAX_ERROR: u16 = 1064;
+pub(super) const SYNTAX_ERROR: u16 = 1064;
 
 /// Extends what can be: the rows are locked in the order of the key, those that somebody has locked left out, then looked at,
 /// then written.

@@ -67,6 +67,7 @@ impl<B: Backend> SqlStore<B> {
                 Some(row) if row.keeps_out(&claim.holder.id, claim.unclean_delay) => {
                     if let Some(record) = row.record_delayed(claim.unclean_delay) {
                         self.seen_busy.note(&claim.name, B::UPDATES_WAIT);
+                        self.backend.want(connection, &claim.name).await?;
                         return Ok(Attempt::Claimed(Claimed::Busy(record)));
                     }
                 }
@@ -87,6 +88,9 @@ impl<B: Backend> SqlStore<B> {
         let row = self.backend.row(connection, &claim.name).await?;
         let busy = row.filter(|row| row.keeps_out(&claim.holder.id, claim.unclean_delay));
         let record = busy.and_then(|row| row.record_delayed(claim.unclean_delay));
+        if record.is_some() {
+            self.backend.want(connection, &claim.name).await?;
+        }
         Ok(record.map(Claimed::Busy))
     }
 }

@@ -229,7 +229,8 @@ impl<B: Backend> SqlStore<B> {
         }
     }
 
-    async fn free(&self, name: &LeaseName, holder: &Holder) -> Result<bool, StoreError> {
+    /// Whether others want it, if it was freed.
+    async fn free(&self, name: &LeaseName, holder: &Holder) -> Result<Option<bool>, StoreError> {
         on_connection!(self, upkeep, |connection, again| {
             self.free_on(connection, name, holder, again > 0)
         })
@@ -242,13 +243,14 @@ impl<B: Backend> SqlStore<B> {
         name: &LeaseName,
         holder: &Holder,
         again: bool,
-    ) -> sqlx::Result<bool> {
+    ) -> sqlx::Result<Option<bool>> {
         let freed = self.backend.free(connection, name, holder).await?;
-        if freed || !again {
+        if freed.is_some() || !again {
             return Ok(freed);
         }
         let row = self.backend.row(connection, name).await?;
-        Ok(row.is_some_and(|row| !row.locked && row.is_of(&holder.id)))
+        let by_the_first = row.is_some_and(|row| !row.locked && row.is_of(&holder.id));
+        Ok(by_the_first.then_some(false))
     }
 }
 
@@ -291,12 +293,20 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
     }
 
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released> {
+        Box::pin(async move { Ok(self.give_back(name, holder).await?.0) })
+    }
+
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
         Box::pin(async move {
             let freed = self.free(name, holder).await?;
             self.seen_busy.note(name, false);
             Ok(match freed {
-                true => Released::WasOurs,
-                false => Released::WasLost,
+                Some(wanted) => (Released::WasOurs, wanted),
+                None => (Released::WasLost, false),
             })
         })
     }
@@ -353,9 +363,8 @@ pub(in crate::leases::stores) fn fault(kind: Kind, error: sqlx::Error) -> StoreE
         Kind::Unreachable => StoreError::Unreachable(Box::new(error)),
         Kind::ReadOnly => StoreError::ReadOnly(Some(Box::new(error))),
         Kind::BadConfig => StoreError::BadConfig(error.to_string()),
-        Kind::Again | Kind::LockTimeout | Kind::Forbidden | Kind::Other => {
-            StoreError::Failed(Box::new(error))
-        }
+        Kind::Forbidden => StoreError::Denied(Box::new(error)),
+        Kind::Again | Kind::LockTimeout | Kind::Other => StoreError::Failed(Box::new(error)),
     }
 }
 

@@ -1,0 +1,348 @@
+//! Stopping a keeper: one thread does everything in order, and goes on until all has ended.
+//!
+//! A deadline says when those who run are not waited for any longer, and when whoever asked is answered; it does not end the
+//! stop. So whoever asks, how often, and whether they wait for the answer changes nothing about the order, and what runs on
+//! beyond the deadline takes its threads and the environment with it when it ends.
+//!
+//! The order: nothing new is taken; the pools are told and joined, still served by the keeper; transactions in flight finish,
+//! and at the deadline the rest is aborted; who waits for a lock is answered; each lease is given back on its own; the writer
+//! ends and the environment is closed; then the threads of the actors, and last the timer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::host::Host;
+use super::stoppables::{Registry, Stops};
+use crate::actors::supervisor::Runtime;
+use crate::error::ShutdownError;
+use crate::inside::{self, Owner, Place};
+
+/// How far a keeper has come with its end; each has one from the start.
+pub(crate) struct Stopping {
+    progress: Mutex<Progress>,
+    /// Set when everything has ended.
+    outcome: watch::Sender<Option<Result<(), ShutdownError>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The threads of the actors, if there are any.
+    pub(super) host: Mutex<Option<Host>>,
+    pub(crate) stoppables: Registry,
+}
+
+#[derive(Default)]
+struct Progress {
+    begun: bool,
+    /// The earliest deadline that anybody gave.
+    deadline: Option<Instant>,
+    stage: Stage,
+    /// The pools that ran on beyond their deadline, and in what words.
+    workers: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// What the stop is waiting for.
+#[derive(Debug, Clone, Default)]
+enum Stage {
+    #[default]
+    Transactions,
+    Pool(Arc<str>),
+    Locks,
+    Leases,
+    Environment,
+    Actors,
+}
+
+impl Default for Stopping {
+    fn default() -> Self {
+        Self {
+            progress: Mutex::default(),
+            outcome: watch::Sender::new(None),
+            thread: Mutex::default(),
+            host: Mutex::default(),
+            stoppables: Registry::default(),
+        }
+    }
+}
+
+impl Stopping {
+    /// When those who run are not waited for any longer.
+    fn deadline(&self) -> Instant {
+        self.progress.lock().deadline.unwrap_or_else(Instant::now)
+    }
+
+    fn reach(&self, stage: Stage) {
+        self.progress.lock().stage = stage;
+    }
+
+    /// Ends when the keeper has.
+    pub(super) async fn ended(&self) -> Result<(), ShutdownError> {
+        let mut outcome = self.outcome.subscribe();
+        match outcome.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
+            // The sender is here.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The thread has said its last word: only its own end is left.
+    fn join(&self) {
+        let mut thread = self.thread.lock();
+        if let Some(thread) = thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Begins to stop, unless that has been done; from here on nothing new is taken. It waits for nobody.
+pub(super) fn begin(runtime: &Arc<Runtime>, span: Duration) -> Result<(), ShutdownError> {
+    if runtime.env.shared.forked() {
+        return Err(ShutdownError::Forked);
+    }
+    let stopping = &runtime.stopping;
+    let deadline = crate::clock::far(Instant::now(), span);
+    let mut progress = stopping.progress.lock();
+    progress.deadline = Some(progress.deadline.map_or(deadline, |set| set.min(deadline)));
+    if progress.begun {
+        return Ok(());
+    }
+    let for_thread = Arc::clone(runtime);
+    let thread = thread::Builder::new()
+        .name("lockkeeper-stop".into())
+        .spawn(move || {
+            let ran = catch_unwind(AssertUnwindSafe(|| run(&for_thread)));
+            if ran.is_err() {
+                tracing::error!(target: "lockkeeper", "the thread that stops the keeper panicked");
+                let what = "the stop, which panicked,";
+                let failed = Some(Err(ShutdownError::TimedOut { what }));
+                for_thread.stopping.outcome.send_replace(failed);
+            }
+        })
+        .map_err(|error| ShutdownError::Thread(Arc::new(error)))?;
+    progress.begun = true;
+    *stopping.thread.lock() = Some(thread);
+    drop(progress);
+    refuse_new(runtime);
+    Ok(())
+}
+
+/// Begins to stop and waits for the end, until shortly after the deadline at the latest.
+pub(super) async fn stop(runtime: &Arc<Runtime>, span: Duration) -> Result<(), ShutdownError> {
+    if let Some(error) = inside_of(runtime) {
+        return Err(error);
+    }
+    begin(runtime, span)?;
+    let answer_by = crate::clock::far(Instant::now(), span.saturating_add(ANSWER));
+    let stopping = &runtime.stopping;
+    let clock = &runtime.env.shared.clock;
+    let outcome = match clock.until(answer_by, stopping.ended()).await {
+        Some(outcome) => outcome,
+        None if Instant::now() >= answer_by => return Err(what_runs_on(runtime)),
+        // The timer has ended, which it does last of all.
+        None => stopping.ended().await,
+    };
+    stopping.join();
+    outcome
+}
+
+/// What this thread is inside of that the stop would wait for.
+fn inside_of(runtime: &Runtime) -> Option<ShutdownError> {
+    if runtime.env.shared.forked() {
+        return None;
+    }
+    if runtime.env.shared.nested().is_some() || runtime.inside_transaction().is_some() {
+        return Some(ShutdownError::InsideBody);
+    }
+    let env = runtime.env.shared.id;
+    let leases = runtime.leases.get().and_then(|source| source.owner());
+    let place = inside::place(|owner| owner == Owner::Env(env) || Some(owner) == leases)?;
+    Some(match place {
+        Place::Worker(pool) => ShutdownError::InsideWorker { pool },
+        Place::Callback(what) => ShutdownError::InsideHandler { what },
+    })
+}
+
+/// Whoever comes from here on is answered "shutting down".
+fn refuse_new(runtime: &Runtime) {
+    runtime.stopping.stoppables.close();
+    runtime.refuse_new();
+    if let Some(locks) = &runtime.locks {
+        locks.refuse_new();
+    }
+    if let Some(leases) = runtime.leases.get() {
+        leases.refuse_new();
+    }
+}
+
+fn run(runtime: &Arc<Runtime>) {
+    refuse_new(runtime);
+    let stopping = &runtime.stopping;
+    let begun = Instant::now();
+
+    let run_on = stop_pools(stopping);
+
+    stopping.reach(Stage::Transactions);
+    runtime.close();
+    // Whoever is in flight still when every deadline has passed is driven by nobody.
+    let longest = crate::clock::far(begun, runtime.longest_deadline());
+    while runtime.in_flight() > 0 && Instant::now() < stopping.deadline().min(longest) {
+        thread::sleep(Duration::from_micros(500));
+    }
+    runtime.abort();
+
+    stopping.reach(Stage::Locks);
+    if let Some(locks) = &runtime.locks {
+        locks.shutdown();
+    }
+
+    stopping.reach(Stage::Leases);
+    let held = match runtime.leases.get() {
+        Some(leases) => leases.close(|| stopping.deadline()),
+        None => Vec::new(),
+    };
+
+    stopping.reach(Stage::Environment);
+    let mut is_told = false;
+    runtime.env.stop(|| {
+        if !is_told && Instant::now() >= stopping.deadline() + ANSWER {
+            is_told = true;
+            let error = what_runs_on(runtime);
+            tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order: its end waits for this");
+        }
+    });
+    join_pools(stopping, run_on);
+
+    stopping.reach(Stage::Actors);
+    let host = stopping.host.lock().take();
+    if let Some(host) = host {
+        host.stop();
+    }
+    if let Some(leases) = runtime.leases.get() {
+        leases.join();
+    }
+    runtime.env.shared.clock.stop();
+
+    let outcome = match held.is_empty() {
+        true => Ok(()),
+        false => Err(ShutdownError::LeasesMaybeHeld { names: held }),
+    };
+    stopping.outcome.send_replace(Some(outcome));
+}
+
+/// Tells all pools, and waits for each until the deadline; answers those that run on.
+fn stop_pools(stopping: &Stopping) -> Vec<Arc<dyn Stops>> {
+    let pools = stopping.stoppables.members();
+    for pool in &pools {
+        guarded(|| pool.tell());
+    }
+    let mut run_on = Vec::new();
+    for pool in pools {
+        stopping.reach(Stage::Pool(pool.name()));
+        let stopped = guarded(|| pool.stop(stopping.deadline()));
+        if let Some(Err(rest)) = stopped {
+            tracing::error!(target: "lockkeeper", pool = &*pool.name(), what = &*rest.what, "a pool did not stop in time");
+            let mut progress = stopping.progress.lock();
+            progress.workers.push((pool.name(), rest.what));
+            run_on.push(pool);
+        }
+    }
+    run_on
+}
+
+/// Waits for those that ran on, however long that takes: their threads are the keeper's.
+fn join_pools(stopping: &Stopping, run_on: Vec<Arc<dyn Stops>>) {
+    for pool in run_on {
+        let name = pool.name();
+        loop {
+            let again = Instant::now() + AGAIN;
+            let stopped = guarded(|| pool.stop(again));
+            let mut progress = stopping.progress.lock();
+            progress.workers.retain(|(other, _)| *other != name);
+            let Some(Err(rest)) = stopped else { break };
+            progress.workers.push((Arc::clone(&name), rest.what));
+            drop(progress);
+            thread::sleep(again.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// A panic on the way must not leave the rest running.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    let ran = catch_unwind(AssertUnwindSafe(run));
+    if ran.is_err() {
+        tracing::error!(target: "lockkeeper", "stopping a pool panicked");
+    }
+    ran.ok()
+}
+
+/// What has not ended at the deadline, by name.
+fn what_runs_on(runtime: &Runtime) -> ShutdownError {
+    let (stage, workers) = {
+        let progress = runtime.stopping.progress.lock();
+        (progress.stage.clone(), progress.workers.clone())
+    };
+    let shared = &runtime.env.shared;
+    let mut found: Vec<_> = workers
+        .into_iter()
+        .map(|(pool, what)| ShutdownError::WorkersRunOn { pool, what })
+        .collect();
+    if let Some(body) = shared.running_now() {
+        found.push(ShutdownError::BodyRunsOn {
+            name: body.name,
+            site: body.site,
+            since: body.since.elapsed(),
+        });
+    }
+    let views = shared.gate.occupants();
+    if !views.is_empty() {
+        found.push(ShutdownError::ViewsRunOn { views });
+    }
+    if found.is_empty() {
+        let timed_out = |what| ShutdownError::TimedOut { what };
+        return match stage {
+            Stage::Pool(pool) => ShutdownError::WorkersRunOn {
+                pool,
+                what: "its workers have not ended".into(),
+            },
+            Stage::Transactions => timed_out("a transaction"),
+            Stage::Locks => timed_out("the lock table"),
+            Stage::Leases => timed_out("the leases"),
+            Stage::Environment => timed_out("a thread of the environment"),
+            Stage::Actors => timed_out("a thread of the actors"),
+        };
+    }
+    match found.len() {
+        1 => found.remove(0),
+        _ => ShutdownError::Several(found),
+    }
+}
+
+/// Stops a runtime whose actors could not be started, and waits for that. It blocks.
+pub(super) fn stop_now(runtime: &Arc<Runtime>) {
+    let span = runtime.env.shared.config.shutdown_deadline();
+    if let Err(error) = crate::clock::block_on(stop(runtime, span)) {
+        tracing::error!(target: "lockkeeper", %error, "what had been started did not stop in order");
+    }
+}
+
+/// Stops a runtime that nobody waits for: the last handle is gone, or the system that its actors lived in.
+pub(crate) fn in_background(runtime: &Arc<Runtime>) {
+    let span = runtime.env.shared.config.shutdown_deadline();
+    match begin(runtime, span) {
+        // What the child of a fork has belongs to the parent: not even its threads can be joined.
+        Err(ShutdownError::Forked) => std::mem::forget(Arc::clone(runtime)),
+        Err(error) => {
+            tracing::error!(target: "lockkeeper", %error, "the keeper does not stop in order");
+        }
+        Ok(()) => {}
+    }
+}
+
+/// How long after its deadline a shutdown is answered at the latest: what is left is aborted in moments, unless something runs on.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How often a pool that runs on is asked again.
+const AGAIN: Duration = Duration::from_millis(50);

@@ -1,0 +1,149 @@
+//! How a keeper is asked to stop: by a call, by a signal, or by dropping its last handle.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use super::stoppables::Registry;
+use super::{Keeper, stop};
+use crate::clock::block_on;
+use crate::error::ShutdownError;
+
+mod termination;
+
+pub use termination::{Signal, Termination, termination};
+
+impl Keeper {
+    /// Stops in order, and answers when everything has ended: the environment is closed, every thread is joined, and the folder
+    /// can be opened again at once.
+    ///
+    /// From the first poll on nothing new is taken; every call answers "shutting down" in its terms. What runs may finish until
+    /// the deadline, which is counted from there: workers of pools, which are told first and served until they have ended, then
+    /// transactions. At the deadline the rest is aborted: whoever waits is answered, the closures of interactive transactions
+    /// are dropped where they wait. Each lease is given back on its own, within `release_timeout` (5 s) and the deadline. Last
+    /// the writer ends, after the commit that it is at.
+    ///
+    /// The answer comes a second after the deadline at the latest. The stop itself goes on until all has ended, also if this
+    /// future is dropped: what cannot be stopped, such as a body that runs on, is named in the error, and another call waits for
+    /// it again. Several calls are one stop, and the earliest of their deadlines counts; one after the end answers what the
+    /// first did. With a deadline of zero nothing is waited for but what cannot be stopped; with [`Duration::MAX`] it is waited
+    /// for however long it takes.
+    ///
+    /// # Errors
+    ///
+    /// What runs on beyond the deadline: [`ShutdownError::BodyRunsOn`], [`ViewsRunOn`](ShutdownError::ViewsRunOn),
+    /// [`WorkersRunOn`](ShutdownError::WorkersRunOn), [`TimedOut`](ShutdownError::TimedOut),
+    /// [`Several`](ShutdownError::Several) of these. [`LeasesMaybeHeld`](ShutdownError::LeasesMaybeHeld) if a store did not
+    /// take leases back in time. Inside of what it would wait for nothing is begun:
+    /// [`InsideBody`](ShutdownError::InsideBody), [`InsideWorker`](ShutdownError::InsideWorker),
+    /// [`InsideHandler`](ShutdownError::InsideHandler).
+    pub fn shutdown(
+        &self,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<> {
+        let runtime = Arc::clone(&self.inner.runtime);
+        async move { stop::stop(&runtime, deadline).await }
+    }
+
+    /// [`Keeper::shutdown`] from a thread that may block.
+    ///
+    /// # Errors
+    ///
+    /// As [`Keeper::shutdown`].
+    pub fn blocking_shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        block_on(self.shutdown(deadline))
+    }
+
+    /// Waits for `signal`, whatever future that is, and then stops as [`shutdown`](Self::shutdown) does. It answers as well when
+    /// the keeper has been stopped in another way meanwhile.
+    ///
+    /// It keeps no handle: a keeper whose last handle is dropped stops though somebody waits for a signal. [`termination`] is a
+    /// ready-made signal for SIGTERM and SIGINT.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use lockkeeper::{Keeper, termination};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keeper = Keeper::open("data")?;
+    /// // … work …
+    /// keeper.shutdown_on(termination()?, Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A web server has to stop first, and the keeper afterwards, so that every request that was taken is answered: put what stops
+    /// the server into the signal.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use actix_web::{App, HttpServer};
+    /// use lockkeeper::{Keeper, termination};
+    ///
+    /// #[actix_web::main]
+    /// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    ///     let keeper = Keeper::open("data")?;
+    ///     // actix-web would handle SIGINT and SIGTERM by itself.
+    ///     let server = HttpServer::new(App::new).disable_signals().bind("127.0.0.1:8080")?.run();
+    ///     let (handle, signal) = (server.handle(), termination()?);
+    ///     let stops = keeper.shutdown_on(
+    ///         async move {
+    ///             signal.await;
+    ///             handle.stop(true).await;
+    ///         },
+    ///         Duration::from_secs(10),
+    ///     );
+    ///     let stops = actix_web::rt::spawn(stops);
+    ///     server.await?;
+    ///     stops.await??;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Keeper::shutdown`].
+    pub fn shutdown_on<S>(
+        &self,
+        signal: S,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<S>
+    where
+        S: Future + Send,
+    {
+        let runtime = Arc::clone(&self.inner.runtime);
+        async move {
+            let stopped = {
+                let (signal, stopped) = (pin!(signal), pin!(runtime.stopping.ended()));
+                match select(stopped, signal).await {
+                    Either::Left((outcome, _)) => Some(outcome),
+                    Either::Right(_) => None,
+                }
+            };
+            match stopped {
+                Some(outcome) => outcome,
+                None => stop::stop(&runtime, deadline).await,
+            }
+        }
+    }
+
+    /// What is stopped with the keeper, before it.
+    #[allow(dead_code, reason = "for pools of workers")]
+    pub(crate) fn stoppables(&self) -> &Registry {
+        &self.inner.runtime.stopping.stoppables
+    }
+
+    /// A handle for what the keeper itself runs: it does not keep the keeper from stopping when the application has dropped its
+    /// last one. Its clones are of the same kind.
+    #[allow(dead_code, reason = "for pools of workers")]
+    pub(crate) fn for_worker(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            owner: None,
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The pools of a keeper, and the thread that serves them: it starts and stops workers, and keeps their times.
+//!
+//! It is a thread of its own, so that a worker that blocks where it should not holds up no other pool's supervision. Thread and
+//! runtime are made with the first pool.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use super::shared::{Parts, Shared};
+use super::stats::PoolStats;
+use crate::env::quietly;
+use crate::error::PoolError;
+use crate::keeper::stoppables::{Registration, Registry, RunsOn, ShuttingDown, Stops};
+
+/// The pools of a keeper.
+#[derive(Default)]
+pub(crate) struct Pools {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Nothing is started any more.
+    closed: bool,
+    /// The thread ends.
+    ended: bool,
+    /// Something has changed.
+    woken: bool,
+    pools: Vec<Arc<Shared>>,
+    driver: Option<JoinHandle<()>>,
+    runtime: Option<Runtime>,
+    registration: Option<Registration>,
+}
+
+/// The runtime has as many threads as there are cores, within these bounds: more than one, so that a worker that blocks does not
+/// stop all others.
+const FEWEST_THREADS: usize = 2;
+const MOST_THREADS: usize = 8;
+/// For threads that have nothing to do but end.
+const GRACE: Duration = Duration::from_millis(500);
+
+impl Pools {
+    /// Starts a pool, and has the keeper stop it with itself.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        parts: Parts,
+        stoppables: &Registry,
+    ) -> Result<Arc<Shared>, PoolError> {
+        crate::panics::note_places();
+        let mut state = self.state.lock();
+        let same_name = |pool: &Arc<Shared>| *pool.name() == parts.name;
+        let at = state.pools.iter().position(same_name);
+        let before = at.and_then(|at| state.pools.get(at));
+        if before.is_some_and(|pool| !pool.is_quiet()) {
+            return Err(PoolError::NameTaken { name: parts.name });
+        }
+        let runtime = self.threads(&mut state, !parts.body.is_blocking(), stoppables)?;
+        let pool = Arc::new(Shared::new(parts, Arc::downgrade(self), runtime));
+        let registered = stoppables.add(Arc::clone(&pool) as _);
+        let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;
+        *pool.registration.lock() = Some(registration);
+        let before = at.map(|at| state.pools.remove(at));
+        state.pools.push(Arc::clone(&pool));
+        drop(state);
+        leave(before);
+        pool.announce();
+        tracing::info!(target: "lockkeeper", pool = &**pool.name(), workers = pool.spec.workers, "a pool starts");
+        self.wake();
+        Ok(pool)
+    }
+
+    /// The threads that the pools share, which are started with the first of them.
+    fn threads(
+        self: &Arc<Self>,
+        state: &mut State,
+        with_runtime: bool,
+        stoppables: &Registry,
+    ) -> Result<Option<Handle>, PoolError> {
+        if state.closed {
+            return Err(PoolError::ShuttingDown);
+        }
+        if state.driver.is_none() {
+            // The newest are stopped first: this is stopped after its pools.
+            let registered = stoppables.add(Arc::new(Threads(Arc::downgrade(self))));
+            let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;
+            let pools = Arc::clone(self);
+            let driver = thread::Builder::new()
+                .name("lockkeeper-pools".into())
+                .spawn(move || pools.drive())
+                .map_err(PoolError::Thread)?;
+            (state.driver, state.registration) = (Some(driver), Some(registration));
+        }
+        match with_runtime {
+            true => state.runtime().map(Some),
+            false => Ok(None),
+        }
+    }
+
+    /// The pool of this name.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Shared>> {
+        let state = self.state.lock();
+        state
+            .pools
+            .iter()
+            .find(|pool| &**pool.name() == name)
+            .cloned()
+    }
+
+    /// The statistics of all pools, in the order of their starts. A pool that was stopped or drained is not among them any more.
+    pub(crate) fn stats(&self) -> Vec<PoolStats> {
+        let pools = self.state.lock().pools.clone();
+        pools.iter().map(|pool| pool.stats()).collect()
+    }
+
+    pub(super) fn wake(&self) {
+        self.state.lock().woken = true;
+        self.woken.notify_one();
+    }
+
+    fn drive(&self) {
+        loop {
+            let pools = {
+                let mut state = self.state.lock();
+                if state.ended {
+                    return;
+                }
+                state.woken = false;
+                state.pools.clone()
+            };
+            let next = pools.iter().filter_map(Shared::turn).min();
+            drop(pools);
+            let mut state = self.state.lock();
+            let (gone, rest) = state
+                .pools
+                .drain(..)
+                .partition::<Vec<_>, _>(|pool| pool.is_gone());
+            state.pools = rest;
+            // Behind the lock: the application's closures go with them.
+            MutexGuard::unlocked(&mut state, || leave(gone));
+            while !state.woken && !state.ended {
+                match next {
+                    None => self.woken.wait(&mut state),
+                    Some(at) => {
+                        if self.woken.wait_until(&mut state, at).timed_out() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A pool has ended, and the keeper stops. With the last one the threads end.
+    pub(super) fn forget(&self, pool: &Shared) {
+        let forgotten = {
+            let mut state = self.state.lock();
+            let same = |other: &Arc<Shared>| std::ptr::eq(&raw const **other, pool);
+            let at = state.pools.iter().position(same);
+            at.map(|at| state.pools.remove(at))
+        };
+        leave(forgotten);
+        self.end_if_last();
+    }
+
+    /// Ends the threads when the keeper stops and no pool is left.
+    fn end_if_last(&self) {
+        let (driver, runtime) = {
+            let mut state = self.state.lock();
+            if !state.closed || !state.pools.is_empty() {
+                return;
+            }
+            state.ended = true;
+            (state.driver.take(), state.runtime.take())
+        };
+        self.woken.notify_all();
+        if let Some(driver) = driver
+            && driver.thread().id() != thread::current().id()
+        {
+            // It has nothing to say.
+            drop(driver.join());
+        }
+        if let Some(runtime) = runtime {
+            // Nothing runs on it but what workers have started and left behind.
+            runtime.shutdown_timeout(GRACE);
+        }
+    }
+}
+
+/// The threads that the pools share, as the keeper stops them: after the pools, or with the last that runs on.
+struct Threads(Weak<Pools>);
+
+impl Stops for Threads {
+    fn name(&self) -> Arc<str> {
+        "the threads of the pools".into()
+    }
+
+    fn tell(&self) {
+        if let Some(pools) = self.0.upgrade() {
+            pools.state.lock().closed = true;
+        }
+    }
+
+    fn stop(&self, _: Instant) -> Result<(), RunsOn> {
+        if let Some(pools) = self.0.upgrade() {
+            pools.end_if_last();
+        }
+        Ok(())
+    }
+}
+
+/// They are forgotten, and the application's closures perhaps dropped with them.
+fn leave(pools: impl IntoIterator<Item = Arc<Shared>>) {
+    for pool in pools {
+        pool.leave();
+        quietly(|| drop(pool));
+    }
+}
+
+impl State {
+    fn runtime(&mut self) -> Result<Handle, PoolError> {
+        if let Some(runtime) = &self.runtime {
+            return Ok(runtime.handle().clone());
+        }
+        let cores = thread::available_parallelism().map_or(FEWEST_THREADS, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(cores.clamp(FEWEST_THREADS, MOST_THREADS))
+            .thread_name("lockkeeper-pool")
+            .enable_all()
+            .build()
+            .map_err(PoolError::Thread)?;
+        let handle = runtime.handle().clone();
+        self.runtime = Some(runtime);
+        Ok(handle)
+    }
+}
+
+impl Drop for Pools {
+    fn drop(&mut self) {
+        // Nobody may wait where this is dropped.
+        if let Some(runtime) = self.state.get_mut().runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

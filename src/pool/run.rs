@@ -1,0 +1,191 @@
+//! One run of one worker: started on a task or a thread, with its panics caught, and told of.
+
+use std::sync::Arc;
+use std::thread;
+
+use tracing::Instrument;
+
+use super::body::{Body, Outcome};
+use super::shared::{Run, Shared};
+use super::supervise::{Cause, Effect, End, RunId};
+use super::worker::{Control, Worker};
+use crate::error::brief;
+use crate::inside::{self, AsWorker};
+use crate::panics::{self, Catching, Panic};
+
+/// Starts a run. What keeps it from starting is a failure of the worker.
+pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64) {
+    let control = Arc::new(Control::new(pool.born));
+    let Some(keeper) = pool.keeper.upgrade() else {
+        // The keeper is gone, and the pool ends with it.
+        pool.ended(worker, run, &control, End::Normal);
+        return;
+    };
+    let lease = pool.lease_of(worker);
+    let context = Worker::new(
+        Arc::clone(pool),
+        keeper,
+        worker,
+        run,
+        restarts,
+        lease,
+        Arc::clone(&control),
+    );
+    let span = tracing::info_span!(
+        target: "lockkeeper",
+        parent: None,
+        "worker",
+        pool = &**pool.name(),
+        worker,
+        restarts,
+    );
+    let report = Report {
+        pool: Arc::clone(pool),
+        worker,
+        run,
+        control: Arc::clone(&control),
+        told: false,
+    };
+    let started = match pool.body.clone() {
+        Body::Async(body) => match &pool.runtime {
+            None => Err("no runtime".to_owned()),
+            Some(runtime) => {
+                let task = async move {
+                    // Declared first, so that it is dropped last, also when the task is dropped half-way.
+                    let report = report;
+                    let outcome = Catching::new(async move { body(context).await });
+                    let outcome = AsWorker::new(report.pool.env, report.pool.name(), outcome);
+                    report.tell(outcome.instrument(span).await);
+                };
+                Ok((Some(runtime.spawn(task).abort_handle()), None))
+            }
+        },
+        Body::Blocking(body) => thread::Builder::new()
+            .name(format!("lockkeeper-{}-{worker}", pool.name()))
+            .spawn(move || {
+                let inside = inside::worker(report.pool.env, report.pool.name());
+                let outcome = span.in_scope(|| panics::catch(move || body(context)));
+                drop((inside, span));
+                report.tell(outcome);
+            })
+            .map(|thread| (None, Some(thread)))
+            .map_err(|error| error.to_string()),
+    };
+    match started {
+        Ok((task, thread)) => {
+            let run_of = Run {
+                control,
+                task,
+                thread,
+                reaps: 0,
+            };
+            pool.runs.lock().insert(run, run_of);
+        }
+        Err(error) => {
+            let end = End::Failed(Cause::NotStarted(error.into()));
+            pool.ended(worker, run, &control, end);
+        }
+    }
+}
+
+/// Tells how a run has ended, also when it is dropped.
+struct Report {
+    pool: Arc<Shared>,
+    worker: usize,
+    run: RunId,
+    control: Arc<Control>,
+    told: bool,
+}
+
+impl Report {
+    fn tell(mut self, outcome: Result<Outcome, Panic>) {
+        let end = match outcome {
+            Ok(Ok(())) => End::Normal,
+            Ok(Err(error)) => End::Failed(Cause::Error(text(&*error))),
+            Err(Panic { message, location }) => End::Failed(Cause::Panic { message, location }),
+        };
+        self.told = true;
+        self.pool.ended(self.worker, self.run, &self.control, end);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if self.told {
+            return;
+        }
+        let end = if thread::panicking() {
+            End::Failed(Cause::Panic {
+                message: "it panicked while it was dropped".into(),
+                location: None,
+            })
+        } else {
+            End::Normal
+        };
+        self.pool.ended(self.worker, self.run, &self.control, end);
+    }
+}
+
+/// An error with its sources, as it is kept.
+fn text(error: &(dyn std::error::Error + 'static)) -> Arc<str> {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    panics::cut(text).into()
+}
+
+/// Logs and counts what is decided.
+pub(super) fn observe(pool: &Shared, effect: &Effect) {
+    let name = pool.name();
+    let label = || name.to_string();
+    match effect {
+        Effect::Start {
+            worker, restarts, ..
+        } => {
+            tracing::debug!(target: "lockkeeper", pool = &**name, worker, restarts, "a worker starts");
+            if *restarts > 0 {
+                metrics::counter!("lockkeeper_pool_restarts_total", "pool" => label()).increment(1);
+            }
+        }
+        Effect::Failed(note) => {
+            let failure = super::failure::WorkerFailure::new(note);
+            let kind = failure.kind.as_str();
+            tracing::warn!(target: "lockkeeper", pool = &**name, worker = note.worker, kind, restarts = note.restarts,
+                location = failure.location.as_deref(), message = &*failure.message, "a worker failed");
+            metrics::counter!("lockkeeper_pool_failures_total", "pool" => label(), "kind" => kind)
+                .increment(1);
+        }
+        Effect::Restarts { worker, delay } => {
+            tracing::info!(target: "lockkeeper", pool = &**name, worker, delay = %brief(*delay), "a worker is started again");
+        }
+        Effect::GaveUp { restarts, last } => {
+            let last = super::failure::WorkerFailure::new(last);
+            tracing::error!(target: "lockkeeper", pool = &**name, restarts, within = %brief(pool.spec.within), last = %last, "a pool gives up");
+            metrics::counter!("lockkeeper_pools_failed_total", "pool" => label()).increment(1);
+        }
+        Effect::Silent {
+            worker, silence, ..
+        } => {
+            tracing::warn!(target: "lockkeeper", pool = &**name, worker, silence = %brief(*silence), "a worker is silent");
+            metrics::counter!("lockkeeper_pool_silences_total", "pool" => label()).increment(1);
+        }
+        Effect::HeardAgain { worker, .. } => {
+            tracing::info!(target: "lockkeeper", pool = &**name, worker, "a silent worker was heard again");
+        }
+        Effect::Abandon { worker, silent, .. } => {
+            tracing::warn!(target: "lockkeeper", pool = &**name, worker, silent, "a worker was abandoned");
+            metrics::counter!("lockkeeper_pool_abandoned_total", "pool" => label()).increment(1);
+        }
+        Effect::EndedLate { worker, .. } => {
+            tracing::info!(target: "lockkeeper", pool = &**name, worker, "an abandoned worker has ended");
+        }
+        Effect::Over => {
+            tracing::info!(target: "lockkeeper", pool = &**name, state = pool.state().as_str(), "a pool is over");
+        }
+        Effect::Stop { .. } | Effect::Drain => {}
+    }
+}

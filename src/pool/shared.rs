@@ -1,0 +1,507 @@
+//! One pool: its core behind a short mutex, and its runs. Transitions may come from any thread; what they decide is carried out by
+//! the driver thread alone, in order.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::body::Body;
+use super::driver::Pools;
+use super::failure::WorkerFailure;
+use super::seams::{Abandoned, Feed, Gates};
+use super::stats::PoolStats;
+use super::supervise::{Effect, End, PoolState, RunId, Spec, Supervision, Who};
+use super::worker::Control;
+use crate::env::{EnvId, quietly};
+use crate::keeper::WeakKeeper;
+use crate::keeper::stoppables::{Registration, RunsOn, Stops};
+use crate::leases::LeaseView;
+
+/// A pool that is over waits so long for async runs that it has dropped just now.
+const LINGER: Duration = Duration::from_millis(250);
+/// A thread that has said how it ended is gone within moments.
+const REAP: Duration = Duration::from_millis(1);
+/// But nobody knows what the application's thread-locals do when they are dropped.
+const REAP_LATER: Duration = Duration::from_secs(1);
+const QUICK_REAPS: u32 = 100;
+/// When the keeper stops, workers are told this part of the time before its end, if they were not before.
+const TIME_TO_STOP: u32 = 10;
+
+/// A pool.
+pub(crate) struct Shared {
+    name: Arc<str>,
+    pub(super) keeper: WeakKeeper,
+    pub(super) env: EnvId,
+    pub(super) pools: Weak<Pools>,
+    pub(super) spec: Spec,
+    core: Mutex<Supervision>,
+    pub(super) runs: Mutex<BTreeMap<RunId, Run>>,
+    pub(super) body: Body,
+    pub(super) runtime: Option<Handle>,
+    pub(super) feed: Option<Arc<dyn Feed>>,
+    gates: Option<Arc<dyn Gates>>,
+    pub(super) draining: CancellationToken,
+    leases: Mutex<BTreeMap<Option<usize>, LeaseView>>,
+    pub(super) born: Instant,
+    /// Something has happened since it was told.
+    dirty: AtomicBool,
+    changed: watch::Sender<u64>,
+    over_since: Mutex<Option<Instant>>,
+    /// It is over, and nothing that may end soon is waited for. Changed under the core's lock, as the next one.
+    is_settled: AtomicBool,
+    /// It is over, and no run is left, not even an abandoned one.
+    is_quiet: AtomicBool,
+    /// For threads that wait until it is.
+    turning: Mutex<()>,
+    turned: Condvar,
+    pub(super) registration: Mutex<Option<Registration>>,
+}
+
+/// What the driver has of a run.
+pub(super) struct Run {
+    pub control: Arc<Control>,
+    pub task: Option<AbortHandle>,
+    pub thread: Option<JoinHandle<()>>,
+    pub reaps: u32,
+}
+
+/// What a pool is made of.
+pub(crate) struct Parts {
+    pub name: Arc<str>,
+    pub keeper: WeakKeeper,
+    pub env: EnvId,
+    pub spec: Spec,
+    pub body: Body,
+    pub feed: Option<Arc<dyn Feed>>,
+    pub gates: Option<Arc<dyn Gates>>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts, pools: Weak<Pools>, runtime: Option<Handle>) -> Self {
+        let now = Instant::now();
+        Self {
+            name: parts.name,
+            keeper: parts.keeper,
+            env: parts.env,
+            pools,
+            core: Mutex::new(Supervision::start(parts.spec.clone(), now)),
+            spec: parts.spec,
+            runs: Mutex::default(),
+            body: parts.body,
+            runtime,
+            feed: parts.feed,
+            gates: parts.gates,
+            draining: CancellationToken::new(),
+            leases: Mutex::default(),
+            born: now,
+            dirty: AtomicBool::new(true),
+            changed: watch::Sender::new(0),
+            over_since: Mutex::default(),
+            is_settled: AtomicBool::new(false),
+            is_quiet: AtomicBool::new(false),
+            turning: Mutex::default(),
+            turned: Condvar::new(),
+            registration: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub(crate) fn state(&self) -> PoolState {
+        self.core.lock().state()
+    }
+
+    pub(crate) fn stats(&self) -> PoolStats {
+        let queued = self.feed.as_ref().map_or(0, |feed| feed.queued());
+        let core = self.core.lock();
+        let counts = core.counts();
+        PoolStats {
+            name: Arc::clone(&self.name),
+            state: core.state(),
+            restart: self.spec.restart,
+            strategy: self.spec.strategy,
+            blocking: self.body.is_blocking(),
+            target: core.target(),
+            workers: counts.into(),
+            states: core.workers().collect(),
+            queued,
+            restarts: counts.restarts,
+            failures: counts.failures,
+            silences: counts.silences,
+            abandoned: counts.abandoned_total,
+            ended_late: counts.ended_late,
+            last_failures: core
+                .failures()
+                .map(|note| WorkerFailure::new(note))
+                .collect(),
+        }
+    }
+
+    /// Has the core decide something; the driver carries it out.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Supervision, Instant) -> T) -> T {
+        let answer = change(&mut self.core.lock(), Instant::now());
+        self.dirty.store(true, Ordering::Release);
+        if let Some(pools) = self.pools.upgrade() {
+            pools.wake();
+        }
+        answer
+    }
+
+    /// Opens a gate; runs that start from now on are given this lease. Starts nothing itself: it returns at once.
+    #[allow(dead_code, reason = "gates come with leases")]
+    pub(crate) fn open_gate(&self, who: Who, lease: Option<LeaseView>) {
+        if let Some(lease) = lease {
+            self.leases.lock().insert(key(who), lease);
+        }
+        self.change(|core, now| core.open_gate(who, now));
+    }
+
+    /// Closes a gate: the workers behind it are told to stop at once, and abandoned at `by`, or when the pool's grace has passed
+    /// if that is earlier. The future ends when none of them runs, and answers how many that were abandoned run still. The gate is
+    /// closed by the call; the future needs no polling, and may be dropped.
+    #[allow(dead_code, reason = "gates come with leases")]
+    pub(crate) fn close_gate(
+        self: &Arc<Self>,
+        who: Who,
+        by: Instant,
+    ) -> impl Future<Output = usize> + Send + 'static {
+        self.leases.lock().remove(&key(who));
+        self.change(|core, now| core.close_gate(who, by, now));
+        let pool = Arc::clone(self);
+        async move {
+            let closed = |core: &Supervision| match core.live(who) {
+                (0, abandoned) => Some(abandoned),
+                _ => None,
+            };
+            pool.until(closed).await
+        }
+    }
+
+    /// How many of these run, and how many that were abandoned run still.
+    #[allow(dead_code, reason = "gates come with leases")]
+    pub(crate) fn live(&self, who: Who) -> (usize, usize) {
+        self.core.lock().live(who)
+    }
+
+    /// How many workers there should be.
+    #[allow(dead_code, reason = "gates come with leases")]
+    pub(crate) fn target(&self) -> usize {
+        self.core.lock().target()
+    }
+
+    pub(super) fn lease_of(&self, worker: usize) -> Option<LeaseView> {
+        let leases = self.leases.lock();
+        leases
+            .get(&Some(worker))
+            .or_else(|| leases.get(&None))
+            .cloned()
+    }
+
+    /// Waits until `what` has an answer. Cancel-safe.
+    pub(super) async fn until<T>(
+        &self,
+        mut what: impl FnMut(&Supervision) -> Option<T> + Send,
+    ) -> T {
+        let mut changed = self.changed.subscribe();
+        loop {
+            if let Some(answer) = what(&self.core.lock()) {
+                return answer;
+            }
+            if changed.changed().await.is_err() {
+                // The sender is in here.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whether the pool is over, and not even an abandoned run is left: its name is free.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_settled() && self.is_quiet.load(Ordering::Acquire)
+    }
+
+    /// Whether the pool is over, and nothing that may end soon is waited for.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_settled.load(Ordering::Acquire)
+    }
+
+    /// The keeper does not have to stop it any more.
+    pub(super) fn leave(&self) {
+        let registration = self.registration.lock().take();
+        drop(registration);
+    }
+
+    /// Tells how a run has ended. The worker's own thread calls it.
+    pub(super) fn ended(&self, worker: usize, run: RunId, control: &Control, end: End) {
+        if let (End::Failed(cause), Some(feed)) = (&end, &self.feed) {
+            quietly(|| feed.failed(worker, run, cause));
+        }
+        control.ended.store(true, Ordering::Release);
+        self.change(|core, now| core.ended(run, end, now));
+    }
+
+    /// Carries out what is to be done, and answers when to come again. The driver's thread calls it.
+    pub(super) fn turn(self: &Arc<Self>) -> Option<Instant> {
+        let dirty = self.dirty.swap(false, Ordering::AcqRel);
+        let mut acted = false;
+        let next = loop {
+            let (effects, next) = {
+                let mut core = self.core.lock();
+                if self.spec.heartbeat.is_some() {
+                    for (run, held) in self.runs.lock().iter() {
+                        core.beat(*run, held.control.heard());
+                    }
+                }
+                core.tick(Instant::now());
+                (core.take_effects(), core.next_deadline())
+            };
+            if effects.is_empty() {
+                break next;
+            }
+            acted = true;
+            for effect in effects {
+                self.carry_out(effect);
+            }
+        };
+        let reap = self.reap();
+        let linger = self.settle();
+        if dirty || acted || linger.is_some() {
+            self.changed
+                .send_modify(|version| *version = version.wrapping_add(1));
+            // Whoever is between looking and waiting has the lock.
+            drop(self.turning.lock());
+            self.turned.notify_all();
+        }
+        [next, reap, linger].into_iter().flatten().min()
+    }
+
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
+        super::run::observe(self, &effect);
+        match effect {
+            Effect::Start {
+                worker,
+                run,
+                restarts,
+            } => super::run::start(self, worker, run, restarts),
+            Effect::Stop { run } => {
+                let control = self
+                    .runs
+                    .lock()
+                    .get(&run)
+                    .map(|run| Arc::clone(&run.control));
+                if let Some(control) = control {
+                    // It wakes whoever waits for it.
+                    quietly(|| control.tell());
+                }
+            }
+            Effect::Abandon {
+                worker,
+                run,
+                silent,
+            } => self.abandon(worker, run, silent),
+            Effect::Drain => {
+                if let Some(feed) = &self.feed {
+                    quietly(|| feed.drain());
+                }
+                quietly(|| self.draining.cancel());
+            }
+            Effect::Over => {
+                if let Some(feed) = &self.feed {
+                    quietly(|| feed.over());
+                }
+                if let Some(gates) = &self.gates {
+                    quietly(|| gates.over());
+                }
+            }
+            Effect::EndedLate { .. }
+            | Effect::Silent { .. }
+            | Effect::HeardAgain { .. }
+            | Effect::Failed(_)
+            | Effect::Restarts { .. }
+            | Effect::GaveUp { .. } => {}
+        }
+    }
+
+    fn abandon(&self, worker: usize, run: RunId, silent: bool) {
+        let (control, task) = {
+            let runs = self.runs.lock();
+            let Some(run) = runs.get(&run) else { return };
+            (Arc::clone(&run.control), run.task.clone())
+        };
+        if let Some(feed) = &self.feed {
+            let why = match (silent, self.spec.heartbeat) {
+                (true, Some((limit, _))) => Abandoned::Silent(limit),
+                _ => Abandoned::Late,
+            };
+            quietly(|| feed.abandoned(worker, run, why));
+        }
+        quietly(|| control.tell());
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+
+    /// Forgets runs that have ended, and joins their threads.
+    fn reap(&self) -> Option<Instant> {
+        let mut again = None;
+        let mut joined = Vec::new();
+        let mut runs = self.runs.lock();
+        runs.retain(|_, run| {
+            if !run.control.ended.load(Ordering::Acquire) {
+                return true;
+            }
+            match run.thread.take() {
+                None => false,
+                Some(thread) if thread.is_finished() => {
+                    joined.push(thread);
+                    false
+                }
+                Some(thread) => {
+                    run.thread = Some(thread);
+                    run.reaps += 1;
+                    let pause = if run.reaps < QUICK_REAPS {
+                        REAP
+                    } else {
+                        REAP_LATER
+                    };
+                    let at = Instant::now() + pause;
+                    again = Some(again.map_or(at, |again: Instant| again.min(at)));
+                    true
+                }
+            }
+        });
+        drop(runs);
+        for thread in joined {
+            // It has said how it ended.
+            drop(thread.join());
+        }
+        again
+    }
+
+    /// Looks whether the pool is over; answers when to look again.
+    fn settle(&self) -> Option<Instant> {
+        // Held throughout: a pool that failed may be resumed meanwhile.
+        let core = self.core.lock();
+        let mut since = self.over_since.lock();
+        if !core.state().is_over() {
+            *since = None;
+            return None;
+        }
+        let is_quiet = core.live(Who::All).1 == 0 && self.runs.lock().is_empty();
+        self.is_quiet.store(is_quiet, Ordering::Release);
+        if self.is_settled() {
+            return None;
+        }
+        let now = Instant::now();
+        let until = *since.get_or_insert(now) + LINGER;
+        if is_quiet || now >= until {
+            self.is_settled.store(true, Ordering::Release);
+            return Some(now);
+        }
+        Some(until)
+    }
+
+    /// Has a pool that failed begin anew, or ends a pause.
+    pub(super) fn resume(self: &Arc<Self>) -> Result<(), PoolState> {
+        let begins_anew = self.change(|core, now| {
+            let failed = core.state() == PoolState::Failed;
+            core.resume(now)?;
+            self.is_settled.store(false, Ordering::Release);
+            self.is_quiet.store(false, Ordering::Release);
+            Ok(failed)
+        })?;
+        if begins_anew {
+            self.announce();
+        }
+        Ok(())
+    }
+
+    /// Blocks until nothing of it runs, or this time has come; says which.
+    fn wait_until_quiet(&self, until: Instant) -> bool {
+        let mut turning = self.turning.lock();
+        while !self.is_quiet() {
+            if self.turned.wait_until(&mut turning, until).timed_out() {
+                return self.is_quiet();
+            }
+        }
+        true
+    }
+
+    /// Whether nothing of it is left: it may be forgotten.
+    pub(super) fn is_gone(&self) -> bool {
+        let state = self.state();
+        state.is_over()
+            && state != PoolState::Failed
+            && self.is_settled()
+            && self.runs.lock().is_empty()
+    }
+
+    /// The gates are told that the pool has started.
+    pub(super) fn announce(self: &Arc<Self>) {
+        if let Some(gates) = &self.gates {
+            quietly(|| gates.started(self));
+        }
+    }
+}
+
+impl Stops for Shared {
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// What is in a queue is done, unless the pool was paused; other workers are told to stop.
+    fn tell(&self) {
+        let never = crate::clock::far(Instant::now(), Duration::MAX);
+        self.change(|core, now| match core.state() {
+            PoolState::Running | PoolState::Draining if self.spec.fed => core.drain(never, now),
+            _ => core.stop(never, now),
+        });
+    }
+
+    fn stop(&self, deadline: Instant) -> Result<(), RunsOn> {
+        let time = deadline.saturating_duration_since(Instant::now());
+        // Workers that go on with what is queued are told a little before they are abandoned.
+        let until = deadline - (time / TIME_TO_STOP).min(self.spec.grace);
+        if !self.wait_until_quiet(until) {
+            self.change(|core, now| core.stop(deadline, now));
+            self.wait_until_quiet(deadline + LINGER);
+        }
+        let workers: Vec<_> = self.core.lock().abandoned().collect();
+        if workers.is_empty() {
+            if let Some(pools) = self.pools.upgrade() {
+                pools.forget(self);
+            }
+            return Ok(());
+        }
+        let what = match &*workers {
+            [worker] => format!("worker {worker} runs on"),
+            workers => format!("workers {workers:?} run on"),
+        };
+        Err(RunsOn { what: what.into() })
+    }
+}
+
+fn key(who: Who) -> Option<usize> {
+    match who {
+        Who::All => None,
+        Who::One(worker) => Some(worker),
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("name", &self.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}

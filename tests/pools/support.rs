@@ -1,0 +1,43 @@
+//! What the tests of pools share.
+
+use std::time::{Duration, Instant};
+
+use lockkeeper::{Backoff, Keeper, Pool, PoolBuilder};
+use tempfile::TempDir;
+
+/// Longer than anything here takes on a busy machine.
+pub const LONG: Duration = Duration::from_secs(20);
+
+pub fn keeper() -> (TempDir, Keeper) {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = Keeper::open(folder.path()).unwrap();
+    (folder, keeper)
+}
+
+/// A pool whose restarts do not wait.
+pub fn quick(keeper: &Keeper, name: &'static str) -> PoolBuilder {
+    let none = Backoff::new(Duration::ZERO, Duration::ZERO, 1.0);
+    keeper.pool(name).backoff(none)
+}
+
+/// Waits for something that has to come about; looks every millisecond.
+#[track_caller]
+pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < LONG, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub fn running(pool: &Pool) -> usize {
+    pool.stats().workers.running
+}
+
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
