@@ -1,6 +1,7 @@
 //! Other processes with leases in a store, and what they do when they are told to.
 
 use std::path::Path;
+use std::time::Instant;
 
 use lockkeeper::{LeaseGuard, Leases, Released};
 
@@ -62,10 +63,24 @@ fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &
             block_on(ground::soon("the end", cancellation.cancelled()));
             reason.word().into()
         }
-        "release" => match block_on(guard.take().unwrap().release()).unwrap() {
+        "release" => match released(guard.take().unwrap()) {
             Released::WasOurs => "was ours".into(),
             Released::WasLost => "was lost".into(),
         },
         order => panic!("{order}?"),
+    }
+}
+
+/// A busy machine may not answer in time: then it is tried again.
+fn released(mut guard: LeaseGuard) -> Released {
+    let begun = Instant::now();
+    loop {
+        match block_on(guard.release()) {
+            Ok(released) => return released,
+            Err(failed) => {
+                assert!(begun.elapsed() < PATIENCE, "{failed}");
+                guard = failed.guard;
+            }
+        }
     }
 }

@@ -107,6 +107,8 @@ impl Book {
             unowned: false,
             releasing: false,
             again: false,
+            believed: None,
+            unanswered: false,
             told: false,
             woken: false,
         };

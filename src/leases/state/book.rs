@@ -45,6 +45,10 @@ pub(super) struct Entry {
     pub releasing: bool,
     /// A claim of unknown fate may come late: it is given back twice.
     pub again: bool,
+    /// Until when it was believed in, when it was given back.
+    pub believed: Option<Moment>,
+    /// It was asked for a release before, and the answer did not come.
+    pub unanswered: bool,
     /// The store is expected to tell of its release.
     pub told: bool,
     /// The lease may have become free after the claim that is under way was decided.

@@ -49,6 +49,7 @@ impl Book {
         }
         let was_held = entry.life.is_held(now);
         entry.again = entry.life.is_claim_of_unknown_fate();
+        entry.believed = entry.life.deadline().or(entry.believed);
         entry.life.release();
         entry.releasing = true;
         let name = entry.name.clone();
@@ -156,8 +157,15 @@ impl Book {
                 let wait = self.bounds.call_timeout;
                 self.wake_at(key, now.after(wait));
             }
+            // Nobody can have taken it yet: it was done when it was asked for before.
+            Ok(Released::WasLost)
+                if entry.unanswered && entry.believed.is_some_and(|until| now < until) =>
+            {
+                self.has_released(now, key, Released::WasOurs, fx);
+            }
             Ok(outcome) => self.has_released(now, key, outcome, fx),
             Err((error, verdict)) => {
+                entry.unanswered = true;
                 let name = entry.name.clone();
                 if now >= entry.life.gone_by() {
                     self.has_released(now, key, Released::WasLost, fx);
