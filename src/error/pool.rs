@@ -72,6 +72,13 @@ pub enum PoolError {
     /// The pool is to run under a lease that cannot be: its name or its settings are wrong, or there is no store.
     #[error("the lease of a pool cannot be asked for")]
     Lease(#[from] LeaseError),
+    /// Asked for by a worker of the pool itself, which would wait for itself. What was asked for happens all the same. Remedy: return,
+    /// or have another task wait.
+    #[error("a worker of the pool {name:?} would wait for itself")]
+    InsideWorker {
+        /// The pool.
+        name: Arc<str>,
+    },
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -89,6 +96,7 @@ impl PoolError {
             | Self::NoSuchPool { .. }
             | Self::BadName { .. }
             | Self::BadOption { .. }
+            | Self::InsideWorker { .. }
             | Self::TooManyWorkers { .. } => ErrorClass::BadConfig,
             Self::Lease(error) => error.class(),
             Self::Failed { .. } => ErrorClass::RetriesExhausted,
