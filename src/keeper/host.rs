@@ -11,6 +11,7 @@ use crate::actors::environment::Environment;
 use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
+use crate::actors::worker_pool::WorkerPool;
 use crate::error::OpenError;
 use crate::leases::LeaseSource;
 
@@ -101,7 +102,7 @@ fn start(
     leases: &Arc<LeaseSource>,
 ) -> (Vec<Arbiter>, Addresses) {
     let (transactions, table, for_leases) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
-    let source = Arc::clone(leases);
+    let (source, pools) = (Arc::clone(leases), Arc::clone(&runtime.pools));
     let (for_environment, for_supervisor) = (Arc::clone(runtime), Arc::clone(runtime));
     let locks = locks.clone();
     let addresses = Addresses {
@@ -115,6 +116,8 @@ fn start(
         leases: LeaseActor::start_in_arbiter(&for_leases.handle(), |_| {
             LeaseActor::with_source(source)
         }),
+        // Beside the leases, whose actor waits in tasks of its own.
+        pools: WorkerPool::start_in_arbiter(&for_leases.handle(), |_| WorkerPool::new(pools)),
     };
     (vec![transactions, table, for_leases], addresses)
 }

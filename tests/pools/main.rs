@@ -8,6 +8,9 @@
 mod failing;
 mod leases;
 mod life;
+mod messages;
 mod peer;
 mod processes;
+mod supervision;
+mod supervision_model;
 mod support;
