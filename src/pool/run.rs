@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::body::{Body, Outcome};
 use super::partition::while_held;
 use super::shared::{Run, Shared};
-use super::supervise::{Cause, Effect, End, RunId};
+use super::supervise::{Cause, Effect, End, Gating, RunId};
 use super::worker::{Control, Worker};
 use crate::error::brief;
 use crate::inside::{self, AsWorker};
@@ -23,6 +23,11 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         return;
     };
     let lease = pool.lease_of(worker);
+    if lease.is_none() && pool.spec.gating != Gating::None {
+        // Its lease went between the decision and here.
+        pool.ended(worker, run, &control, End::Normal);
+        return;
+    }
     let context = Worker::new(
         Arc::clone(pool),
         keeper,

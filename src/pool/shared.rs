@@ -197,8 +197,11 @@ impl Shared {
         who: Who,
         by: Instant,
     ) -> impl Future<Output = usize> + Send + 'static {
-        self.leases.lock().remove(&key(who));
-        self.change(|core, now| core.close_gate(who, by, now));
+        self.change(|core, now| {
+            // In one step, so that a run that finds no lease is one that was told to stop.
+            self.leases.lock().remove(&key(who));
+            core.close_gate(who, by, now);
+        });
         let pool = Arc::clone(self);
         async move {
             let closed = |core: &Supervision| match core.live(who) {
