@@ -39,6 +39,7 @@ use crate::pool::PoolStats;
 pub use builder::KeeperBuilder;
 pub use panics::PanicStats;
 pub use request::{Request, TxnRunner};
+use stop::now as stop_now;
 pub(crate) use stop::{Stopping, in_background as stop_in_background};
 pub use stopping::{Signal, Termination, termination};
 pub use transaction::{Begin, Begun, Transaction};

@@ -16,5 +16,6 @@ mod inside;
 mod leaks;
 mod leases;
 mod order;
+mod pools;
 mod signals;
 mod unasked;

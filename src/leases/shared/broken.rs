@@ -1,4 +1,4 @@
-//! What becomes of leases when a panic has left their core half changed: all are lost, everybody is told, and the driver ends.
+//! A panic in the leases loses them in order: nobody knows what the core believes any more.
 
 use std::any::Any;
 use std::future::Future;
@@ -11,8 +11,9 @@ use tokio::task::JoinHandle;
 use super::Shared;
 use crate::env::quietly;
 use crate::error::{LeaseError, Part};
+use crate::leases::seen;
 use crate::leases::view::{Cell, Ending};
-use crate::leases::{LostReason, StoreError, seen};
+use crate::leases::{LostReason, StoreError};
 
 impl Shared {
     /// Why nothing can be asked any more, if that is so.
