@@ -29,6 +29,7 @@ use crate::actors::environment::Environment;
 use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervisor::{Runtime, Supervisor};
+use crate::actors::worker_pool::WorkerPool;
 use crate::config::Config;
 use crate::env::{EnvStats, PanicEvent, ReadTxn, WriteTxn};
 use crate::error::{OpenError, TxnError};
@@ -104,6 +105,7 @@ struct Addresses {
     supervisor: Addr<Supervisor>,
     lock_table: Addr<LockTable>,
     leases: Addr<LeaseActor>,
+    pools: Addr<WorkerPool>,
 }
 
 /// The statistics of a keeper.

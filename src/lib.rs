@@ -56,7 +56,7 @@
 //! - **Workers**: [`Keeper::pool`] starts a supervised [`Pool`] of [`Worker`]s; [`Restart`], [`Strategy`], [`OnSilence`] say what happens when
 //!   they fail, [`PoolStats`] what has happened.
 //! - **To be seen**: [`Keeper::stats`]; spans and metrics.
-//! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`] and [`LeaseActor`], whose addresses [`Keeper::environment`] and the like give.
+//! - **Actors**: [`Environment`], [`Supervisor`], [`LockTable`], [`LeaseActor`] and [`WorkerPool`], whose addresses [`Keeper::environment`] and the like give.
 //!
 //! The README says what is guaranteed and when not to use it; `docs/guide.md` which thread runs a body, what happens when a
 //! client goes away, backup, durability and recovery; `docs/isolation.md` interactive transactions; `docs/locks.md` and `docs/choosing.md` the locks; `docs/settings.md`, `docs/observability.md` and `docs/migrating.md` the
@@ -97,6 +97,7 @@ pub use actors::lock_table::{
     LocksDone, LocksFailed, LocksRun, NoSystem,
 };
 pub use actors::supervisor::Supervisor;
+pub use actors::worker_pool::WorkerPool;
 pub use backoff::{Backoff, Delay};
 pub use config::{
     Change, Config, ConfigError, Durability, Growth, NoCounterpart, OnFatal, Place, SettingInfo,
@@ -155,6 +156,9 @@ pub use messages::lock_table::{
     Wait,
 };
 pub use messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+pub use messages::worker_pool::{
+    DrainPool, ListPools, PausePool, PoolStatsQuery, ResumePool, ScalePool, StopPool,
+};
 pub use pool::{
     BoxError, FailureKind, OnSilence, Pool, PoolBuilder, PoolState, PoolStats, Restart, Strategy,
     Worker, WorkerCounts, WorkerFailure, WorkerState,
@@ -183,6 +187,14 @@ pub mod lock_core {
 #[doc(hidden)]
 pub mod lease_core {
     pub use crate::leases::state::{ClaimWon, Life, LifeChange, Moment, Phase, SendId, Timing};
+}
+
+/// The pure core of worker pools, for the tests that drive it by hand. Not part of the public face: it may change in any version.
+#[doc(hidden)]
+pub mod pool_core {
+    pub use crate::pool::supervise::{
+        Cause, Counts, Effect, End, FailureNote, Gating, RunId, Spec, Supervision, Who,
+    };
 }
 
 /// The samples in the README and in the docs are compiled, and run where that means something.

@@ -5,3 +5,4 @@ pub(crate) mod lease;
 pub(crate) mod lock_table;
 pub(crate) mod supervised;
 pub(crate) mod supervisor;
+pub(crate) mod worker_pool;

@@ -12,6 +12,7 @@ use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
 use crate::actors::supervised::Started;
 use crate::actors::supervisor::{Runtime, Supervisor};
+use crate::actors::worker_pool::WorkerPool;
 use crate::error::{OpenError, Part};
 use crate::leases::LeaseSource;
 
@@ -150,7 +151,9 @@ impl Stage {
         let started = |part| Started::new(part, tell.clone());
         let (environment, supervisor) = (started(Part::Environment), started(Part::Supervisor));
         let (lock_table, leases) = (started(Part::LockTable), started(Part::Leases));
+        let pool = started(Part::WorkerPool);
         drop(tell);
+        let for_pool = Arc::clone(&self.runtime);
         let for_environment = Arc::clone(&self.runtime);
         let addresses = Addresses {
             environment: Environment::start_in_arbiter(&transactions, |_| {
@@ -164,6 +167,10 @@ impl Stage {
             }),
             leases: LeaseActor::start_in_arbiter(&for_leases, |_| {
                 LeaseActor::with_source(self.leases, Some(leases))
+            }),
+            // Beside the leases, whose actor waits in tasks of its own.
+            pools: WorkerPool::start_in_arbiter(&for_leases, move |_| {
+                WorkerPool::new(&for_pool, pool)
             }),
         };
         // Each says something, or goes away: then what it would have said it with does.

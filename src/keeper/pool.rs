@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
-use super::Keeper;
+use actix::{Addr, Message};
+
+use super::{Keeper, Request};
+use crate::actors::worker_pool::WorkerPool;
 use crate::env::EnvId;
 use crate::error::PoolError;
+use crate::messages::worker_pool::{
+    AskPools, DrainPool, ListPools, PausePool, PoolStatsQuery, ResumePool, ScalePool, StopPool,
+};
 use crate::pool::{Parts, Shared};
 use crate::pool::{Pool, PoolBuilder, PoolStats};
 
@@ -30,6 +36,11 @@ impl Keeper {
         self.inner.runtime.pools.stats()
     }
 
+    /// The address of the pool actor.
+    pub fn worker_pool(&self) -> &Addr<WorkerPool> {
+        &self.inner.addresses.pools
+    }
+
     pub(crate) fn env_id(&self) -> EnvId {
         self.inner.runtime.env.shared.id
     }
@@ -42,3 +53,36 @@ impl Keeper {
         runtime.pools.start(parts, &runtime.stopping.stoppables)
     }
 }
+
+/// Messages to the pool actor, which are answered at the second door without it.
+macro_rules! for_pools {
+    ($($message:ty => $forked:expr),* $(,)?) => {
+        $(impl Request for $message {
+            fn send_to(self, keeper: &Keeper) -> impl Future<Output = <Self as Message>::Result> + Send + use<> {
+                let actor = keeper.inner.addresses.pools.clone();
+                let runtime = Arc::clone(&keeper.inner.runtime);
+                async move {
+                    if runtime.env.shared.forked() {
+                        return $forked;
+                    }
+                    let again = self.clone();
+                    match actor.send(self).await {
+                        Ok(answer) => answer,
+                        Err(_) => again.ask(Arc::clone(&runtime.pools)).await,
+                    }
+                }
+            }
+        })*
+    };
+}
+
+// The pools of a forked process are its parent's.
+for_pools!(
+    PoolStatsQuery => Err(PoolError::ShuttingDown),
+    ListPools => Vec::new(),
+    ScalePool => Err(PoolError::ShuttingDown),
+    PausePool => Err(PoolError::ShuttingDown),
+    ResumePool => Err(PoolError::ShuttingDown),
+    DrainPool => Err(PoolError::ShuttingDown),
+    StopPool => Err(PoolError::ShuttingDown),
+);

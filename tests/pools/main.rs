@@ -7,4 +7,7 @@
 
 mod failing;
 mod life;
+mod messages;
+mod supervision;
+mod supervision_model;
 mod support;

@@ -105,8 +105,7 @@ impl Supervision {
         self.settle(now);
     }
 
-    /// Opens a gate: those behind it are started.
-    #[allow(dead_code, reason = "gates come with leases")]
+    /// Opens a gate: those behind it are started. A pool without gates has none to open or close.
     pub fn open_gate(&mut self, who: Who, now: Instant) {
         match who {
             Who::All => self.open = true,
@@ -121,8 +120,10 @@ impl Supervision {
 
     /// Closes a gate: those behind it are told to stop at once, whatever the strategy, and are abandoned at `by` or when their grace
     /// has passed, whichever comes first.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub fn close_gate(&mut self, who: Who, by: Instant, now: Instant) {
+        if self.spec.gating == Gating::None {
+            return;
+        }
         let by = by.min(crate::clock::far(now, self.spec.grace));
         match who {
             Who::All => self.open = false,

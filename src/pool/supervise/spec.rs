@@ -43,7 +43,6 @@ pub enum OnSilence {
 
 /// Whether something else decides when workers may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[allow(dead_code, reason = "gates come with leases")]
 pub enum Gating {
     /// Nothing does.
     #[default]

@@ -100,7 +100,6 @@ pub struct Counts {
 
 /// All workers, or one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "gates come with leases")]
 pub enum Who {
     /// All.
     All,
@@ -241,7 +240,6 @@ impl Supervision {
     }
 
     /// How many of these run, and how many of their runs were abandoned and run still.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub fn live(&self, who: Who) -> (usize, usize) {
         let is_meant = |worker: usize| match who {
             Who::All => true,
