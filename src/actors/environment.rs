@@ -82,11 +82,15 @@ impl Actor for Environment {
     /// keeper has been shut down already, there is nothing left to do.
     fn stopped(&mut self, _: &mut Self::Context) {
         let runtime = &self.runtime;
-        self.supervision().stop(|| {
+        let stop = || {
             if !runtime.env.has_ended() {
                 crate::keeper::stop_in_background(runtime);
             }
-        });
+        };
+        // After a panic once more: nobody else would close it.
+        if self.supervision().guard("stopping", stop).is_err() {
+            self.supervision().stop(stop);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{ErrorClass, brief};
+use super::{ActorPanicked, ErrorClass, brief};
 use crate::pool::{JobId, OnFull};
 
 /// How a job of a [`JobPool`](crate::JobPool) ended that was not answered by its handler, or answered with an error of its own, `E`.
@@ -222,6 +222,9 @@ pub enum RetryError {
         /// The name.
         name: Arc<str>,
     },
+    /// The actor that was asked has panicked, and goes on.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
 }
 
 impl RetryError {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ErrorClass, LeaseError};
+use super::{ActorPanicked, ErrorClass, LeaseError};
 use crate::pool::{PoolState, WorkerFailure};
 
 /// Why a pool was not started, or something else asked of it was not done.
@@ -53,6 +53,9 @@ pub enum PoolError {
         /// Where it is.
         state: PoolState,
     },
+    /// The pool actor panicked over the request. Whether it was carried out the pool's statistics say; others are served.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
     /// The pool has given up: its workers failed more often than its intensity allows. `resume` begins anew.
     #[error("the pool {name:?} has failed{}", because(.last.as_deref()))]
     Failed {
@@ -99,6 +102,7 @@ impl PoolError {
             | Self::InsideWorker { .. }
             | Self::TooManyWorkers { .. } => ErrorClass::BadConfig,
             Self::Lease(error) => error.class(),
+            Self::ActorPanicked(_) => ErrorClass::Panic,
             Self::Failed { .. } => ErrorClass::RetriesExhausted,
             Self::RunsOn { .. } => ErrorClass::OutOfTime,
             Self::Thread(_) => ErrorClass::Overloaded,

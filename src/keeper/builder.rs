@@ -147,7 +147,7 @@ impl KeeperBuilder {
             Ok(started) => started,
             Err(error) => {
                 // The folder can be opened again at once.
-                super::stop::stop_now(&runtime);
+                super::stop::now(&runtime);
                 return Err(error);
             }
         };

@@ -151,9 +151,10 @@ impl Stage {
         let started = |part| Started::new(part, tell.clone());
         let (environment, supervisor) = (started(Part::Environment), started(Part::Supervisor));
         let (lock_table, leases) = (started(Part::LockTable), started(Part::Leases));
+        let pool = started(Part::WorkerPool);
         drop(tell);
+        let for_pool = Arc::clone(&self.runtime);
         let for_environment = Arc::clone(&self.runtime);
-        let pools = Arc::clone(&self.runtime.pools);
         let addresses = Addresses {
             environment: Environment::start_in_arbiter(&transactions, |_| {
                 Environment::new(for_environment, Some(environment))
@@ -168,7 +169,9 @@ impl Stage {
                 LeaseActor::with_source(self.leases, Some(leases))
             }),
             // Beside the leases, whose actor waits in tasks of its own.
-            pools: WorkerPool::start_in_arbiter(&for_leases, |_| WorkerPool::new(pools)),
+            pools: WorkerPool::start_in_arbiter(&for_leases, move |_| {
+                WorkerPool::new(&for_pool, pool)
+            }),
         };
         // Each says something, or goes away: then what it would have said it with does.
         let mut failed = None;

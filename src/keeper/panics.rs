@@ -22,6 +22,8 @@ pub struct PanicStats {
     pub lock_table: u64,
     /// The lease actor, and the thread that serves the leases.
     pub leases: u64,
+    /// The worker-pool actor. The panics of workers are in the statistics of their pool.
+    pub worker_pool: u64,
     /// The last of each, in this order.
     pub last: Vec<ActorPanicked>,
 }
@@ -32,12 +34,20 @@ impl PanicStats {
         let supervisor = &runtime.supervision;
         let lock_table = runtime.locks.as_ref().map(Locks::supervision);
         let leases = runtime.leases.get().map(|leases| &leases.supervision);
-        let all = [Some(environment), Some(supervisor), lock_table, leases];
+        let pools = &runtime.pool_supervision;
+        let all = [
+            Some(environment),
+            Some(supervisor),
+            lock_table,
+            leases,
+            Some(pools),
+        ];
         Self {
             environment: environment.panics(),
             supervisor: supervisor.panics(),
             lock_table: lock_table.map_or(0, |part| part.panics()),
             leases: leases.map_or(0, |part| part.panics()),
+            worker_pool: pools.panics(),
             last: all
                 .into_iter()
                 .flatten()

@@ -320,11 +320,11 @@ fn what_runs_on(runtime: &Runtime) -> ShutdownError {
     }
 }
 
-/// Stops a runtime whose actors could not be started, and waits for that. It blocks.
-pub(super) fn stop_now(runtime: &Arc<Runtime>) {
+/// Stops a runtime whose actors could not be started, and waits for the end.
+pub(super) fn now(runtime: &Arc<Runtime>) {
     let span = runtime.env.shared.config.shutdown_deadline();
     if let Err(error) = crate::clock::block_on(stop(runtime, span)) {
-        tracing::error!(target: "lockkeeper", %error, "what had been started did not stop in order");
+        tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
     }
 }
 

@@ -83,10 +83,10 @@ pub(super) struct State {
     /// Whether the clock thread has to look at its settings again.
     pub wake_clock: bool,
     pub closed: bool,
-    /// A panic has left the table half changed: nothing is granted any more, and nobody looks at it.
-    broken: Option<Broken>,
     /// Nobody new is let in, but those who are inside go on.
     pub refusing: bool,
+    /// A panic has left the table half changed: nothing is granted any more, and nobody looks at it.
+    broken: Option<Broken>,
 }
 
 /// Whoever is told when a wait ends.
@@ -132,8 +132,8 @@ impl Shared {
                 wake_at: Moment(0),
                 wake_clock: false,
                 closed: false,
-                broken: None,
                 refusing: false,
+                broken: None,
             }),
             epoch: Epoch::now(),
             clock: OnceLock::new(),
@@ -473,7 +473,6 @@ impl State {
         self.broken = None;
         self.wake_at = Moment(u64::MAX);
         self.wake_clock = true;
-        tracing::warn!(target: "lockkeeper", "the lock table has begun anew");
     }
 
     fn apply(&mut self, effect: Effect, afterwards: &mut Afterwards) {

@@ -48,6 +48,8 @@ pub struct Runtime {
     longest: AtomicU64,
     pub(super) counters: Counters,
     pub(crate) supervision: Arc<Supervision>,
+    /// Of the actor of the pools.
+    pub(crate) pool_supervision: Arc<Supervision>,
     /// Keys the digests of what interactive transactions read.
     pub(super) seed: [u64; 2],
 }
@@ -66,7 +68,8 @@ pub(super) struct Counters {
 impl Runtime {
     pub(crate) fn new(env: Arc<Core>, locks: Option<Locks>, handlers: HandlerChain) -> Self {
         let supervision = Supervision::of(Part::Supervisor);
-        let parts = [Some(&supervision), Some(&env.shared.supervision)];
+        let pool_supervision = Supervision::of(Part::WorkerPool);
+        let parts = [&supervision, &pool_supervision, &env.shared.supervision].map(Some);
         for part in parts
             .into_iter()
             .chain([locks.as_ref().map(Locks::supervision)])
@@ -89,6 +92,7 @@ impl Runtime {
             longest,
             counters: Counters::default(),
             supervision,
+            pool_supervision,
             seed: [random_seed(), random_seed()],
         }
     }

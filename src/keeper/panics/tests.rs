@@ -33,6 +33,7 @@ impl Runtime {
                     .bombs
             }
             Part::Leases => &self.leases.get().expect("leases").supervision.bombs,
+            Part::WorkerPool => &self.pool_supervision.bombs,
             _ => &self.env.shared.supervision.bombs,
         }
     }

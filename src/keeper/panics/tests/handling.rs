@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use actix::MailboxError;
 
 use super::*;
-use crate::error::{DatabaseError, EnvError, LeaseError, LockError};
+use crate::error::{DatabaseError, EnvError, LeaseError, LockError, PoolError};
 use crate::{
     Acquire, AcquireLease, ClearDatabase, ClearStaleReaders, CommitLocker, CopyTo, DeleteDatabase,
-    EnvStatsQuery, ForgetToken, LeaseInfo, ListLeases, LockMany, LockOps, LockStatsQuery, Mode,
-    NewLocker, Object, Recover, Release, RunTxn, SetMapSize, StoreId, Sync, TxnStatsQuery, Wait,
+    EnvStatsQuery, ForgetToken, LeaseInfo, ListLeases, ListPools, LockMany, LockOps,
+    LockStatsQuery, Mode, NewLocker, Object, PoolStatsQuery, Recover, Release, RunTxn, SetMapSize,
+    StoreId, Sync, TxnStatsQuery, Wait,
 };
 
 fn new_locker() -> NewLocker {
@@ -191,6 +192,24 @@ fn a_panic_in_the_lease_actor_is_answered_and_it_goes_on() {
     });
     assert!(bombs.are_spent());
     assert_eq!(run(keeper.stats()).panics.leases, 4);
+}
+
+#[test]
+fn a_panic_in_the_pool_actor_is_answered_and_it_goes_on() {
+    let (_folder, keeper) = keeper();
+    let bombs = keeper.bombs(Part::WorkerPool);
+    let ask = || keeper.send(PoolStatsQuery("import".into()));
+    bombs.set("PoolStatsQuery");
+    let (first, second) = run(async { tokio::join!(ask(), ask()) });
+    assert!(matches!(first, Err(PoolError::ActorPanicked(_))));
+    assert!(matches!(second, Err(PoolError::NoSuchPool { .. })));
+    bombs.set("ListPools");
+    assert!(
+        run(keeper.send(ListPools)).is_empty(),
+        "it is answered in place"
+    );
+    assert!(keeper.worker_pool().connected() && bombs.are_spent());
+    assert_eq!(run(keeper.stats()).panics.worker_pool, 2);
 }
 
 #[test]

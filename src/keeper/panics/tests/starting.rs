@@ -3,11 +3,12 @@
 use super::*;
 use crate::error::OpenError;
 
-const ACTORS: [Part; 4] = [
+const ACTORS: [Part; 5] = [
     Part::Environment,
     Part::Supervisor,
     Part::LockTable,
     Part::Leases,
+    Part::WorkerPool,
 ];
 
 fn fails_to_open(folder: &TempDir, part: Part, in_current_system: bool) {

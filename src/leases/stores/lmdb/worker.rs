@@ -185,6 +185,12 @@ impl Hold {
         Ok(Self(Mutex::new(Some(Worker::of(path)?))))
     }
 
+    #[cfg(test)]
+    pub(super) fn weak(&self) -> Weak<Worker> {
+        let worker = self.0.lock();
+        worker.as_ref().map_or_else(Weak::new, Arc::downgrade)
+    }
+
     /// See [`Worker::ask`].
     pub(super) async fn ask<T: Send + 'static>(
         &self,

@@ -72,7 +72,7 @@ async fn what_is_opened_when_nobody_is_left_is_closed_again() {
     let later = Later::new(move || {
         wait.recv().unwrap();
         let store = LmdbLeases::open(&path)?;
-        told.send(Arc::downgrade(&store.worker)).unwrap();
+        told.send(store.worker.weak()).unwrap();
         Ok(store)
     });
     let mut asked = later.prepare();
