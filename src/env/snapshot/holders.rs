@@ -300,7 +300,10 @@ impl Hold {
         let why = loop {
             match held.next() {
                 Next::Run(request) => {
+                    // Goes before the request, so that whoever asked finds the reason.
+                    let mut before = Ends(Some(&held));
                     shared.supervision.bombs.pass("holding a snapshot");
+                    before.0 = None;
                     quietly(|| request(txn));
                     if let Some(error) = txn.fatal() {
                         quietly(|| shared.report_fatal(error, generation));
