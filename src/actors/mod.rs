@@ -3,4 +3,5 @@
 pub(crate) mod environment;
 pub(crate) mod lease;
 pub(crate) mod lock_table;
+pub(crate) mod supervised;
 pub(crate) mod supervisor;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ErrorClass, brief};
+use super::{ActorPanicked, ErrorClass, brief};
 use crate::leases::{
     BadLeaseName, Holder, LeaseGuard, LeaseName, LeaseSettingsError, LostReason, StoreError,
 };
@@ -85,6 +85,11 @@ pub enum LeaseError {
     /// The leases of this process are being shut down.
     #[error("the leases are shutting down")]
     ShuttingDown,
+    /// What serves the leases of this process panicked. A request that came as a message was not carried out, and others are
+    /// served. If it was the thread that refreshes, all leases of the process are lost ([`LostReason::Shutdown`]); a keeper starts
+    /// them anew when it is asked for the next, and others get what was held when it expires.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
 }
 
 impl LeaseError {
@@ -99,6 +104,7 @@ impl LeaseError {
             Self::TooManyWaiters { .. } | Self::Thread(_) => ErrorClass::Overloaded,
             Self::Lost { .. } => ErrorClass::LeaseLost,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
+            Self::ActorPanicked(_) => ErrorClass::Panic,
         }
     }
 

@@ -313,6 +313,14 @@ fn what_runs_on(runtime: &Runtime) -> ShutdownError {
     }
 }
 
+/// Stops a runtime whose actors could not be started, and waits for the end.
+pub(super) fn now(runtime: &Arc<Runtime>) {
+    let span = runtime.env.shared.config.shutdown_deadline();
+    if let Err(error) = crate::clock::block_on(stop(runtime, span)) {
+        tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
+    }
+}
+
 /// Stops a runtime that nobody waits for: the last handle is gone, or the system that its actors lived in.
 pub(crate) fn in_background(runtime: &Arc<Runtime>) {
     let span = runtime.env.shared.config.shutdown_deadline();

@@ -4,8 +4,10 @@
 //! of the decisions. Answers are given, stores are asked and events are told after the mutex has been let go.
 
 mod actions;
+mod broken;
 mod state;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
@@ -26,8 +28,10 @@ use super::{
     Fence, Holder, LeaseConfig, LeaseEvent, LeaseName, LeaseStore, LostReason, StoreId, boottime,
     events,
 };
-use crate::error::LeaseError;
+use crate::env::{panic_message, quietly};
+use crate::error::{ActorPanicked, LeaseError, Part};
 use crate::inside::Owner as CodeOwner;
+use crate::supervision::Supervision;
 use state::{Slot, State};
 
 pub(super) struct Shared {
@@ -52,6 +56,9 @@ pub(super) struct Shared {
     pub thread: Mutex<Option<JoinHandle<()>>>,
     /// Nobody new may ask.
     pub refusing: AtomicBool,
+    pub supervision: Arc<Supervision>,
+    /// A panic has left the core half changed: nothing is held any more, and nobody asks it anything.
+    broken: OnceLock<ActorPanicked>,
 }
 
 /// What the driver has to know.
@@ -62,7 +69,12 @@ pub(super) struct Outlook {
 }
 
 impl Shared {
-    pub(super) fn new(store: Arc<dyn LeaseStore>, config: LeaseConfig, runtime: Handle) -> Self {
+    pub(super) fn new(
+        store: Arc<dyn LeaseStore>,
+        config: LeaseConfig,
+        runtime: Handle,
+        supervision: Arc<Supervision>,
+    ) -> Self {
         let bounds = Bounds {
             waiters: config.max_local_waiters,
             call_timeout: config.call_timeout,
@@ -85,6 +97,8 @@ impl Shared {
             ended: watch::Sender::new(None),
             thread: Mutex::new(None),
             refusing: AtomicBool::new(false),
+            supervision,
+            broken: OnceLock::new(),
         }
     }
 
@@ -118,6 +132,9 @@ impl Shared {
             state.book.advance(now, name, fx);
             Ok((id, state.book.is_behind(name, id)))
         });
+        let Some(asked) = asked else {
+            return Err(self.gone());
+        };
         match asked {
             Ok((id, is_behind)) => {
                 if is_behind {
@@ -129,11 +146,11 @@ impl Shared {
         }
     }
 
-    /// Runs a step of the core, and carries out what follows.
+    /// Runs a step of the core, and carries out what follows; `None` if a panic has broken it.
     pub(super) fn step<R>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut Book, Moment, &mut Vec<Effect>) -> R,
-    ) -> R {
+    ) -> Option<R> {
         self.transition(|state, now, fx| step(&mut state.book, now, fx))
     }
 
@@ -167,6 +184,10 @@ impl Shared {
             }
             was_held
         });
+        let Some(was_held) = was_held else {
+            self.end_broken(cell);
+            return;
+        };
         if was_held {
             seen::not_held();
         }
@@ -184,7 +205,7 @@ impl Shared {
             let send = state.book.extend(now, cell.key, timing, fx)?;
             *cell.timing.lock() = timing;
             Some(send)
-        })
+        })?
     }
 
     /// Nothing new is begun, and everything is given back until then.
@@ -211,7 +232,11 @@ impl Shared {
 
     /// The names that may be held in the store still.
     pub(super) fn held_names(&self) -> Vec<LeaseName> {
-        self.look(|state| state.book.held_names().cloned().collect())
+        self.look(|state| match self.is_broken() {
+            // The book cannot be relied on any more.
+            true => state.cells.values().map(|cell| cell.name.clone()).collect(),
+            false => state.book.held_names().cloned().collect(),
+        })
     }
 
     /// Whether a holder is one of ours.
@@ -221,6 +246,9 @@ impl Shared {
 
     /// How many callers wait for a name, and the token if it is held here.
     pub(super) fn local(&self, name: &LeaseName) -> (usize, Option<Fence>) {
+        if self.is_broken() {
+            return (0, None);
+        }
         self.look(|state| {
             let (waiting, key) = state.book.local(name);
             let cell = key.and_then(|key| state.cells.get(&key));
@@ -238,31 +266,46 @@ impl Shared {
     fn transition<R>(
         self: &Arc<Self>,
         step: impl FnOnce(&mut State, Moment, &mut Vec<Effect>) -> R,
-    ) -> R {
-        let mut effects = Vec::new();
+    ) -> Option<R> {
         let mut actions = Vec::new();
         let mut state = self.state.lock();
-        let answer = step(&mut state, boottime::now(), &mut effects);
-        for effect in effects {
-            state.apply(effect, &mut actions);
+        if self.is_broken() {
+            return None;
         }
-        let next = state.book.next_deadline();
-        let is_sooner = match (next, state.wake_at) {
-            (Some(next), Some(wake_at)) => next < wake_at,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if is_sooner {
-            state.wake_at = next;
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            let mut effects = Vec::new();
+            let answer = step(&mut state, boottime::now(), &mut effects);
+            self.supervision.bombs.pass("a step of the leases");
+            for effect in effects {
+                state.apply(effect, &mut actions);
+            }
+            (answer, state.is_sooner())
+        }));
+        if let Err(panic) = &stepped {
+            // Nobody else is let in any more.
+            self.broken
+                .get_or_init(|| ActorPanicked::new(Part::Leases, panic_message(&**panic)));
         }
         drop(state);
+        let (answer, is_sooner) = match stepped {
+            Ok(stepped) => stepped,
+            Err(panic) => {
+                // What it would have led to does not happen.
+                quietly(|| drop(actions));
+                self.break_down("a step of the leases", panic);
+                return None;
+            }
+        };
         for action in actions {
-            self.carry_out(action);
+            let carry_out = AssertUnwindSafe(|| self.carry_out(action));
+            if let Err(panic) = catch_unwind(carry_out) {
+                self.break_down("what follows from a step of the leases", panic);
+            }
         }
         if is_sooner {
             self.wake.notify_one();
         }
-        answer
+        Some(answer)
     }
 
     pub(super) fn tell(&self, event: LeaseEvent) {

@@ -9,8 +9,9 @@ use parking_lot::Mutex;
 
 use super::stores::lmdb::Later;
 use super::{LeaseConfig, LeaseName, LeaseStore, Leases};
-use crate::error::LeaseError;
+use crate::error::{LeaseError, Part};
 use crate::inside::{self, Owner};
+use crate::supervision::Supervision;
 
 pub(crate) struct LeaseSource {
     state: Mutex<State>,
@@ -18,6 +19,8 @@ pub(crate) struct LeaseSource {
     refusing: AtomicBool,
     folder: PathBuf,
     config: LeaseConfig,
+    /// Of the actor, and of the threads of what is started here.
+    pub(crate) supervision: Arc<Supervision>,
 }
 
 enum State {
@@ -39,6 +42,7 @@ impl LeaseSource {
             refusing: AtomicBool::new(false),
             folder,
             config,
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
@@ -49,6 +53,7 @@ impl LeaseSource {
             state: Mutex::new(State::Open(leases)),
             refusing: AtomicBool::new(false),
             folder: PathBuf::new(),
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
@@ -59,13 +64,18 @@ impl LeaseSource {
         }
         let mut state = self.state.lock();
         let store = match &*state {
-            State::Open(leases) => return Ok(leases.clone()),
+            State::Open(leases) if !leases.shared().is_broken() => return Ok(leases.clone()),
+            // A panic has ended them.
+            State::Open(leases) => Arc::clone(&leases.shared().store),
             State::Closed(_) => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
             // Without a store of the application's they are kept beside the environment, in a file of their own.
             State::Unused(None) => Arc::new(Later::at(&self.folder)),
         };
-        let leases = Leases::start_shared(store, self.config.clone())?;
+        let leases = {
+            let supervision = Arc::clone(&self.supervision);
+            Leases::start_supervised(store, self.config.clone(), supervision)?
+        };
         *state = State::Open(leases.clone());
         Ok(leases)
     }

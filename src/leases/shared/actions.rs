@@ -38,21 +38,20 @@ impl Shared {
         match action {
             Action::Claim(cell, send, left_with) => {
                 let claim = calls::claim(Arc::clone(self), cell, send, left_with);
-                self.runtime.spawn(claim);
+                self.serve(claim);
             }
             Action::HandOver(from, to, send) => {
-                self.runtime
-                    .spawn(calls::hand_over(Arc::clone(self), from, to, send));
+                self.serve(calls::hand_over(Arc::clone(self), from, to, send));
             }
             Action::Release(cell) => {
-                self.runtime.spawn(calls::release(Arc::clone(self), cell));
+                self.serve(calls::release(Arc::clone(self), cell));
             }
             Action::Refresh(items) => {
                 let only = match items.as_slice() {
                     [(cell, _)] => Some(Arc::clone(cell)),
                     _ => None,
                 };
-                let task = self.runtime.spawn(calls::refresh(Arc::clone(self), items));
+                let task = self.serve(calls::refresh(Arc::clone(self), items));
                 if let Some(cell) = only {
                     *cell.refreshing.lock() = Some(task.abort_handle());
                 }
@@ -85,7 +84,7 @@ impl Shared {
             Action::Confirm(cell, send) => cell.confirm(send),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
-                    self.runtime.spawn(calls::listen(Arc::clone(self)));
+                    self.serve(calls::listen(Arc::clone(self)));
                 }
             }
         }

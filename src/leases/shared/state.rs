@@ -34,6 +34,20 @@ pub(super) struct Slot {
 }
 
 impl State {
+    /// Whether something is due sooner than the driver would wake; then it is noted.
+    pub(super) fn is_sooner(&mut self) -> bool {
+        let next = self.book.next_deadline();
+        let is_sooner = match (next, self.wake_at) {
+            (Some(next), Some(wake_at)) => next < wake_at,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_sooner {
+            self.wake_at = next;
+        }
+        is_sooner
+    }
+
     pub(super) fn new(book: Book) -> Self {
         Self {
             book,
