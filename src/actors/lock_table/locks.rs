@@ -239,7 +239,8 @@ impl Locks {
 
     /// Refuses new lockers with [`LockError::ShuttingDown`]; those that there are go on.
     pub(crate) fn refuse_new(&self) {
-        self.shared().look(|state| state.refusing = true);
+        // One that a panic has broken refuses everybody.
+        let _ = self.shared().look(|state| state.refusing = true);
     }
 
     /// Refuses everything that waits, and everything that comes, with [`LockError::ShuttingDown`], and
