@@ -69,6 +69,13 @@ pub enum PoolError {
         /// How many.
         workers: usize,
     },
+    /// Asked for by a worker of the pool itself, which would wait for itself. What was asked for happens all the same. Remedy: return,
+    /// or have another task wait.
+    #[error("a worker of the pool {name:?} would wait for itself")]
+    InsideWorker {
+        /// The pool.
+        name: Arc<str>,
+    },
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -86,6 +93,7 @@ impl PoolError {
             | Self::NoSuchPool { .. }
             | Self::BadName { .. }
             | Self::BadOption { .. }
+            | Self::InsideWorker { .. }
             | Self::TooManyWorkers { .. } => ErrorClass::BadConfig,
             Self::Failed { .. } => ErrorClass::RetriesExhausted,
             Self::RunsOn { .. } => ErrorClass::OutOfTime,

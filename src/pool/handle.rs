@@ -10,11 +10,13 @@ use super::shared::Shared;
 use super::stats::PoolStats;
 use super::supervise::{PoolState, Supervision};
 use crate::error::PoolError;
+use crate::inside::{self, Owner, Place};
 
 /// A handle of a pool of workers. Cheap to clone, `Send` and `Sync`.
 ///
 /// Dropping handles does not stop the pool: the keeper owns it, and stops it when it is stopped itself. What a method asks for is
-/// asked by the call; a future that it answers only waits, and may be dropped.
+/// asked by the call; a future that it answers only waits, and may be dropped. In a worker of the pool itself, which would wait for
+/// itself, the future answers [`PoolError::InsideWorker`] at once; what was asked for happens all the same.
 #[derive(Clone)]
 pub struct Pool {
     pub(super) shared: Arc<Shared>,
@@ -56,6 +58,7 @@ impl Pool {
                 limit: MOST_WORKERS,
             });
         }
+        self.is_ours()?;
         let scaled = self.shared.change(|core, now| core.scale(workers, now));
         scaled.map_err(|state| self.ended(state))
     }
@@ -67,10 +70,12 @@ impl Pool {
     ///
     /// [`PoolError::Ended`] when the pool drains, stops or is over, also meanwhile.
     pub fn pause(&self) -> impl Future<Output = Result<(), PoolError>> + Send + use<> {
-        let asked = self.shared.change(Supervision::pause);
+        let asked = self.ask(Supervision::pause);
         let pool = self.clone();
         async move {
+            let (asked, may_wait) = asked?;
             asked.map_err(|state| pool.ended(state))?;
+            may_wait?;
             let paused = |core: &Supervision| match core.state() {
                 PoolState::Pausing => None,
                 PoolState::Paused | PoolState::Running | PoolState::Finished => Some(Ok(())),
@@ -87,6 +92,7 @@ impl Pool {
     ///
     /// [`PoolError::Ended`] when the pool drains, stops, or is over without having failed.
     pub fn resume(&self) -> Result<(), PoolError> {
+        self.is_ours()?;
         self.shared.resume().map_err(|state| self.ended(state))
     }
 
@@ -104,8 +110,12 @@ impl Pool {
         let change = |core: &mut Supervision, now: Instant| {
             core.drain(crate::clock::far(now, deadline), now);
         };
-        self.shared.change(change);
-        self.clone().over()
+        let asked = self.ask(change);
+        let pool = self.clone();
+        async move {
+            asked?.1?;
+            pool.over().await
+        }
     }
 
     /// Tells all workers to stop, and answers when the pool is over. Workers that have not ended at the deadline are abandoned: async
@@ -121,8 +131,12 @@ impl Pool {
         let change = |core: &mut Supervision, now: Instant| {
             core.stop(crate::clock::far(now, deadline), now);
         };
-        self.shared.change(change);
-        self.clone().over()
+        let asked = self.ask(change);
+        let pool = self.clone();
+        async move {
+            asked?.1?;
+            pool.over().await
+        }
     }
 
     /// Waits until the pool is over, or none of its workers is started again. Cancel-safe.
@@ -131,8 +145,10 @@ impl Pool {
     ///
     /// [`PoolError::Failed`] if the pool gave up; [`PoolError::RunsOn`] if workers that nobody can stop run still.
     pub fn wait(&self) -> impl Future<Output = Result<(), PoolError>> + Send + use<> {
+        let may_wait = self.is_ours().and_then(|()| self.may_wait());
         let pool = self.clone();
         async move {
+            may_wait?;
             let ended = |core: &Supervision| {
                 let state = core.state();
                 (state.is_over() || state == PoolState::Finished).then_some(state)
@@ -163,6 +179,35 @@ impl Pool {
             }),
             (None, 0) => Ok(()),
             (None, workers) => Err(PoolError::RunsOn { name, workers }),
+        }
+    }
+
+    /// Has the core decide something, and says whether what comes of it may be waited for here.
+    fn ask<T>(
+        &self,
+        change: impl FnOnce(&mut Supervision, Instant) -> T,
+    ) -> Result<(T, Result<(), PoolError>), PoolError> {
+        self.is_ours()?;
+        Ok((self.shared.change(change), self.may_wait()))
+    }
+
+    /// The threads that would carry out what is asked for belong to the process that started them.
+    fn is_ours(&self) -> Result<(), PoolError> {
+        match self.shared.forked() {
+            true => Err(PoolError::ShuttingDown),
+            false => Ok(()),
+        }
+    }
+
+    /// A worker of the pool would wait for itself (I14).
+    fn may_wait(&self) -> Result<(), PoolError> {
+        let name = self.shared.name();
+        let place = inside::place(|owner| owner == Owner::Env(self.shared.env));
+        match place {
+            Some(Place::Worker(pool)) if pool == *name => {
+                Err(PoolError::InsideWorker { name: pool })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -16,6 +16,7 @@ impl LeaseGates {
     #[allow(
         clippy::unused_self,
         clippy::unnecessary_wraps,
+        clippy::type_complexity,
         reason = "there are none yet"
     )]
     pub(super) fn gates(

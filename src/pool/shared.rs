@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(super) draining: CancellationToken,
     leases: Mutex<BTreeMap<Option<usize>, LeaseView>>,
     pub(super) born: Instant,
+    /// The process that it belongs to.
+    pid: u32,
     /// Something has happened since it was told.
     dirty: AtomicBool,
     changed: watch::Sender<u64>,
@@ -102,6 +104,7 @@ impl Shared {
             draining: CancellationToken::new(),
             leases: Mutex::default(),
             born: now,
+            pid: std::process::id(),
             dirty: AtomicBool::new(true),
             changed: watch::Sender::new(0),
             over_since: Mutex::default(),
@@ -146,6 +149,11 @@ impl Shared {
                 .map(|note| WorkerFailure::new(note))
                 .collect(),
         }
+    }
+
+    /// Whether this is the child of a fork, in which nobody serves it.
+    pub(super) fn forked(&self) -> bool {
+        self.pid != std::process::id()
     }
 
     /// Has the core decide something; the driver carries it out.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use lockkeeper::{Keeper, PoolState, ShutdownError};
+use lockkeeper::{Keeper, PoolError, PoolState, ShutdownError};
 
 use crate::support::{LONG, block_on, keeper, quick, running, until};
 
@@ -105,6 +105,29 @@ fn a_worker_that_waits_for_the_end_of_its_keeper_is_told_that_it_would_wait_for_
     });
     until("it is refused", || refused.load(Ordering::SeqCst));
     assert_eq!(pool.unwrap().state(), PoolState::Running);
+}
+
+#[test]
+fn a_worker_may_stop_its_own_pool_but_not_wait_for_that() {
+    let (_folder, keeper) = keeper();
+    let (answered, answer) = flume::bounded(1);
+    let pool = keeper.pool("own").workers(2).start(move |worker| {
+        let answered = answered.clone();
+        async move {
+            if worker.number() == 0 {
+                let own = worker.keeper().find_pool("own")?;
+                answered.send(own.stop(LONG).await)?;
+            }
+            worker.stopped().await;
+            Ok(())
+        }
+    });
+    let refused = answer.recv_timeout(LONG).unwrap();
+    assert!(
+        matches!(refused, Err(PoolError::InsideWorker { .. })),
+        "{refused:?}"
+    );
+    block_on(pool.unwrap().wait()).unwrap();
 }
 
 #[test]
