@@ -5,6 +5,7 @@ mod job;
 mod lease;
 mod lock;
 mod open;
+mod panicked;
 mod pool;
 mod txn;
 
@@ -18,6 +19,7 @@ pub use job::{JobError, JobPanic, RetryError};
 pub use lease::{LeaseError, MaybeStillHeld};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
+pub use panicked::{ActorPanicked, Part};
 pub use pool::PoolError;
 pub use txn::{ErrorClass, Stage, TxnError};
 

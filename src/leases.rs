@@ -3,7 +3,7 @@
 //! `state` decides, `store` is what a store has to do, `stores` are those that we have; `shared` carries out what is decided, on a
 //! thread of its own (`driver`), and `handle`, `request` and `guard` are what callers hold.
 
-mod boottime;
+pub(crate) mod boottime;
 mod calls;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod check;
@@ -59,4 +59,4 @@ pub use stores::{MysqlLeases, MysqlLeasesBuilder};
 pub use stores::{PostgresLeases, PostgresLeasesBuilder};
 #[cfg(feature = "sqlite")]
 pub use stores::{SqliteLeases, SqliteLeasesBuilder};
-pub use view::{LeaseStanding, LeaseView};
+pub use view::{AsLease, LeaseStanding, LeaseView};

@@ -74,6 +74,7 @@
 
 mod actors;
 mod backoff;
+mod bombs;
 mod clock;
 mod config;
 mod env;
@@ -85,6 +86,7 @@ mod locks;
 mod messages;
 mod panics;
 mod pool;
+mod supervision;
 mod txn;
 #[cfg(feature = "actix-web")]
 mod web;
@@ -92,8 +94,8 @@ mod web;
 pub use actors::environment::Environment;
 pub use actors::lease::{LeaseActor, LeaseActorError};
 pub use actors::lock_table::{
-    Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockReply, LockTable, Locker, Locks,
-    LocksDone, LocksFailed, LocksRun, NoSystem,
+    Ended, Later, Lock, LockConfig, LockEvent, LockGuard, LockGuards, LockReply, LockTable, Locker,
+    Locks, LocksDone, LocksFailed, LocksRun, NoSystem,
 };
 pub use actors::supervisor::Supervisor;
 pub use actors::worker_pool::WorkerPool;
@@ -107,17 +109,17 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, JobError, JobPanic, LeaseError, LockError,
-    MapBusy, MaybeStillHeld, NoRecords, OpenError, PoolError, RetryError, ShutdownError, Site,
-    SizeLimit, Stage, StorageError, TxnError,
+    ActorPanicked, DatabaseError, DbError, EnvError, ErrorClass, JobError, JobPanic, LeaseError,
+    LockError, MapBusy, MaybeStillHeld, NoRecords, OpenError, Part, PoolError, RetryError,
+    ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Signal, Termination,
-    Transaction, TxnRunner, termination,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, PanicStats, Refused, Request, Signal,
+    Termination, Transaction, TxnRunner, termination,
 };
 pub use leases::{
-    BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
+    AsLease, BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,
     LeaseConfig, LeaseEvent, LeaseFault, LeaseGuard, LeaseHandler, LeaseName, LeaseOperation,
     LeaseOptions, LeaseRecord, LeaseSettingsError, LeaseShutdown, LeaseStanding, LeaseStore,
     LeaseVerdict, LeaseView, Leases, LeasesBuilder, LmdbLeases, LogStoreErrors, LostReason,
@@ -161,8 +163,9 @@ pub use messages::worker_pool::{
 };
 pub use pool::{
     BoxError, Detached, FailureKind, Job, JobId, JobPool, JobStats, OnFull, OnSilence, Pool,
-    PoolBuilder, PoolState, PoolStats, Quarantine, QuarantineEntry, QuarantinedJob, Restart,
-    Strategy, Submit, Worker, WorkerCounts, WorkerFailure, WorkerState,
+    PoolBuilder, PoolLease, PoolLeaseState, PoolLeaseStats, PoolState, PoolStats, Quarantine,
+    QuarantineEntry, QuarantinedJob, Restart, Strategy, Submit, Worker, WorkerCounts,
+    WorkerFailure, WorkerState,
 };
 pub use txn::answers::AnswerError;
 pub use txn::handler::{Handler, HandlerChain, HandlerContext, Outcome};
@@ -217,6 +220,8 @@ mod pages {
     struct Migrating;
     #[doc = include_str!("../docs/observability.md")]
     struct Observability;
+    #[doc = include_str!("../docs/pools-leases.md")]
+    struct PoolsLeases;
     #[doc = include_str!("../docs/pools.md")]
     struct PoolsPage;
     #[doc = include_str!("../docs/settings.md")]

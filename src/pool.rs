@@ -26,6 +26,7 @@ pub use jobs::{
     Detached, Job, JobId, JobPool, JobStats, OnFull, Quarantine, QuarantineEntry, QuarantinedJob,
     Submit,
 };
+pub use partition::{PoolLease, PoolLeaseState, PoolLeaseStats};
 pub use stats::{PoolStats, WorkerCounts};
 pub use supervise::{OnSilence, PoolState, Restart, Strategy, WorkerState};
 pub use worker::Worker;

@@ -60,6 +60,14 @@ impl LeaseStore for Counting {
         self.store.release(name, holder)
     }
 
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
+        self.store.give_back(name, holder)
+    }
+
     fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         self.store.look(name)
     }

@@ -1,5 +1,7 @@
 //! The servers, as the tests start them.
 
+#[path = "../../tests/support/servers/certificates.rs"]
+pub mod certificates;
 #[path = "../../tests/support/servers/etcd.rs"]
 pub mod etcd;
 #[path = "../../tests/support/servers/mariadb.rs"]

@@ -94,7 +94,12 @@ impl Caller for Sender {
         });
         let many = LockMany::new(Arc::clone(&self.locker), ops);
         let held = self.front.table.send(many).await??;
-        match self.front.table.send(Release::Guards(held.guards)).await? {
+        match self
+            .front
+            .table
+            .send(Release::Together(held.guards))
+            .await?
+        {
             true => Ok(()),
             false => Err("what was locked is not held".into()),
         }

@@ -123,7 +123,7 @@ impl Philosopher {
             .send(LockMany::new(Arc::clone(locker), ops))
             .await
         {
-            Ok(Ok(held)) => Ok(held.guards),
+            Ok(Ok(held)) => Ok(held.guards.into_iter().collect()),
             Ok(Err(refused)) => Err(refused.failed.error),
             // The actor is gone, so nobody answers any more.
             Err(_) => Err(LockError::ShuttingDown),

@@ -24,7 +24,7 @@ impl Leadership {
         }
     }
 
-    /// The lease, if this process has it.
+    /// The lease that this process had last. It may have lost it: that is for the transaction under it to find out.
     pub fn guard(&self) -> Option<Arc<LeaseGuard>> {
         let guard = self.guard.read().unwrap_or_else(PoisonError::into_inner);
         guard.clone()
@@ -38,18 +38,16 @@ impl Leadership {
     }
 }
 
-/// Takes the lease whenever it is free. Requests that have begun under an earlier one keep its guard, and are refused by it.
+/// Takes the lease whenever it is free. Whatever comes under an earlier one is refused by its guard.
 async fn keep(leases: Leases, name: &'static str, place: Arc<RwLock<Option<Arc<LeaseGuard>>>>) {
-    let put = |guard| *place.write().unwrap_or_else(PoisonError::into_inner) = guard;
+    let put = |guard| *place.write().unwrap_or_else(PoisonError::into_inner) = Some(guard);
     loop {
         match leases.acquire(name).await {
             Ok(guard) => {
                 println!("leading with token {}", guard.token());
                 let lost = guard.lost();
-                put(Some(Arc::new(guard)));
-                let reason = lost.await;
-                println!("leading no more: {reason}");
-                put(None);
+                put(Arc::new(guard));
+                println!("leading no more: {}", lost.await);
             }
             Err(LeaseError::ShuttingDown) => return,
             Err(error) => {

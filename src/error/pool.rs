@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ErrorClass;
+use super::{ErrorClass, LeaseError};
 use crate::pool::{PoolState, WorkerFailure};
 
 /// Why a pool was not started, or something else asked of it was not done.
@@ -76,6 +76,9 @@ pub enum PoolError {
         /// The pool.
         name: Arc<str>,
     },
+    /// The pool is to run under a lease that cannot be: its name or its settings are wrong, or there is no store.
+    #[error("the lease of a pool cannot be asked for")]
+    Lease(#[from] LeaseError),
     /// A thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
@@ -95,6 +98,7 @@ impl PoolError {
             | Self::BadOption { .. }
             | Self::InsideWorker { .. }
             | Self::TooManyWorkers { .. } => ErrorClass::BadConfig,
+            Self::Lease(error) => error.class(),
             Self::Failed { .. } => ErrorClass::RetriesExhausted,
             Self::RunsOn { .. } => ErrorClass::OutOfTime,
             Self::Thread(_) => ErrorClass::Overloaded,
@@ -105,7 +109,10 @@ impl PoolError {
     /// Whether the same call, made again a little later, may well succeed.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Thread(_) | Self::RunsOn { .. })
+        match self {
+            Self::Lease(error) => error.is_retryable(),
+            _ => matches!(self, Self::Thread(_) | Self::RunsOn { .. }),
+        }
     }
 }
 

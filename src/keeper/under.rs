@@ -2,12 +2,12 @@
 
 use super::transaction::{Begin, Transaction};
 use crate::env::Under;
-use crate::leases::LeaseGuard;
+use crate::leases::AsLease;
 use crate::messages::supervisor::{RunTxn, TxnOptions};
 
 impl TxnOptions {
-    fn add_lease(&mut self, lease: &LeaseGuard) {
-        self.under.push(Under::from(lease.claim_view()));
+    fn add_lease(&mut self, lease: &(impl AsLease + ?Sized)) {
+        self.under.push(Under::from(lease.lease_view()));
     }
 }
 
@@ -42,7 +42,7 @@ impl<T, E> RunTxn<T, E> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn under(mut self, lease: &LeaseGuard) -> Self {
+    pub fn under(mut self, lease: &(impl AsLease + ?Sized)) -> Self {
         self.options.add_lease(lease);
         self
     }
@@ -57,7 +57,7 @@ impl<T, E> RunTxn<T, E> {
 impl<T, E, F> Transaction<'_, T, E, F> {
     /// Runs the transaction under a lease, as [`RunTxn::under`] says: the writer looks before it applies what the transaction has
     /// written, and after. Default: none.
-    pub fn under(mut self, lease: &LeaseGuard) -> Self {
+    pub fn under(mut self, lease: &(impl AsLease + ?Sized)) -> Self {
         self.options.add_lease(lease);
         self
     }
@@ -72,7 +72,7 @@ impl<T, E, F> Transaction<'_, T, E, F> {
 impl Begin {
     /// Runs the transaction under a lease, as [`RunTxn::under`] says; it is looked at when the transaction begins, and when it is
     /// committed. Default: none.
-    pub fn under(mut self, lease: &LeaseGuard) -> Self {
+    pub fn under(mut self, lease: &(impl AsLease + ?Sized)) -> Self {
         self.options.add_lease(lease);
         self
     }

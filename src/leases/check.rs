@@ -1,6 +1,6 @@
 //! A lease and the application's own SQL transaction: it is committed only under the lease.
 
-use super::{CheckLease, LeaseGuard, LeaseName, LeaseStanding, LostReason};
+use super::{CheckLease, LeaseGuard, LeaseName, LeaseStanding, LeaseView, LostReason};
 use crate::error::ErrorClass;
 
 /// Why [`LeaseGuard::check`] says no. In each case the transaction must be rolled back.
@@ -70,9 +70,21 @@ impl LeaseGuard {
     where
         C: CheckLease + ?Sized,
     {
+        self.claim_view().check(connection).await
+    }
+}
+
+impl LeaseView {
+    /// Makes an SQL transaction of the application depend on this lease, as [`LeaseGuard::check`] does.
+    ///
+    /// # Errors
+    /// As [`LeaseGuard::check`].
+    pub async fn check<C>(&self, connection: &mut C) -> Result<(), CheckError>
+    where
+        C: CheckLease + ?Sized,
+    {
         let name = self.name();
-        let store = &self.leases.shared().store;
-        let Some(table) = store.table() else {
+        let Some(table) = &self.cell.table else {
             return Err(CheckError::NoTable { name: name.clone() });
         };
         let holder = &self.holder().id;

@@ -74,14 +74,7 @@ impl LeaseGuard {
 
     /// Ends when the lease is not held any more, with the reason: by the margin before others can have it.
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
-        let mut lost = self.cell.lost.subscribe();
-        async move {
-            match lost.wait_for(Option::is_some).await {
-                Ok(reason) => reason.clone().unwrap_or(LostReason::Shutdown),
-                // Nobody is left who could say so.
-                Err(_) => LostReason::Shutdown,
-            }
-        }
+        self.claim_view().lost()
     }
 
     /// A token that is cancelled when the lease is not held any more (the context of dbmutex's `Lock`).

@@ -18,9 +18,10 @@ use super::{
     Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
     LeaseView, StoreError, boottime, driver, guard,
 };
-use crate::error::LeaseError;
+use crate::error::{LeaseError, Part};
 use crate::inside;
 use crate::messages::lease::{AcquireLease, LeaseStatus};
+use crate::supervision::Supervision;
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
 ///
@@ -152,9 +153,17 @@ impl Leases {
         store: Arc<dyn LeaseStore>,
         config: LeaseConfig,
     ) -> Result<Self, LeaseError> {
+        Self::start_supervised(store, config, Supervision::of(Part::Leases))
+    }
+
+    pub(crate) fn start_supervised(
+        store: Arc<dyn LeaseStore>,
+        config: LeaseConfig,
+        supervision: Arc<Supervision>,
+    ) -> Result<Self, LeaseError> {
         config.check()?;
         let thread = |error| LeaseError::Thread(Arc::new(error));
-        let shared = driver::start(store, config).map_err(thread)?;
+        let shared = driver::start(store, config, supervision).map_err(thread)?;
         let owner = Arc::new(Owner {
             shared: Arc::clone(&shared),
         });
@@ -438,6 +447,11 @@ impl Leases {
         async move { task.await.ok().and_then(Result::ok) }
     }
 
+    /// Runs a future on the thread of the leases, where nothing of the application's runs: it must be short between its awaits.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.shared().runtime.spawn(future);
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.owner.shared
     }
@@ -455,6 +469,7 @@ where
 {
     let begun = boottime::now();
     let runtime = shared.runtime.clone();
+    let gone = Arc::clone(&shared);
     let task = async move {
         let asked = ask(Arc::clone(&shared.store));
         shared.call(shared.config.call_timeout, asked).await
@@ -467,7 +482,7 @@ where
             last: Arc::new(error),
         }),
         Ok(Err(error)) => Err(LeaseError::Store(Arc::new(error))),
-        Err(_) => Err(LeaseError::ShuttingDown),
+        Err(_) => Err(gone.gone()),
     }
 }
 

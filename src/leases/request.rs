@@ -174,13 +174,35 @@ impl Lease {
         &mut self.options
     }
 
+    /// What it is made of, for those who make others like it.
+    pub(crate) fn into_parts(self) -> Result<(Leases, LeaseName, LeaseOptions), LeaseError> {
+        Ok((self.leases?, self.name?, self.options))
+    }
+
+    /// A lease with these options.
+    pub(crate) fn with_options(leases: Leases, name: Arc<str>, options: LeaseOptions) -> Self {
+        Self {
+            options,
+            ..Self::new(Ok(leases), name)
+        }
+    }
+
+    /// Checks what can be checked without the store.
+    pub(crate) fn check(&self) -> Result<(), LeaseError> {
+        let leases = self.leases.as_ref().map_err(Clone::clone)?;
+        self.name.as_ref().map_err(Clone::clone)?;
+        self.options.check(leases.config())?;
+        Ok(())
+    }
+
     option_setters!();
 
     /// Waits until it is granted, however long that takes; store errors are told to the handler, and it is tried again.
     ///
     /// # Errors
-    /// [`LeaseError`]: settings or a name that cannot be, too many that wait here already, a store that cannot be used; with
-    /// `fail_fast`, or if the handler says stop, [`LeaseError::Unreachable`].
+    /// [`LeaseError`]: settings or a name that cannot be, too many that wait here already; [`LeaseError::Store`] at the first
+    /// error that waiting does not heal, such as a wrong password; with `fail_fast`, or if the handler says stop,
+    /// [`LeaseError::Unreachable`].
     pub fn acquire(
         &self,
     ) -> impl Future<Output = Result<LeaseGuard, LeaseError>> + Send + 'static + use<> {
@@ -202,7 +224,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`LeaseError::TimedOut`] if it was not free in time, [`LeaseError::Unreachable`] if the store failed when it was asked
-    /// last; otherwise as [`acquire`](Self::acquire).
+    /// last, or has not answered at all; otherwise as [`acquire`](Self::acquire).
     pub fn acquire_timeout(
         &self,
         timeout: Duration,

@@ -37,6 +37,19 @@ pub trait LeaseStore: Send + Sync + 'static {
     /// Gives a lease back, if it is held by this holder still; also when its expiry has passed and nobody took it.
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released>;
 
+    /// Gives a lease back, and says whether another process asked for it in vain since it was claimed: then it is left to others
+    /// for one poll interval. Where waiters are not woken, nothing else keeps a process that takes it again at once from having
+    /// it all the time.
+    ///
+    /// As it is here, it is a release, and nothing is known of others.
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
+        Box::pin(async move { Ok((self.release(name, holder).await?, false)) })
+    }
+
     /// Gives a lease back and grants it to the next of the same process, in one step if the store can: the token grows as with
     /// every claim. If it was not the first one's any more, the claim is decided as any other.
     ///
@@ -187,13 +200,18 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
-    /// The store's URL or options are wrong. Not tried again.
+    /// The store's URL or options are wrong, or what they name is not there: a database, a folder. Not tried again.
     #[error("bad lease store: {0}")]
     BadConfig(String),
+    /// The store does not let this user in, or not do this: an unknown user, a wrong password, a right that is lacking, a file
+    /// that may not be opened. Not tried again.
+    #[error("the lease store denies access")]
+    Denied(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl StoreError {
-    /// Whether it may go better when it is tried again.
+    /// Whether it may go better when it is tried again. An acquire and a release end at the first error that waiting does not
+    /// heal, unless their handler says [`Insist`](crate::LeaseVerdict::Insist).
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(

@@ -30,7 +30,8 @@ pub use sqlite::{SqliteLeases, SqliteLeasesBuilder};
 
 /// The store that a URL names: `lmdb:PATH`, `postgres://…`, `mysql://…`, `mariadb://…`, `sqlite:…`, `etcd://…`.
 ///
-/// `lmdb:PATH` is a folder, absolute or not; `?table=NAME` behind it is another table than `dbmutex`.
+/// `lmdb:PATH` is a folder, absolute or not; `?table=NAME` behind it is another table than `dbmutex`. It blocks while that file
+/// is opened; the others connect when they are first asked something.
 ///
 /// # Errors
 /// [`StoreError::BadConfig`] for any other URL, and for one whose store was not compiled in, with the feature that it needs;

@@ -1,6 +1,7 @@
 //! What is known of one lease by everybody who looks at it: its guard, the driver, checks in transactions.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::handler::{LeaseFault, LeaseHandler, LeaseOperation, LeaseVerdict};
 use super::state::{LeaseKey, Moment, SendId, Timing};
-use super::{Fence, Holder, LeaseName, LostReason, Released, StoreError, StoreId, boottime};
+use super::{
+    Fence, Holder, LeaseName, LostReason, Released, StoreError, StoreId, TableName, boottime,
+};
 
 /// Where a lease is in its life, for those who look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,12 @@ pub(super) struct Cell {
     pub name: LeaseName,
     pub holder: Holder,
     pub store: OnceLock<StoreId>,
+    /// The store's table, if it is one that an SQL transaction can look at.
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "mysql", feature = "sqlite")),
+        expect(dead_code, reason = "there is no SQL transaction that could look")
+    )]
+    pub table: Option<TableName>,
     pub token: OnceLock<Fence>,
     pub timing: Mutex<Timing>,
     pub unclean_delay: Duration,
@@ -70,12 +79,14 @@ impl Cell {
         name: LeaseName,
         holder: Holder,
         options: &super::request::Checked,
+        table: Option<TableName>,
     ) -> Self {
         Self {
             key,
             name,
             holder,
             store: OnceLock::new(),
+            table,
             token: OnceLock::new(),
             timing: Mutex::new(options.timing),
             unclean_delay: options.unclean_delay,
@@ -111,12 +122,13 @@ impl Cell {
 
     /// Tells those who wait for its end. The first reason counts.
     pub(super) fn tell_lost(&self, reason: LostReason) {
-        self.cancelled.cancel();
         self.lost.send_if_modified(|lost| {
             let is_first = lost.is_none();
             if is_first {
                 *lost = Some(reason);
             }
+            // Who sees one of the two sees the other: the reason cannot be read before this returns, and is there then.
+            self.cancelled.cancel();
             is_first
         });
     }
@@ -135,8 +147,12 @@ impl Cell {
         self.token.get().copied().unwrap_or(Fence(0))
     }
 
-    /// Tells the handler of an error, and answers whether nobody wants to go on, and the count.
-    pub(super) fn fault(&self, operation: LeaseOperation, error: &StoreError) -> (bool, u32) {
+    /// Tells the handler of an error, and answers what it decided, and the count.
+    pub(super) fn fault(
+        &self,
+        operation: LeaseOperation,
+        error: &StoreError,
+    ) -> (LeaseVerdict, u32) {
         let count = self
             .count(operation)
             .fetch_add(1, Ordering::Relaxed)
@@ -149,7 +165,10 @@ impl Cell {
         };
         let told = std::panic::AssertUnwindSafe(|| self.handler.store_failed(&fault));
         let verdict = std::panic::catch_unwind(told).unwrap_or_default();
-        (self.fail_fast || verdict == LeaseVerdict::Stop, count)
+        match self.fail_fast {
+            true => (LeaseVerdict::Stop, count),
+            false => (verdict, count),
+        }
     }
 
     /// It went well: errors are counted anew.
@@ -228,6 +247,70 @@ impl LeaseView {
     pub fn standing(&self) -> LeaseStanding {
         self.cell.standing()
     }
+
+    /// Ends when the lease is not held any more, with the reason; see [`LeaseGuard::lost`](super::LeaseGuard::lost).
+    pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
+        let mut lost = self.cell.lost.subscribe();
+        async move {
+            match lost.wait_for(Option::is_some).await {
+                Ok(reason) => reason.clone().unwrap_or(LostReason::Shutdown),
+                // Nobody is left who could say so.
+                Err(_) => LostReason::Shutdown,
+            }
+        }
+    }
+
+    /// A token that is cancelled when the lease is not held any more.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.cell.cancelled.clone()
+    }
+}
+
+/// What a transaction can run [under](crate::RunTxn::under): a [`LeaseGuard`](super::LeaseGuard), a [`LeaseView`], and references to
+/// them.
+pub trait AsLease: private::Sealed {
+    /// What a check of the lease needs to know.
+    fn lease_view(&self) -> LeaseView;
+}
+
+impl AsLease for super::LeaseGuard {
+    fn lease_view(&self) -> LeaseView {
+        self.claim_view()
+    }
+}
+
+impl AsLease for LeaseView {
+    fn lease_view(&self) -> LeaseView {
+        self.clone()
+    }
+}
+
+impl<T: AsLease + ?Sized> AsLease for &T {
+    fn lease_view(&self) -> LeaseView {
+        (**self).lease_view()
+    }
+}
+
+impl<T: AsLease + ?Sized> AsLease for Arc<T> {
+    fn lease_view(&self) -> LeaseView {
+        (**self).lease_view()
+    }
+}
+
+impl<T: AsLease + ?Sized> AsLease for Box<T> {
+    fn lease_view(&self) -> LeaseView {
+        (**self).lease_view()
+    }
+}
+
+mod private {
+    pub trait Sealed {}
+    impl Sealed for crate::LeaseGuard {}
+    impl Sealed for super::LeaseView {}
+    impl<T: super::AsLease + ?Sized> Sealed for &T {}
+    impl<T: super::AsLease + ?Sized> Sealed for std::sync::Arc<T> {}
+    impl<T: super::AsLease + ?Sized> Sealed for Box<T> {}
 }
 
 impl fmt::Debug for LeaseView {

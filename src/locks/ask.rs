@@ -1,5 +1,6 @@
 //! Asking for a lock.
 
+use super::objects::Named;
 use super::queue::{Queued, Rank};
 use super::slab::{LockerSlot, ObjectSlot};
 use super::table::WaitEntry;
@@ -9,6 +10,8 @@ use super::{Attempt, Denied, Effect, LimitKind, LockId, Moment, Patience, Reques
 struct Checked {
     locker: LockerSlot,
     hash: u64,
+    /// Which conflict table the object goes by.
+    rules: u16,
     object: Option<ObjectSlot>,
 }
 
@@ -87,29 +90,35 @@ impl Table {
     fn checked(&mut self, request: &Request<'_>) -> Result<Checked, Denied> {
         let hash = self.hash(request.object);
         let object = self.find(request.object, hash);
-        let locker = self.check_request(request, object)?;
+        let rules = match object {
+            Some(object) => self.objects[object].rules,
+            None => self.rules_for(request.object),
+        };
+        let locker = self.check_request(request, object, rules)?;
         Ok(Checked {
             locker,
             hash,
+            rules,
             object,
         })
     }
 
     /// The locker, if it may ask for this.
+    #[inline]
     fn check_request(
         &mut self,
         request: &Request<'_>,
         object: Option<ObjectSlot>,
+        rules: u16,
     ) -> Result<LockerSlot, Denied> {
         let locker = self.usable(request.locker)?;
-        if let Some(conflict) = self.lockers[locker].overdue.take() {
+        let overdue = &mut self.lockers[locker].overdue;
+        if overdue.is_some()
+            && let Some(conflict) = overdue.take()
+        {
             return Err(Denied::HeldTooLong(conflict));
         }
-        let rules = match object {
-            Some(object) => self.rules(object),
-            None => self.rules_at(self.rules_for(request.object)),
-        };
-        if !rules.knows(request.mode) {
+        if !self.rules_at(rules).knows(request.mode) {
             return Err(Denied::UnknownMode(request.mode));
         }
         if let Some(from) = request.from {
@@ -149,6 +158,15 @@ impl Table {
             return Ok(Some(lock));
         }
         self.check(LimitKind::Locks)?;
+        if self.is_apart(request.object) {
+            let named = Named {
+                object: request.object,
+                hash: checked.hash,
+                rules: checked.rules,
+            };
+            let lock = self.grant_unknown(named, locker, request.mode, request.site)?;
+            return Ok(Some(lock));
+        }
         let object = self.intern_new(request.object, checked.hash)?;
         // A range that nobody has asked for before may overlap what others hold.
         if self.objects[object].overlaps.is_some() {

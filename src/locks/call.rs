@@ -38,7 +38,7 @@ pub struct WaitId {
 
 /// Names a held lock. Never given twice by one table; it names, it does not own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-// So that what keeps an object and the id of its lock is no larger than an operation, and can take its place.
+// So that a step of a sequence, and the guard of a lock, is a word smaller.
 #[repr(Rust, packed(4))]
 pub struct LockId {
     pub(super) born: u64,

@@ -45,11 +45,7 @@ impl Table {
 
     /// Why a request still waits.
     pub(super) fn explain_wait(&mut self, kind: ConflictKind, slot: WaitSlot) -> LockConflict {
-        // Deadlocks are kept: those reports are always full.
-        let most = match kind {
-            ConflictKind::Deadlock => MOST_NAMED,
-            _ => self.most_named(),
-        };
+        let most = self.most_named();
         let wait = &self.waits[slot];
         let (object, family) = (wait.object, self.lockers[wait.locker].root);
         let mut asker = self.waiting_party(slot);
@@ -233,5 +229,110 @@ fn blank(kind: ConflictKind, object: super::Object, asker: Party) -> LockConflic
         cycle: Vec::new(),
         older: Vec::new(),
         choice: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::{Effect, LockerId, LockerSpec, Object, Patience, TableConfig, Text};
+    use super::*;
+
+    const OTHERS: usize = 3;
+
+    fn asks(table: &mut Table, now: Moment, locker: LockerId, object: &Object) -> Vec<Effect> {
+        let request = Request {
+            locker,
+            object,
+            mode: Mode::Write,
+            from: None,
+            site: Location::caller(),
+        };
+        let mut effects = Vec::new();
+        let asked = table.request(now, request, Patience::Forever, &mut effects);
+        assert!(asked.is_ok());
+        effects
+    }
+
+    /// Two lockers of this name close a cycle, while others wait for one of the objects; the report.
+    fn deadlock(
+        table: &mut Table,
+        now: Moment,
+        name: &Text,
+        objects: &[Object; 2],
+    ) -> Arc<LockConflict> {
+        let mut lockers = Vec::new();
+        for _ in 0..2 + OTHERS {
+            let spec = LockerSpec::new().name(name.clone());
+            lockers.extend(table.begin(now, spec));
+        }
+        let [a, b] = objects;
+        asks(table, now, lockers[0], a);
+        asks(table, now, lockers[1], b);
+        for other in &lockers[2..] {
+            asks(table, now, *other, a);
+        }
+        asks(table, now, lockers[0], b);
+        let effects = asks(table, now, lockers[1], a);
+        let mut effects = effects.into_iter();
+        let told = effects.find_map(|effect| match effect {
+            Effect::Doomed(_, conflict) => Some(conflict),
+            _ => None,
+        });
+        for locker in lockers {
+            table.end(locker, &mut Vec::new());
+        }
+        told.unwrap()
+    }
+
+    fn objects() -> [Object; 2] {
+        // Too long to be kept in place.
+        ["a", "b"].map(|key| Object::new("accounts", key.repeat(100)))
+    }
+
+    #[test]
+    fn a_report_shares_names_and_keys_and_makes_no_text() {
+        let name: Arc<str> = "transfer".into();
+        let objects = objects();
+        let mut table = Table::new(TableConfig::default());
+        let text = Text::Shared(Arc::clone(&name));
+        let told = deadlock(&mut table, Moment(1), &text, &objects);
+        let steps = told.cycle.iter();
+        let parties = steps.flat_map(|step| [&step.waiter, &step.blocker]);
+        for party in parties.chain([&told.asker]) {
+            let Some(Text::Shared(own)) = &party.name else {
+                panic!("{party} has a name of its own");
+            };
+            assert!(Arc::ptr_eq(own, &name));
+        }
+        for object in told
+            .cycle
+            .iter()
+            .map(|step| &step.object)
+            .chain([&told.object])
+        {
+            assert!(
+                objects
+                    .iter()
+                    .any(|known| known.key().as_ptr() == object.key().as_ptr())
+            );
+        }
+    }
+
+    #[test]
+    fn ten_deadlocks_a_second_are_told_in_full_and_of_all_the_whole_cycle() {
+        let mut table = Table::new(TableConfig::default());
+        for second in 1..4 {
+            let now = Moment(second * 1_000_000_000);
+            let mut full = 0;
+            for _ in 0..100 {
+                let told = deadlock(&mut table, now, &"transfer".into(), &objects());
+                assert_eq!((told.cycle.len(), told.waiters_total), (2, OTHERS));
+                assert_eq!(told.owners.len(), 1);
+                full += usize::from(told.waiters.len() == OTHERS);
+            }
+            assert_eq!(full, 10);
+        }
     }
 }

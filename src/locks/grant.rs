@@ -9,10 +9,11 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::panic::Location;
 
+use super::objects::Named;
 use super::queue::{Group, HolderKey, Queued, Rank};
 use super::slab::{LockSlot, LockerSlot, ObjectSlot};
 use super::table::LockEntry;
-use super::{Effect, LockId, Mode, Moment, Table};
+use super::{Denied, Effect, LimitKind, LockId, Mode, Moment, Table};
 
 impl Table {
     /// Whether a request that arrives now has to wait.
@@ -118,10 +119,62 @@ impl Table {
                 slot: lock,
             };
         }
+        let id = self.add_lock(object, key, site, since);
+        let entry = &mut self.objects[object];
+        let held_before = entry.holders.has_family(family);
+        entry.held[mode.index()] += 1;
+        entry.holders.insert(key, id.slot);
+        if let Some(order) = &mut self.order {
+            order.taken(family, entry.object.namespace_text(), site);
+        }
+        self.regroup(family, object, held_before);
+        id
+    }
+
+    /// Gives a lock on an object that nobody holds or waits for, and that overlaps no other: its entry is made
+    /// as it then is.
+    pub(super) fn grant_unknown(
+        &mut self,
+        named: Named<'_>,
+        locker: LockerSlot,
+        mode: Mode,
+        site: &'static Location<'static>,
+    ) -> Result<LockId, Denied> {
+        self.check(LimitKind::Objects)?;
+        self.stats.grants += 1;
+        let family = self.lockers[locker].root;
+        let key = HolderKey {
+            family,
+            locker,
+            mode,
+        };
+        let id = self.add_lock(self.objects.next_slot(), key, site, self.now);
+        self.insert_object(named, Some((key, id.slot)));
+        if let Some(order) = &mut self.order {
+            order.taken(family, named.object.namespace_text(), site);
+        }
+        self.suspect_if_waiting(family);
+        Ok(id)
+    }
+
+    /// A new lock, in the list of its locker.
+    #[inline]
+    fn add_lock(
+        &mut self,
+        object: ObjectSlot,
+        key: HolderKey,
+        site: &'static Location<'static>,
+        since: Moment,
+    ) -> LockId {
+        let HolderKey {
+            family,
+            locker,
+            mode,
+        } = key;
         let next = self.lockers[locker].locks;
         self.locks_made += 1;
         let born = self.locks_made;
-        let lock = self.locks.insert(LockEntry {
+        let slot = self.locks.insert(LockEntry {
             object,
             locker,
             mode,
@@ -134,80 +187,104 @@ impl Table {
             next,
         });
         if let Some(next) = next {
-            self.locks[next].previous = Some(lock);
+            self.locks[next].previous = Some(slot);
         }
         let owner = &mut self.lockers[locker];
-        owner.locks = Some(lock);
+        owner.locks = Some(slot);
         owner.lock_count += 1;
-        let root = &mut self.lockers[family].family;
+        let root = match family == locker {
+            true => &mut owner.family,
+            false => &mut self.lockers[family].family,
+        };
         root.locks += 1;
         root.write_locks += usize::from(mode.is_write());
-        let entry = &mut self.objects[object];
-        let held_before = entry.holders.has_family(family);
-        entry.held[mode.index()] += 1;
-        entry.holders.insert(key, lock);
         if !self.config.timeouts.max_hold.is_zero() {
-            self.holds.insert((since, lock));
+            self.holds.insert((since, slot));
         }
-        if let Some(order) = &mut self.order {
-            order.taken(family, entry.object.namespace_text(), site);
-        }
-        self.regroup(family, object, held_before);
-        LockId { born, slot: lock }
+        LockId { born, slot }
     }
 
     /// Takes a lock from its holder, whatever its count. Who waits for it is not looked at.
     pub(super) fn drop_lock(&mut self, lock: LockSlot) {
-        let Some(entry) = self.locks.remove(lock) else {
-            return;
-        };
-        match entry.previous {
-            Some(previous) => self.locks[previous].next = entry.next,
-            None => self.lockers[entry.locker].locks = entry.next,
+        let (object, key) = self.remove_lock(lock);
+        let entry = &mut self.objects[object];
+        entry.held[key.mode.index()] -= 1;
+        entry.holders.remove(key);
+        let holds_still = entry.holders.has_family(key.family);
+        self.regroup(key.family, object, holds_still);
+    }
+
+    /// Takes a lock from its holder, and forgets its object: it is the only one there, nobody waits for the
+    /// object and none overlaps it.
+    pub(super) fn drop_only_lock(&mut self, lock: LockSlot) {
+        let (object, key) = self.remove_lock(lock);
+        self.suspect_if_waiting(key.family);
+        self.forget(object);
+    }
+
+    /// Takes a lock out of the list of its locker; its object still knows it.
+    #[inline]
+    fn remove_lock(&mut self, lock: LockSlot) -> (ObjectSlot, HolderKey) {
+        let entry = &self.locks[lock];
+        let (object, locker, mode) = (entry.object, entry.locker, entry.mode);
+        let (previous, next) = (entry.previous, entry.next);
+        let (since, overdue) = (entry.since, entry.overdue);
+        self.locks.discard(lock);
+        if let Some(next) = next {
+            self.locks[next].previous = previous;
         }
-        if let Some(next) = entry.next {
-            self.locks[next].previous = entry.previous;
+        if let Some(previous) = previous {
+            self.locks[previous].next = next;
         }
-        let owner = &mut self.lockers[entry.locker];
+        let owner = &mut self.lockers[locker];
+        if previous.is_none() {
+            owner.locks = next;
+        }
         owner.lock_count -= 1;
-        let told = &owner.overdue;
-        if entry.overdue
-            && told
-                .as_ref()
-                .is_some_and(|told| told.object == self.objects[entry.object].object)
+        if overdue
+            && let Some(told) = &owner.overdue
+            && told.object == self.objects[object].object
         {
             owner.overdue = None;
         }
         let family = owner.root;
-        let root = &mut self.lockers[family].family;
+        let root = match family == locker {
+            true => &mut owner.family,
+            false => &mut self.lockers[family].family,
+        };
         root.locks -= 1;
-        root.write_locks -= usize::from(entry.mode.is_write());
-        let object = &mut self.objects[entry.object];
-        object.held[entry.mode.index()] -= 1;
-        object.holders.remove(HolderKey {
-            family,
-            locker: entry.locker,
-            mode: entry.mode,
-        });
+        root.write_locks -= usize::from(mode.is_write());
         if !self.holds.is_empty() {
-            self.holds.remove(&(entry.since, lock));
+            self.holds.remove(&(since, lock));
         }
         if let Some(order) = &mut self.order {
-            order.released(family, object.object.namespace_text());
+            order.released(family, self.objects[object].object.namespace_text());
         }
-        let holds_still = self.objects[entry.object].holders.has_family(family);
-        self.regroup(family, entry.object, holds_still);
+        let key = HolderKey {
+            family,
+            locker,
+            mode,
+        };
+        (object, key)
+    }
+
+    /// What the family holds or where it stands has changed: if it waits, that can close a cycle.
+    #[inline]
+    fn suspect_if_waiting(&mut self, family: LockerSlot) -> bool {
+        if self.lockers[family].family.waits.is_empty() {
+            return false;
+        }
+        if self.suspects.last() != Some(&family) {
+            self.suspects.push(family);
+        }
+        true
     }
 
     /// Puts the family's requests where they belong, now that it holds the object or no longer does; or
     /// it holds it in other modes.
     fn regroup(&mut self, family: LockerSlot, object: ObjectSlot, other_modes: bool) {
-        if self.lockers[family].family.waits.is_empty() {
+        if !self.suspect_if_waiting(family) {
             return;
-        }
-        // What it holds or where it stands has changed while it waits: that can close a cycle.
-        if self.suspects.last() != Some(&family) {
-            self.suspects.push(family);
         }
         let entry = &self.objects[object];
         if other_modes || (entry.queue.is_none() && entry.overlaps.is_none()) {

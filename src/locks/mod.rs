@@ -21,10 +21,12 @@ mod explain;
 mod grant;
 mod graph;
 mod graphviz;
+mod held;
 mod locker;
 mod mode;
 mod object;
 mod objects;
+mod op;
 mod order;
 mod queue;
 mod ranges;
@@ -43,14 +45,16 @@ pub use call::{
     Attempt, Denied, Effect, LockId, Moment, Patience, Reason, Request, TableConfig, Timeouts,
     WaitId,
 };
+pub use held::Held;
 pub use locker::{Age, DEFAULT_PRIORITY, LockerId, LockerSpec};
 pub use mode::{ConflictTable, ConflictTableError, Mode, UnknownModeName};
 pub use object::{EmptyRange, Object};
+pub use op::{Failure, Op, OpOutcome, Progress, Taken};
 pub use order::{OrderStep, OrderWarning};
 pub use report::{
     Choice, ConflictKind, CycleStep, DeadlockRecord, DetectReport, LockConflict, Party,
 };
-pub use sequence::{Failure, Op, OpOutcome, Progress, Sequence, Taken};
+pub use sequence::Sequence;
 pub use snapshot::{HeldLock, LockSnapshot, LockerInfo, WaitingLock, WaitsFor};
 pub use stats::{LimitInUse, LimitKind, Limits, LockStats, PassStats, Usage};
 pub use table::Table;

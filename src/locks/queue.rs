@@ -30,13 +30,27 @@ pub(super) struct ObjectEntry {
 }
 
 impl ObjectEntry {
-    pub(super) fn new(object: Object, hash: u64, rules: u16) -> Self {
+    #[inline]
+    pub(super) fn new(
+        object: Object,
+        hash: u64,
+        rules: u16,
+        holder: Option<(HolderKey, LockSlot)>,
+    ) -> Self {
+        let mut held = [0; Mode::COUNT];
+        let holders = match holder {
+            Some((key, lock)) => {
+                held[key.mode.index()] = 1;
+                Holders::One(key, lock)
+            }
+            None => Holders::Nobody,
+        };
         Self {
             object,
             hash,
             rules,
-            holders: Holders::Nobody,
-            held: [0; Mode::COUNT],
+            holders,
+            held,
             queue: None,
             overlaps: None,
         }

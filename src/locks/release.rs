@@ -1,5 +1,6 @@
 //! Releasing, weakening and passing on locks, and the end of lockers.
 
+use super::queue::Holders;
 use super::slab::{LockSlot, LockerSlot, ObjectSlot};
 use super::{Denied, Effect, LimitKind, LockId, LockerId, Mode, Object, Reason, Table, WaitId};
 
@@ -380,12 +381,15 @@ impl Table {
     /// Drops a lock. Its object is forgotten if nobody is left, or else to be looked at again.
     fn let_go(&mut self, lock: LockSlot) {
         let object = self.locks[lock].object;
-        self.drop_lock(lock);
         let entry = &self.objects[object];
-        if entry.queue.is_none() && entry.overlaps.is_none() {
-            self.forget_unused(object);
-        } else {
+        if entry.queue.is_some() || entry.overlaps.is_some() {
+            self.drop_lock(lock);
             self.recheck.push(object);
+        } else if let Holders::One(..) = entry.holders {
+            self.drop_only_lock(lock);
+        } else {
+            self.drop_lock(lock);
+            self.forget_unused(object);
         }
     }
 

@@ -7,73 +7,11 @@
 use std::collections::BTreeMap;
 use std::panic::Location;
 
+use super::held::{Changed, Held, Step};
+use super::op::{Failure, Op, OpOutcome, Progress};
 use super::{
-    Denied, Effect, LockId, LockerId, Mode, Moment, Object, Patience, Reason, Request, Table,
-    WaitId,
+    Denied, Effect, LockId, LockerId, Mode, Moment, Object, Reason, Request, Table, WaitId,
 };
-
-/// One operation.
-#[derive(Debug, Clone)]
-pub enum Op {
-    /// Lock the object.
-    Lock(Object, Mode, Patience),
-    /// Change one reference of a lock from the first mode to the second, waiting if need be.
-    Upgrade(Object, Mode, Mode, Patience),
-    /// Weaken one reference of a lock.
-    Downgrade(Object, Mode, Mode),
-    /// Release one reference of a lock.
-    Unlock(Object, Mode),
-    /// Release all locks of the locker on the object.
-    UnlockObject(Object),
-    /// Release what is held for reading.
-    ReleaseReads,
-    /// Release everything.
-    ReleaseAll,
-}
-
-/// What became of one operation.
-#[derive(Debug, Clone)]
-pub enum OpOutcome {
-    /// The lock is granted, or changed.
-    Granted,
-    /// So many locks, or references of one, were released.
-    Released(usize),
-    /// It failed.
-    Failed(Failure),
-    /// It was done, and undone because a later one failed.
-    Undone,
-    /// An earlier one failed.
-    NotReached,
-}
-
-/// Why an operation failed.
-#[derive(Debug, Clone)]
-pub enum Failure {
-    /// It was refused at once.
-    Denied(Denied),
-    /// It waited, and was refused.
-    Refused(Reason),
-}
-
-/// Where a sequence stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// It goes on when this request has been granted or refused.
-    Waits(WaitId),
-    /// It has come to its end, or failed.
-    Done,
-}
-
-/// A reference that a sequence took and still holds.
-#[derive(Debug)]
-pub struct Taken {
-    /// What is locked.
-    pub object: Object,
-    /// How.
-    pub mode: Mode,
-    /// Which lock it is, as far as that is known.
-    pub lock: Option<LockId>,
-}
 
 type References = BTreeMap<(Object, Mode), u64>;
 
@@ -85,23 +23,17 @@ pub struct Sequence {
     ops: Vec<Op>,
     all_or_nothing: bool,
     next: usize,
-    outcomes: Vec<OpOutcome>,
-    /// What it took and still holds: one entry for each reference, in the order of the operations.
-    taken: Vec<TakenBy>,
+    /// What has become of each operation so far.
+    steps: Vec<Step>,
     /// What is to be released at the end, in references.
     due: References,
     /// Locks that were there before and have another mode now.
-    changed: Vec<TakenBy>,
+    changed: Vec<Changed>,
+    /// Whether it knows of all that it took which locks they are.
+    knows_locks: bool,
     /// Whether all that the locker holds is to be released, so that it may be used again.
     revives: bool,
     done: bool,
-}
-
-/// A reference that is held, by the operation that took it: its object stays where it is meanwhile.
-#[derive(Debug, Clone, Copy)]
-struct TakenBy {
-    op: usize,
-    lock: Option<LockId>,
 }
 
 impl Sequence {
@@ -116,12 +48,12 @@ impl Sequence {
         Self {
             locker,
             site,
-            outcomes: Vec::with_capacity(ops.len()),
+            steps: Vec::with_capacity(ops.len()),
             all_or_nothing,
             next: 0,
-            taken: Vec::with_capacity(ops.len()),
             due: References::new(),
             changed: Vec::new(),
+            knows_locks: true,
             revives: false,
             done: false,
             ops,
@@ -139,10 +71,18 @@ impl Sequence {
         table.finish(effects);
         if let Progress::Waits(_) = progress {
             // Its locker can let one go and take another like it before it goes on.
-            let held = self.taken.iter_mut().chain(&mut self.changed);
-            held.for_each(|own| own.lock = None);
+            self.locks_mut().for_each(|lock| *lock = None);
+            self.knows_locks = false;
         }
         progress
+    }
+
+    fn locks_mut(&mut self) -> impl Iterator<Item = &mut Option<LockId>> {
+        let held = self.steps.iter_mut().filter_map(|step| match step {
+            Step::Holds(lock) => Some(lock),
+            Step::Came(_) => None,
+        });
+        held.chain(self.changed.iter_mut().map(|changed| &mut changed.lock))
     }
 
     /// Its operations are out of the way while its steps change it.
@@ -196,11 +136,9 @@ impl Sequence {
     /// The request that it waited for has been granted; [`run`](Self::run) goes on.
     pub fn granted(&mut self) {
         self.with_ops(|own, ops| match ops.get(own.next) {
-            Some(Op::Lock(..)) => own.took(None),
             Some(Op::Upgrade(object, from, ..)) => own.exchanged(ops, object, *from, None),
-            _ => {}
+            _ => own.took(None),
         });
-        self.outcomes.push(OpOutcome::Granted);
         self.next += 1;
     }
 
@@ -223,8 +161,9 @@ impl Sequence {
                 table.take_back(self.locker, object, *to, Some(*from), effects);
             }
         }
-        for taken in std::mem::take(&mut self.taken).into_iter().rev() {
-            if let Some((object, mode)) = taken.what(ops) {
+        for (step, op) in self.steps.iter_mut().zip(ops).rev() {
+            if let (Step::Holds(_), Some((object, mode))) = (&step, op.target()) {
+                *step = Step::Came(OpOutcome::Undone);
                 table.unlock(self.locker, object, mode, effects);
             }
         }
@@ -234,38 +173,42 @@ impl Sequence {
     /// Finds out which locks they are that it took and still holds, for [`finish`](Self::finish). To be
     /// called when it is done.
     pub fn find_locks(&mut self, table: &Table) {
-        for taken in self.taken.iter_mut().chain(&mut self.changed) {
-            if taken.lock.is_none()
-                && let Some((object, mode)) = taken.what(&self.ops)
+        if self.knows_locks {
+            return;
+        }
+        let find = |lock: &mut Option<LockId>, op: Option<&Op>| {
+            if lock.is_none()
+                && let Some((object, mode)) = op.and_then(Op::target)
             {
-                taken.lock = table.lock_id(self.locker, object, mode);
+                *lock = table.lock_id(self.locker, object, mode);
+            }
+        };
+        for (step, op) in self.steps.iter_mut().zip(&self.ops) {
+            if let Step::Holds(lock) = step {
+                find(lock, Some(op));
             }
         }
+        for changed in &mut self.changed {
+            find(&mut changed.lock, self.ops.get(changed.op));
+        }
+        self.knows_locks = true;
     }
 
-    /// What became of each operation, and what is made of what it took and still holds: an entry for each
-    /// reference.
+    /// What is made of the outcome of each operation, and what it took and still holds.
     #[must_use]
-    pub fn finish<T>(self, mut make: impl FnMut(Taken) -> T) -> (Vec<OpOutcome>, Vec<T>) {
-        let changed: Vec<Taken> = (self.changed.iter())
-            .filter_map(|changed| {
-                let (object, mode) = changed.what(&self.ops)?;
-                let (object, lock) = (object.clone(), changed.lock);
-                Some(Taken { object, mode, lock })
-            })
-            .collect();
-        let mut taken = self.taken.into_iter().peekable();
-        let ops = self.ops.into_iter().enumerate();
-        // In the place of the operations, where there is room for it.
-        let mut made: Vec<T> = ops
-            .filter_map(|(at, op)| {
-                let TakenBy { lock, .. } = taken.next_if(|taken| taken.op == at)?;
-                let (object, mode) = op.into_target()?;
-                Some(make(Taken { object, mode, lock }))
-            })
-            .collect();
-        made.extend(changed.into_iter().map(make));
-        (self.outcomes, made)
+    pub fn finish<T>(self, mut came: impl FnMut(&OpOutcome) -> T) -> (Vec<T>, Held) {
+        let mut outcomes = Vec::with_capacity(self.steps.len());
+        outcomes.extend(self.steps.iter().map(|step| match step {
+            Step::Holds(_) => came(&OpOutcome::Granted),
+            Step::Came(outcome) => came(outcome),
+        }));
+        // As they stand: most are released without another look at each.
+        let held = Held {
+            ops: self.ops,
+            steps: self.steps,
+            changed: self.changed,
+        };
+        (outcomes, held)
     }
 
     /// Does one operation. `None` if it is done, or else what it waits for.
@@ -286,7 +229,6 @@ impl Sequence {
                     Ok(lock) => self.took(Some(lock)),
                     Err(wait) => return Ok(Some(wait)),
                 }
-                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Upgrade(object, from, to, patience) => {
                 self.check_held(table, object, *from)?;
@@ -295,7 +237,6 @@ impl Sequence {
                     Ok(lock) => self.exchanged(ops, object, *from, Some(lock)),
                     Err(wait) => return Ok(Some(wait)),
                 }
-                self.outcomes.push(OpOutcome::Granted);
             }
             Op::Downgrade(object, from, to) => {
                 self.check_held(table, object, *from)?;
@@ -306,33 +247,50 @@ impl Sequence {
                     table.downgrade(locker, object, *from, *to, effects)?;
                 }
                 self.exchanged(ops, object, *from, None);
-                self.outcomes.push(OpOutcome::Granted);
+                self.knows_locks = false;
             }
             Op::Unlock(object, mode) if later => {
                 self.check_held(table, object, *mode)?;
                 *self.due.entry((object.clone(), *mode)).or_default() += 1;
-                self.outcomes.push(OpOutcome::Released(1));
+                self.came(OpOutcome::Released(1));
             }
             Op::Unlock(object, mode) => {
                 if !table.unlock(locker, object, *mode, effects) {
                     return Err(Denied::NotHeld);
                 }
                 self.forget(ops, object, *mode);
-                self.outcomes.push(OpOutcome::Released(1));
+                self.came(OpOutcome::Released(1));
             }
             Op::UnlockObject(only) => {
-                self.release(ops, table, later, effects, |object, _| object == only);
-            }
-            Op::ReleaseReads => self.release(ops, table, later, effects, |_, mode| {
-                matches!(mode, Mode::IntentRead | Mode::Read)
-            }),
-            Op::ReleaseAll => {
-                self.revives = true;
-                self.release(ops, table, later, effects, |_, _| true);
-                if !later {
-                    table.revive(locker);
+                let which = |object: &Object, _| object == only;
+                match later {
+                    true => self.release_later(table, which),
+                    false => {
+                        let released = table.unlock_object(locker, only, effects);
+                        self.released(ops, released, which);
+                    }
                 }
             }
+            Op::ReleaseReads => {
+                let which = |_: &Object, mode| matches!(mode, Mode::IntentRead | Mode::Read);
+                match later {
+                    true => self.release_later(table, which),
+                    false => {
+                        let released = table.release_reads(locker, effects);
+                        self.released(ops, released, which);
+                    }
+                }
+            }
+            Op::ReleaseAll => match later {
+                true => {
+                    self.revives = true;
+                    self.release_later(table, |_, _| true);
+                }
+                false => {
+                    let released = table.release_all(locker, effects);
+                    self.released(ops, released, |_, _| true);
+                }
+            },
         }
         Ok(None)
     }
@@ -365,10 +323,11 @@ impl Sequence {
 
     /// The operation that comes next has taken a lock.
     fn took(&mut self, lock: Option<LockId>) {
-        self.taken.push(TakenBy {
-            op: self.next,
-            lock,
-        });
+        self.steps.push(Step::Holds(lock));
+    }
+
+    fn came(&mut self, outcome: OpOutcome) {
+        self.steps.push(Step::Came(outcome));
     }
 
     /// The operation that comes next has changed the mode of one reference, or is going to.
@@ -379,21 +338,14 @@ impl Sequence {
         } else if self.forget(ops, object, from) {
             self.took(lock);
         } else {
-            self.changed.push(TakenBy {
-                op: self.next,
-                lock,
-            });
+            let op = self.next;
+            self.changed.push(Changed { op, lock });
+            self.came(OpOutcome::Granted);
         }
     }
 
-    fn release(
-        &mut self,
-        ops: &[Op],
-        table: &mut Table,
-        later: bool,
-        effects: &mut Vec<Effect>,
-        which: impl Fn(&Object, Mode) -> bool,
-    ) {
+    /// What the locker holds of these is to be released at the end.
+    fn release_later(&mut self, table: &Table, which: impl Fn(&Object, Mode) -> bool) {
         let mut released = 0;
         for (object, mode, count) in table.held_by(self.locker) {
             if !which(&object, mode) {
@@ -401,21 +353,24 @@ impl Sequence {
             }
             let left = count.saturating_sub(self.due(&object, mode));
             released += usize::from(left > 0);
-            if later {
-                *self.due.entry((object, mode)).or_default() += left;
-            } else {
-                table.unlock_many(self.locker, &object, mode, left, effects);
+            *self.due.entry((object, mode)).or_default() += left;
+        }
+        self.came(OpOutcome::Released(released));
+    }
+
+    /// What the locker held of these has been released.
+    fn released(&mut self, ops: &[Op], count: usize, which: impl Fn(&Object, Mode) -> bool) {
+        let goes = |op: Option<&Op>| {
+            let what = op.and_then(Op::target);
+            what.is_none_or(|(object, mode)| which(object, mode))
+        };
+        for (step, op) in self.steps.iter_mut().zip(ops) {
+            if matches!(step, Step::Holds(_)) && goes(Some(op)) {
+                *step = Step::Came(OpOutcome::Granted);
             }
         }
-        if !later {
-            let stays = |own: &TakenBy| {
-                let what = own.what(ops);
-                what.is_some_and(|(object, mode)| !which(object, mode))
-            };
-            self.taken.retain(stays);
-            self.changed.retain(stays);
-        }
-        self.outcomes.push(OpOutcome::Released(released));
+        self.changed.retain(|changed| !goes(ops.get(changed.op)));
+        self.came(OpOutcome::Released(count));
     }
 
     /// Releases what is due; of its own references the latest go first.
@@ -427,29 +382,29 @@ impl Sequence {
         for ((object, mode), count) in &due {
             table.unlock_many(self.locker, object, *mode, *count, effects);
         }
-        let mut kept = Vec::with_capacity(self.taken.len());
-        while let Some(own) = self.taken.pop() {
-            let name = own.what(ops).map(|(object, mode)| (object.clone(), mode));
-            let left = name.and_then(|name| due.get_mut(&name));
-            match left.filter(|left| **left > 0) {
-                Some(left) => *left -= 1,
-                None => kept.push(own),
+        for (step, op) in self.steps.iter_mut().zip(ops).rev() {
+            if let (Step::Holds(_), Some((object, mode))) = (&step, op.target())
+                && let Some(left) = due.get_mut(&(object.clone(), mode))
+                && *left > 0
+            {
+                *left -= 1;
+                *step = Step::Came(OpOutcome::Granted);
             }
         }
-        kept.reverse();
-        self.taken = kept;
     }
 
     /// A reference is gone; whether it was one that it had taken itself.
     fn forget(&mut self, ops: &[Op], object: &Object, mode: Mode) -> bool {
-        let is_it = |own: &TakenBy| own.what(ops) == Some((object, mode));
-        match self.taken.iter().rposition(is_it) {
-            Some(at) => {
-                self.taken.remove(at);
+        let is_it = |op: Option<&Op>| op.and_then(Op::target) == Some((object, mode));
+        let mut own = self.steps.iter_mut().zip(ops).rev();
+        let own = own.find(|(step, op)| matches!(step, Step::Holds(_)) && is_it(Some(op)));
+        match own {
+            Some((step, _)) => {
+                *step = Step::Came(OpOutcome::Granted);
                 true
             }
             None => {
-                self.changed.retain(|own| !is_it(own));
+                self.changed.retain(|changed| !is_it(ops.get(changed.op)));
                 false
             }
         }
@@ -459,33 +414,11 @@ impl Sequence {
         if self.all_or_nothing {
             self.undo(ops, table, effects);
             self.due.clear();
-            self.outcomes.fill(OpOutcome::Undone);
+            self.steps.fill(Step::Came(OpOutcome::Undone));
         }
-        self.outcomes.push(OpOutcome::Failed(failure));
-        self.outcomes.resize(ops.len(), OpOutcome::NotReached);
+        self.came(OpOutcome::Failed(failure));
+        let left = Step::Came(OpOutcome::NotReached);
+        self.steps.resize(ops.len(), left);
         self.done = true;
-    }
-}
-
-impl TakenBy {
-    fn what(self, ops: &[Op]) -> Option<(&Object, Mode)> {
-        match ops.get(self.op)? {
-            Op::Lock(object, mode, _)
-            | Op::Upgrade(object, _, mode, _)
-            | Op::Downgrade(object, _, mode) => Some((object, *mode)),
-            _ => None,
-        }
-    }
-}
-
-impl Op {
-    /// What it takes.
-    fn into_target(self) -> Option<(Object, Mode)> {
-        match self {
-            Op::Lock(object, mode, _)
-            | Op::Upgrade(object, _, mode, _)
-            | Op::Downgrade(object, _, mode) => Some((object, mode)),
-            _ => None,
-        }
     }
 }

@@ -7,6 +7,7 @@ use super::{Effect, Table};
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
 pub enum LimitKind {
     /// Lockers that exist at one time.
@@ -15,10 +16,18 @@ pub enum LimitKind {
     Locks,
     /// Objects that somebody holds or waits for.
     Objects,
+    /// Pairs of objects that overlap: a range and a key in it, or two ranges. Each is kept while both are
+    /// locked or waited for, some 20 bytes; there may be 64 for each object that there may be.
+    Overlaps,
 }
 
+/// The pairs that overlap, for each object that there may be: with the usual limits 6.4 million, which is
+/// every key of a full table locked under 64 scans of the whole. Of ranges that all overlap each other that
+/// is 3,500.
+const OVERLAPS_FOR_EACH: usize = 64;
+
 impl LimitKind {
-    /// Every kind.
+    /// Those that have a setting of their own.
     pub const ALL: [LimitKind; 3] = [LimitKind::Lockers, LimitKind::Locks, LimitKind::Objects];
 
     /// The name of the setting.
@@ -27,7 +36,7 @@ impl LimitKind {
         match self {
             LimitKind::Lockers => "max_lockers",
             LimitKind::Locks => "max_locks",
-            LimitKind::Objects => "max_objects",
+            LimitKind::Objects | LimitKind::Overlaps => "max_objects",
         }
     }
 }
@@ -38,6 +47,7 @@ impl fmt::Display for LimitKind {
             LimitKind::Lockers => "lockers",
             LimitKind::Locks => "locks",
             LimitKind::Objects => "objects",
+            LimitKind::Overlaps => "overlaps between objects",
         })
     }
 }
@@ -61,6 +71,7 @@ impl Limits {
             LimitKind::Lockers => self.lockers,
             LimitKind::Locks => self.locks,
             LimitKind::Objects => self.objects,
+            LimitKind::Overlaps => self.objects.saturating_mul(OVERLAPS_FOR_EACH),
         }
     }
 }
@@ -136,6 +147,8 @@ pub struct LockStats {
     pub last_detection: PassStats,
     /// Requests waiting now.
     pub waiting: usize,
+    /// Pairs of objects that overlap now.
+    pub overlaps: usize,
     /// Lockers.
     pub lockers: Usage,
     /// Locks, those waited for included.
@@ -223,6 +236,7 @@ impl Table {
     pub fn stats(&self) -> LockStats {
         let mut stats = self.stats;
         stats.waiting = self.waits.len();
+        stats.overlaps = self.overlaps;
         stats.lockers = self.gauges.usage(LimitKind::Lockers);
         stats.locks = self.gauges.usage(LimitKind::Locks);
         stats.objects = self.gauges.usage(LimitKind::Objects);
@@ -252,7 +266,15 @@ impl Table {
     /// [`LimitInUse`] if one would be lower than what is in use; then nothing changes.
     pub fn set_limits(&mut self, limits: Limits) -> Result<(), LimitInUse> {
         for which in LimitKind::ALL {
-            let (asked, used) = (limits.of(which), self.in_use(which));
+            let asked = limits.of(which);
+            let used = match which {
+                // The pairs of them have to have room too.
+                LimitKind::Objects => {
+                    let for_pairs = self.overlaps.div_ceil(OVERLAPS_FOR_EACH);
+                    self.in_use(which).max(for_pairs)
+                }
+                which => self.in_use(which),
+            };
             if asked < used {
                 return Err(LimitInUse { which, asked, used });
             }

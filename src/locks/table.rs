@@ -66,6 +66,8 @@ pub struct Table {
     pub(super) rules: Vec<ConflictTable>,
     /// Namespaces in which a range was locked.
     pub(super) ranged: HashMap<Text, RangeIndex>,
+    /// How many pairs of objects overlap.
+    pub(super) overlaps: usize,
     /// Objects that somebody waits for.
     pub(super) contended: BTreeSet<ObjectSlot>,
     pub(super) deadlines: BTreeSet<(Moment, WaitId)>,
@@ -111,6 +113,7 @@ impl Table {
             names: HashTable::new(),
             rules: std::iter::once(config.conflicts).chain(own).collect(),
             ranged: HashMap::new(),
+            overlaps: 0,
             contended: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             holds: BTreeSet::new(),
@@ -130,6 +133,21 @@ impl Table {
             stats: LockStats::default(),
             gauges: Gauges::new(config.limits, config.limit_warning),
             config,
+        }
+    }
+
+    /// An empty table in the place of this one, whose numbers go on after those of this one.
+    #[must_use]
+    pub fn anew(&self, config: TableConfig) -> Self {
+        Self {
+            now: self.now,
+            lockers_made: self.lockers_made,
+            ages_given: self.ages_given,
+            arrivals: self.arrivals,
+            locks_made: self.locks_made,
+            history: self.history.clone(),
+            stats: self.stats,
+            ..Self::new(config)
         }
     }
 
@@ -274,8 +292,16 @@ impl Table {
     }
 
     /// The locker, if it and its ancestors may ask for something.
+    #[inline]
     pub(super) fn usable(&self, id: LockerId) -> Result<LockerSlot, Denied> {
-        let slot = self.locker(id).ok_or(Denied::Ended)?;
+        let entry = self.lockers.get(id.slot).filter(|entry| entry.id == id);
+        let Some(entry) = entry else {
+            return Err(Denied::Ended);
+        };
+        if entry.parent.is_none() && entry.dead.is_none() {
+            return Ok(id.slot);
+        }
+        let slot = id.slot;
         match self.death_of(slot) {
             Some(conflict) => Err(Denied::Dead(Arc::clone(conflict))),
             None => Ok(slot),
@@ -342,6 +368,7 @@ impl Table {
             LimitKind::Lockers => self.lockers.len(),
             LimitKind::Locks => self.locks.len() + self.waits.len(),
             LimitKind::Objects => self.objects.len(),
+            LimitKind::Overlaps => self.overlaps,
         }
     }
 

@@ -10,7 +10,7 @@ use actix::Message;
 
 pub use ops::{LockOps, LockOutcome};
 
-use crate::actors::lock_table::{LockConfig, LockGuard, Locker, LocksFailed};
+use crate::actors::lock_table::{LockConfig, LockGuard, LockGuards, Locker, LocksFailed};
 use crate::error::LockError;
 use crate::locks::{
     DetectReport, LimitInUse, LockConflict, LockSnapshot, LockStats, LockerSpec, Mode, Object,
@@ -96,6 +96,8 @@ pub enum Release {
     Guard(LockGuard),
     /// The locks of these guards, all at once.
     Guards(Vec<LockGuard>),
+    /// What one message took, all at once.
+    Together(LockGuards),
     /// A lock of a locker.
     Lock {
         /// Whose.
@@ -113,6 +115,7 @@ impl Release {
         match self {
             Self::Guard(guard) => guard.release(),
             Self::Guards(guards) => LockGuard::release_all(guards),
+            Self::Together(guards) => guards.release(),
             Self::Lock {
                 locker,
                 object,
@@ -259,12 +262,13 @@ impl LockMany {
 pub struct LocksHeld {
     /// What became of each operation.
     pub outcomes: Vec<LockOutcome>,
-    /// What was taken and is still held: a guard for each reference.
-    pub guards: Vec<LockGuard>,
+    /// What was taken and is still held, reference by reference: released together when dropped, in one
+    /// step.
+    pub guards: LockGuards,
 }
 
 impl LocksHeld {
-    pub(crate) fn new(outcomes: Vec<LockOutcome>, guards: Vec<LockGuard>) -> Self {
+    pub(crate) fn new(outcomes: Vec<LockOutcome>, guards: LockGuards) -> Self {
         Self { outcomes, guards }
     }
 }
@@ -284,8 +288,8 @@ pub struct LocksRefused {
 
 impl LocksRefused {
     /// None of so many operations was begun.
-    pub(crate) fn shutting_down(operations: usize) -> Self {
-        Self::new(LocksFailed::shutting_down(operations), Vec::new())
+    pub(crate) fn all(operations: usize, error: LockError) -> Self {
+        Self::new(LocksFailed::all(operations, error), Vec::new())
     }
 
     pub(crate) fn new(failed: LocksFailed, guards: Vec<LockGuard>) -> Self {

@@ -168,9 +168,9 @@ impl PoolBuilder {
         self.check()?;
         self.spec.fed = feed.is_some();
         let gates = std::mem::take(&mut self.leases).gates(&self.keeper, &self.name)?;
-        let gates = gates.map(|(gating, gates)| {
-            self.spec.gating = gating;
-            gates
+        let gates = gates.map(|gated| {
+            self.spec.gating = gated.gating;
+            gated.gates
         });
         let parts = Parts {
             name: self.name,

@@ -59,8 +59,9 @@ impl Pool {
             });
         }
         self.is_ours()?;
-        let scaled = self.shared.change(|core, now| core.scale(workers, now));
-        scaled.map_err(|state| self.ended(state))
+        self.shared
+            .scale(workers)
+            .map_err(|state| self.ended(state))
     }
 
     /// Tells all workers to stop, and starts none until [`resume`](Self::resume). The future ends when none runs: after the pool's grace at the

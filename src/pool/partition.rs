@@ -1,29 +1,21 @@
-//! Pools under leases.
+//! Pools under leases: which process may run which workers.
+//!
+//! `balance` decides which of several partitions a process should hold, by what `sight` makes of the list of leases in the store.
+//! `alone` gets the one lease of a pool, `spread` those of its partitions, on the thread of the leases, where nothing of the
+//! application's runs. `tending` is the life of one lease that was granted: it lets the workers in, ends them, and only then gives the lease
+//! back. `gates` is what the pool sees of all that, and `held` keeps a future from being polled without its lease.
 
-use std::sync::Arc;
+mod alone;
+mod balance;
+mod figures;
+mod gates;
+mod held;
+mod sight;
+mod spread;
+mod tending;
+mod wish;
 
-use super::seams::Gates;
-use super::supervise::Gating;
-use crate::error::PoolError;
-use crate::keeper::Keeper;
-
-/// What a pool is told about its leases.
-#[derive(Default)]
-pub(super) struct LeaseGates {}
-
-impl LeaseGates {
-    /// What opens and closes the pool's gates, if anything does.
-    #[allow(
-        clippy::unused_self,
-        clippy::unnecessary_wraps,
-        clippy::type_complexity,
-        reason = "there are none yet"
-    )]
-    pub(super) fn gates(
-        self,
-        _keeper: &Keeper,
-        _pool: &Arc<str>,
-    ) -> Result<Option<(Gating, Arc<dyn Gates>)>, PoolError> {
-        Ok(None)
-    }
-}
+pub use figures::{PoolLeaseState, PoolLeaseStats};
+pub(super) use gates::LeaseGates;
+pub(super) use held::while_held;
+pub use wish::PoolLease;

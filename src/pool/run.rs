@@ -6,6 +6,7 @@ use std::thread;
 use tracing::Instrument;
 
 use super::body::{Body, Outcome};
+use super::partition::while_held;
 use super::shared::{Run, Shared};
 use super::supervise::{Cause, Effect, End, RunId};
 use super::worker::{Control, Worker};
@@ -28,7 +29,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         worker,
         run,
         restarts,
-        lease,
+        lease.clone(),
         Arc::clone(&control),
     );
     let span = tracing::info_span!(
@@ -53,7 +54,9 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                 let task = async move {
                     // Declared first, so that it is dropped last, also when the task is dropped half-way.
                     let report = report;
-                    let outcome = Catching::new(async move { body(context).await });
+                    let stop = context.stop().clone();
+                    let run = async move { while_held(lease, stop, body(context), Ok(())).await };
+                    let outcome = Catching::new(run);
                     let outcome = AsWorker::new(report.pool.env, report.pool.name(), outcome);
                     report.tell(outcome.instrument(span).await);
                 };

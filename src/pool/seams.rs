@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::jobs::{JobId, JobStats, QuarantineEntry};
+use super::partition::PoolLeaseStats;
 use super::shared::Shared;
 use super::supervise::{Cause, PoolState, RunId};
 use crate::error::RetryError;
@@ -52,11 +53,14 @@ pub(crate) enum Abandoned {
 /// What says when workers may run: leases. The pool is started with its gates closed (see [`Gating`](super::supervise::Gating)), and
 /// they are opened and closed with [`Shared::open_gate`] and [`Shared::close_gate`].
 ///
-/// Both methods are called on the pool's driver thread, and must return at once.
+/// Both methods must return at once, and call nothing of the pool that waits.
 pub(crate) trait Gates: Send + Sync {
     /// The pool has started, or was resumed after it had failed.
     fn started(&self, pool: &Arc<Shared>);
 
-    /// The pool is over: what it needs no more is to be given back.
-    fn over(&self);
+    /// Whether nothing is left to be given back by a pool that is over.
+    fn at_rest(&self) -> bool;
+
+    /// What can be looked up about them.
+    fn stats(&self) -> PoolLeaseStats;
 }

@@ -27,6 +27,8 @@ use crate::leases::LeaseView;
 
 /// A pool that is over waits so long for async runs that it has dropped just now.
 const LINGER: Duration = Duration::from_millis(250);
+/// And so long for leases to be given back, which nobody needs for it to be over: they may go on after that.
+const LINGER_FOR_LEASES: Duration = Duration::from_secs(2);
 /// A thread that has said how it ended is gone within moments.
 const REAP: Duration = Duration::from_millis(1);
 /// But nobody knows what the application's thread-locals do when they are dropped.
@@ -126,6 +128,7 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> PoolStats {
         let jobs = self.feed.as_ref().map(|feed| feed.stats());
+        let lease = self.gates.as_ref().map(|gates| gates.stats());
         let core = self.core.lock();
         let counts = core.counts();
         PoolStats {
@@ -144,6 +147,7 @@ impl Shared {
             silences: counts.silences,
             abandoned: counts.abandoned_total,
             ended_late: counts.ended_late,
+            lease,
             last_failures: core
                 .failures()
                 .map(|note| WorkerFailure::new(note))
@@ -166,8 +170,18 @@ impl Shared {
         answer
     }
 
+    /// Has so many workers from now on. The gates of numbers that come anew are open if they were.
+    pub(super) fn scale(&self, workers: usize) -> Result<(), PoolState> {
+        self.change(|core, now| {
+            core.scale(workers, now)?;
+            for worker in self.leases.lock().keys().flatten() {
+                core.open_gate(Who::One(*worker), now);
+            }
+            Ok(())
+        })
+    }
+
     /// Opens a gate; runs that start from now on are given this lease. Starts nothing itself: it returns at once.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn open_gate(&self, who: Who, lease: Option<LeaseView>) {
         if let Some(lease) = lease {
             self.leases.lock().insert(key(who), lease);
@@ -178,7 +192,6 @@ impl Shared {
     /// Closes a gate: the workers behind it are told to stop at once, and abandoned at `by`, or when the pool's grace has passed
     /// if that is earlier. The future ends when none of them runs, and answers how many that were abandoned run still. The gate is
     /// closed by the call; the future needs no polling, and may be dropped.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn close_gate(
         self: &Arc<Self>,
         who: Who,
@@ -197,13 +210,11 @@ impl Shared {
     }
 
     /// How many of these run, and how many that were abandoned run still.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn live(&self, who: Who) -> (usize, usize) {
         self.core.lock().live(who)
     }
 
     /// How many workers there should be.
-    #[allow(dead_code, reason = "gates come with leases")]
     pub(crate) fn target(&self) -> usize {
         self.core.lock().target()
     }
@@ -344,12 +355,8 @@ impl Shared {
                 }
                 quietly(|| self.draining.cancel());
             }
-            Effect::Over => {
-                if let Some(gates) = &self.gates {
-                    quietly(|| gates.over());
-                }
-            }
-            Effect::EndedLate { .. }
+            Effect::Over
+            | Effect::EndedLate { .. }
             | Effect::Silent { .. }
             | Effect::HeardAgain { .. }
             | Effect::Failed(_)
@@ -429,8 +436,13 @@ impl Shared {
             return None;
         }
         let now = Instant::now();
-        let until = *since.get_or_insert(now) + LINGER;
-        if is_quiet || now >= until {
+        let at_rest = self.gates.as_ref().is_none_or(|gates| gates.at_rest());
+        let linger = match is_quiet && !at_rest {
+            true => LINGER_FOR_LEASES,
+            false => LINGER,
+        };
+        let until = *since.get_or_insert(now) + linger;
+        if (is_quiet && at_rest) || now >= until {
             self.is_settled.store(true, Ordering::Release);
             return Some(now);
         }

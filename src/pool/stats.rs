@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::failure::WorkerFailure;
 use super::jobs::JobStats;
+use super::partition::PoolLeaseStats;
 use super::supervise::{Counts, PoolState, Restart, Strategy, WorkerState};
 
 /// The statistics of a pool. Counters count from its start.
@@ -42,6 +43,8 @@ pub struct PoolStats {
     pub abandoned: u64,
     /// Of these, how many have ended after all.
     pub ended_late: u64,
+    /// The leases of a pool that runs under one, or is partitioned.
+    pub lease: Option<PoolLeaseStats>,
     /// The last 16 failures, the oldest first.
     pub last_failures: Vec<WorkerFailure>,
 }

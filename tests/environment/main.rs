@@ -20,6 +20,9 @@ mod records;
 mod sizes;
 mod snapshots;
 
+#[path = "../support/peer.rs"]
+mod process;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;

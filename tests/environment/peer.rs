@@ -1,50 +1,23 @@
-//! Other processes: this test binary, run again, obeys one command a line and answers each with one line.
+//! Other processes on a folder, and what they do when they are told to.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
 
 use lockkeeper::heed::byteorder::BigEndian;
 use lockkeeper::heed::types::{Bytes, Str, U64};
 use lockkeeper::heed::{self, CommitOrAbort, Database, Env, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 use lockkeeper::{Growth, Keeper, RunTxn, TxnError};
 
-use super::{KIB, stats, value};
-
-const FOLDER: &str = "LOCKKEEPER_TEST_PEER_FOLDER";
-const ANSWER: &str = "answer: ";
+use super::{KIB, process, stats, value};
 
 /// Another process on a folder. It is killed when dropped.
-pub struct Peer {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
+pub struct Peer(process::Peer);
 
 impl Peer {
     /// Starts a process, which does nothing yet.
     pub fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args([
-                "peer::another_process",
-                "--exact",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Self {
-            child,
-            orders,
-            answers,
-        }
+        let folder = folder.to_str().unwrap();
+        Self(process::Peer::start("peer::another_process", &[folder]))
     }
 
     /// Starts a process that uses plain heed.
@@ -55,42 +28,24 @@ impl Peer {
     }
 
     pub fn order(&mut self, order: &str) {
-        writeln!(self.orders, "{order}").unwrap();
+        self.0.tell(order);
     }
 
     /// The answer to the oldest order that has none yet.
     pub fn answer(&mut self) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let read = self.answers.read_line(&mut line).unwrap();
-            assert!(read > 0, "the other process has ended");
-            // The harness talks, too, and does not end its line before a test.
-            if let Some((_, answer)) = line.split_once(ANSWER) {
-                return answer.trim_end().to_owned();
-            }
-        }
+        self.0.answer()
     }
 
     pub fn ask(&mut self, order: &str) -> String {
-        self.order(order);
-        self.answer()
+        self.0.ask(order)
     }
 
     pub fn ask_number(&mut self, order: &str) -> u64 {
         self.ask(order).parse().unwrap()
     }
 
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(self) {
+        self.0.kill();
     }
 }
 
@@ -151,20 +106,14 @@ fn read_all(env: &Env, name: &str) -> BTreeMap<u64, Vec<u8>> {
 /// What an [`Peer`] runs; in the test run itself it does nothing.
 #[test]
 fn another_process() {
-    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else {
+    let Some(told) = process::told() else {
         return;
     };
     let mut role = Role::None;
-    for order in std::io::stdin().lines() {
-        let order = order.unwrap();
+    process::obey(|order| {
         let words: Vec<_> = order.split(' ').collect();
-        let answer = obey(&mut role, &folder, &words);
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{ANSWER}{answer}").unwrap();
-        out.flush().unwrap();
-    }
-    // Whatever it holds goes with the process.
-    std::process::exit(0);
+        obey(&mut role, Path::new(&told[0]), &words)
+    })
 }
 
 enum Role {

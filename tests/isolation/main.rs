@@ -15,6 +15,9 @@ mod recheck;
 mod script;
 mod steady;
 
+#[path = "../support/peer.rs"]
+mod process;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;

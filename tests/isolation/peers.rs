@@ -1,9 +1,6 @@
 //! What another process writes between a read and the commit.
 
-use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
 
 use lockkeeper::heed::byteorder::BigEndian;
 use lockkeeper::heed::types::{Str, U64};
@@ -13,84 +10,37 @@ use parking_lot::Mutex;
 
 use super::matrix::MATRIX;
 use super::script::SCANNED;
-use super::{Shop, is_lost};
-
-const FOLDER: &str = "LOCKKEEPER_TEST_ISOLATION_FOLDER";
-const ANSWER: &str = "answer: ";
+use super::{Shop, is_lost, process};
 
 /// Another process, with plain heed, on a folder. It is killed when dropped.
-struct Peer {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
+struct Peer(process::Peer);
 
 impl Peer {
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args([
-                "peers::another_process",
-                "--exact",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Self {
-            child,
-            orders,
-            answers,
-        }
+        let folder = folder.to_str().unwrap();
+        Self(process::Peer::start("peers::another_process", &[folder]))
     }
 
     /// Stores a value; answered when it is committed, with the id of the transaction.
     fn write(&mut self, key: &str, value: u64) -> u64 {
-        writeln!(self.orders, "{key} {value}").unwrap();
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let read = self.answers.read_line(&mut line).unwrap();
-            assert!(read > 0, "the other process has ended");
-            // The harness talks, too, and does not end its line before a test.
-            if let Some((_, answer)) = line.split_once(ANSWER) {
-                return answer.trim_end().parse().unwrap();
-            }
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.0.ask(&format!("{key} {value}")).parse().unwrap()
     }
 }
 
 /// What a [`Peer`] runs; in the test run itself it does nothing.
 #[test]
 fn another_process() {
-    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else {
+    let Some(told) = process::told() else {
         return;
     };
-    let (env, stock) = open(&folder);
-    for order in std::io::stdin().lines() {
-        let order = order.unwrap();
+    let (env, stock) = open(Path::new(&told[0]));
+    process::obey(|order| {
         let (key, value) = order.split_once(' ').unwrap();
         let mut txn = env.write_txn().unwrap();
         stock.put(&mut txn, key, &value.parse().unwrap()).unwrap();
         txn.commit().unwrap();
-        let id = env.info().last_txn_id;
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{ANSWER}{id}").unwrap();
-        out.flush().unwrap();
-    }
-    // Whatever it holds goes with the process.
-    std::process::exit(0);
+        env.info().last_txn_id.to_string()
+    })
 }
 
 #[expect(unsafe_code, reason = "heed marks opening as unsafe")]

@@ -131,8 +131,17 @@ fn i09_a_holder_behind_a_black_hole_loses_its_lease_before_anybody_else_has_it()
         let there = start(&etcd.url("t"));
         let mine = here.acquire("job").await.unwrap();
         let waiting = tokio::spawn(there.acquire("job"));
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert!(mine.is_held());
+        // Not before it has been refreshed.
+        let last = std::cell::Cell::new(mine.remaining());
+        until(|| async {
+            let now = mine.remaining();
+            if now > last.replace(now) {
+                Ok(())
+            } else {
+                Err(now)
+            }
+        })
+        .await;
         proxy.black_hole();
         let begun = Instant::now();
         tokio::time::timeout(expiration, mine.lost()).await.unwrap();

@@ -7,6 +7,10 @@ mod crowd;
 mod folder;
 mod fork;
 mod leader;
+mod opening;
 mod peer;
 mod processes;
 mod support;
+
+#[path = "../support/peer.rs"]
+mod process;

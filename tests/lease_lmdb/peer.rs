@@ -1,66 +1,40 @@
-//! Other processes: this test binary, run again, obeys one command a line and answers each with one line.
+//! Other processes with leases in a folder, and what they do when they are told to.
 
-use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
 use lockkeeper::{Claimed, Fence, LeaseStore, LmdbLeases, Refreshed, Released, StoreError};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::crowd;
 use crate::leader::Leader;
+use crate::opening;
+use crate::process;
 use crate::support::{block_on, extension, holder, name, wish};
 
-const FOLDER: &str = "LOCKKEEPER_TEST_LEASES";
-const ANSWER: &str = "answer: ";
-
 /// Another process on a folder. It is killed when dropped.
-pub struct Peer {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
+pub struct Peer(process::Peer);
 
 impl Peer {
     /// Starts a process and has it open the leases.
     pub fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["peer::another_process", "--exact", "--nocapture"])
-            .arg("--test-threads=1")
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut peer = Self {
-            child,
-            orders,
-            answers,
-        };
+        let mut peer = Self::idle(folder);
         assert_eq!(peer.ask("open"), "open");
         peer
     }
 
+    /// Starts a process that does nothing yet.
+    pub fn idle(folder: &Path) -> Self {
+        let folder = folder.to_str().unwrap();
+        Self(process::Peer::start("peer::another_process", &[folder]))
+    }
+
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     pub fn ask(&mut self, order: &str) -> String {
-        writeln!(self.orders, "{order}").unwrap();
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let read = self.answers.read_line(&mut line).unwrap();
-            assert!(read > 0, "the other process has ended");
-            // The harness talks, too, and does not end its line before a test.
-            if let Some((_, answer)) = line.split_once(ANSWER) {
-                return answer.trim_end().to_owned();
-            }
-        }
+        self.0.ask(order)
     }
 
     /// Has it claim a lease; the token, or `None` if somebody holds it.
@@ -71,45 +45,41 @@ impl Peer {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        self.0.signal(signal);
     }
 
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    /// `kill -9`.
+    pub fn kill(self) {
+        self.0.kill();
     }
 }
 
 /// What a [`Peer`] runs; in the test run itself it does nothing.
 #[test]
 fn another_process() {
-    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else {
+    let Some(told) = process::told() else {
         return;
     };
+    let folder = Path::new(&told[0]);
     let mut store = None;
     let mut leader = None;
-    for order in std::io::stdin().lines() {
-        let order = order.unwrap();
+    let mut writer = None;
+    process::obey(|order| {
         let words: Vec<_> = order.split(' ').collect();
-        let answer = match words[..] {
-            ["lead"] => leader.insert(Leader::new(&folder)).token(),
+        match words[..] {
+            ["lead"] => leader.insert(Leader::new(folder)).token(),
+            ["keep", "the", "writer"] => {
+                writer = Some(opening::keep_the_writer(folder));
+                "kept".into()
+            }
+            ["let", "it", "go"] => {
+                drop(writer.take());
+                "gone".into()
+            }
             ["write", text] => leader.as_ref().unwrap().write(text),
-            _ => obey(&mut store, &folder, &words),
-        };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{ANSWER}{answer}").unwrap();
-        out.flush().unwrap();
-    }
-    // Whatever it holds goes with the process.
-    std::process::exit(0);
+            _ => obey(&mut store, folder, &words),
+        }
+    })
 }
 
 fn obey(store: &mut Option<LmdbLeases>, folder: &Path, words: &[&str]) -> String {

@@ -23,7 +23,7 @@ on_stores! {
     }
 }
 
-async fn a_lease_is_held_by_one_and_says_by_whom_and_for_how_long(ground: Ground) {
+pub async fn a_lease_is_held_by_one_and_says_by_whom_and_for_how_long(ground: Ground) {
     let store = ground.store().await;
     let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
     assert_eq!(token.0, 1);
@@ -41,7 +41,7 @@ async fn a_lease_is_held_by_one_and_says_by_whom_and_for_how_long(ground: Ground
     store.close().await.unwrap();
 }
 
-async fn a_claim_whose_answer_was_lost_is_recognised(ground: Ground) {
+pub async fn a_claim_whose_answer_was_lost_is_recognised(ground: Ground) {
     let store = ground.store().await;
     let first = ours(
         store
@@ -54,7 +54,7 @@ async fn a_claim_whose_answer_was_lost_is_recognised(ground: Ground) {
     assert!(record.remaining.unwrap() > Duration::from_secs(30));
 }
 
-async fn a_release_is_told_from_one_that_came_too_late(ground: Ground) {
+pub async fn a_release_is_told_from_one_that_came_too_late(ground: Ground) {
     let store = ground.store().await;
     ours(store.claim(&claim("job", "a", MINUTE)).await);
     let release = |id: &'static str| {
@@ -71,7 +71,7 @@ async fn a_release_is_told_from_one_that_came_too_late(ground: Ground) {
     assert_eq!(release("a").await, Released::WasLost);
 }
 
-async fn a_refresh_extends_what_is_held_and_names_what_is_lost(ground: Ground) {
+pub async fn a_refresh_extends_what_is_held_and_names_what_is_lost(ground: Ground) {
     let store = ground.store().await;
     let short = Duration::from_secs(10);
     let a = ours(store.claim(&claim("a", "me", short)).await);
@@ -114,7 +114,7 @@ async fn a_refresh_extends_what_is_held_and_names_what_is_lost(ground: Ground) {
     assert!(store.refresh(&[]).await.unwrap().is_empty());
 }
 
-async fn what_has_expired_is_lost_even_if_nobody_took_it(ground: Ground) {
+pub async fn what_has_expired_is_lost_even_if_nobody_took_it(ground: Ground) {
     let store = ground.store().await;
     let token = ours(
         store
@@ -135,7 +135,7 @@ async fn what_has_expired_is_lost_even_if_nobody_took_it(ground: Ground) {
     assert_eq!(released, Released::WasOurs);
 }
 
-async fn a_forced_release_moves_the_token_on(ground: Ground) {
+pub async fn a_forced_release_moves_the_token_on(ground: Ground) {
     let store = ground.store().await;
     assert_eq!(store.force_release(&name("job")).await.unwrap(), None);
     let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
@@ -155,7 +155,7 @@ async fn a_forced_release_moves_the_token_on(ground: Ground) {
     assert!(next > record.token);
 }
 
-async fn a_lease_is_handed_over_in_one_step(ground: Ground) {
+pub async fn a_lease_is_handed_over_in_one_step(ground: Ground) {
     let store = ground.store().await;
     let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
     let handed = store
@@ -185,7 +185,7 @@ async fn a_lease_is_handed_over_in_one_step(ground: Ground) {
     assert!(ours(Ok(claimed)) > next);
 }
 
-async fn i10_tokens_grow_over_a_thousand_hand_overs(ground: Ground) {
+pub async fn i10_tokens_grow_over_a_thousand_hand_overs(ground: Ground) {
     let stores = [ground.store().await, ground.store().await];
     let mut last = 0;
     for turn in 0..1_000_usize {
@@ -215,7 +215,7 @@ async fn i10_tokens_grow_over_a_thousand_hand_overs(ground: Ground) {
     }
 }
 
-async fn names_compare_byte_for_byte(ground: Ground) {
+pub async fn names_compare_byte_for_byte(ground: Ground) {
     let store = ground.store().await;
     let longest = "ä".repeat(127);
     let names = [
@@ -244,7 +244,7 @@ async fn names_compare_byte_for_byte(ground: Ground) {
     }
 }
 
-async fn five_hundred_leases_are_refreshed_at_once(ground: Ground) {
+pub async fn five_hundred_leases_are_refreshed_at_once(ground: Ground) {
     let store = ground.store().await;
     let mut leases = Vec::new();
     for index in 0..500 {
@@ -263,7 +263,7 @@ async fn five_hundred_leases_are_refreshed_at_once(ground: Ground) {
     assert!(listed.iter().all(|r| r.remaining.unwrap() > MINUTE));
 }
 
-async fn after_an_unclean_end_others_wait_for_the_delay(ground: Ground) {
+pub async fn after_an_unclean_end_others_wait_for_the_delay(ground: Ground) {
     let store = ground.store().await;
     ours(
         store
@@ -283,7 +283,7 @@ async fn after_an_unclean_end_others_wait_for_the_delay(ground: Ground) {
     ours(store.claim(&wish).await);
 }
 
-async fn two_handles_of_one_table_have_the_same_id(ground: Ground) {
+pub async fn two_handles_of_one_table_have_the_same_id(ground: Ground) {
     let (one, other) = (ground.store().await, ground.store().await);
     let id = one.id().await.unwrap();
     assert_eq!(id, other.id().await.unwrap());

@@ -16,7 +16,7 @@ on_stores! {
 }
 
 /// Sixteen contenders on four stores; what they do inside tells whether another is there.
-async fn i09_only_one_of_sixteen_contenders_is_inside(ground: Ground) {
+pub async fn i09_only_one_of_sixteen_contenders_is_inside(ground: Ground) {
     let inside = Arc::new(AtomicBool::new(false));
     let largest = Arc::new(AtomicU64::new(0));
     let end = Instant::now() + Duration::from_secs(4);
@@ -55,7 +55,7 @@ async fn i09_only_one_of_sixteen_contenders_is_inside(ground: Ground) {
     assert_eq!(u64::from(entered), largest.load(Ordering::SeqCst));
 }
 
-async fn as_many_new_names_as_connections_do_not_disturb_each_other(ground: Ground) {
+pub async fn as_many_new_names_as_connections_do_not_disturb_each_other(ground: Ground) {
     let store = ground.store().await;
     let mut tasks = tokio::task::JoinSet::new();
     for index in 0..64 {

@@ -6,16 +6,27 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{Claimed, LeaseStore, Refreshed};
 
-use crate::ground::{Ground, Kind, Raw, claim, on_stores, refresh};
+use crate::ground::{Ground, Kind, Raw, claim, refresh, run};
 
-on_stores! {
-    Postgres: postgres, Mariadb: mariadb => {
-        i09_dbmutex_and_ours_exclude_each_other_on_one_row,
-    }
-}
-
+/// How long they fight.
+const LASTING: Duration = Duration::from_secs(30);
 /// How long a holder keeps the lease without a refresh.
-const EXPIRATION: Duration = Duration::from_millis(400);
+const EXPIRATION: Duration = Duration::from_secs(1);
+/// One in so many turns of a contender, if it gets the lease then, ends in a crash.
+const CRASHES: u32 = 100;
+
+/// Both databases at the same time, since it takes long.
+#[test]
+fn i09_dbmutex_and_ours_exclude_each_other_on_one_row_of_postgres_and_of_mariadb() {
+    let grounds = [Kind::Postgres, Kind::Mariadb].map(Ground::shared);
+    run(async {
+        let mut fights = tokio::task::JoinSet::new();
+        for ground in grounds {
+            fights.spawn(fight(ground));
+        }
+        fights.join_all().await;
+    });
+}
 
 /// What all contenders look at, outside the database.
 #[derive(Default)]
@@ -44,12 +55,12 @@ impl Outside {
     }
 }
 
-async fn i09_dbmutex_and_ours_exclude_each_other_on_one_row(ground: Ground) {
+async fn fight(ground: Ground) {
     let ground = Arc::new(ground);
     let outside = Arc::new(Outside::default());
     let mut raw = ground.connect().await;
     raw.run(ddl(&ground)).await;
-    let end = Instant::now() + Duration::from_secs(8);
+    let end = Instant::now() + LASTING;
     let mut tasks = tokio::task::JoinSet::new();
     for contender in 0..4_u32 {
         let store = ground.store().await;
@@ -71,7 +82,7 @@ async fn i09_dbmutex_and_ours_exclude_each_other_on_one_row(ground: Ground) {
         "{:?}: ours {ours}, dbmutex {theirs}, crashed {crashed}",
         ground.kind
     );
-    assert!(ours > 10 && theirs > 10 && crashed > 2);
+    assert!(ours > 50 && theirs > 50 && crashed > 5);
     // Every one of them moved the token on by one.
     let store = ground.store().await;
     let records = store.list().await.unwrap();
@@ -93,7 +104,7 @@ async fn ours(contender: u32, store: Arc<dyn LeaseStore>, outside: Arc<Outside>,
         let outcomes = store.refresh(&leases).await.unwrap();
         assert!(!matches!(outcomes[0], Refreshed::Lost(_)), "{outcomes:?}");
         outside.leave();
-        if turn % 40 == 7 {
+        if turn % CRASHES == 7 {
             // It crashes, and others wait for the expiry.
             outside.crashed.fetch_add(1, Ordering::SeqCst);
             continue;
@@ -141,7 +152,7 @@ impl Dbmutex {
                 .await;
             assert_eq!(refreshed, 1, "taken from a holder of dbmutex");
             outside.leave();
-            if turn % 40 == 7 {
+            if turn % CRASHES == 7 {
                 outside.crashed.fetch_add(1, Ordering::SeqCst);
                 // The same host, process and id would find it locked by itself.
                 tokio::time::sleep(EXPIRATION + Duration::from_millis(50)).await;

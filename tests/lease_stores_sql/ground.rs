@@ -30,6 +30,8 @@ pub enum Kind {
 pub struct Ground {
     pub kind: Kind,
     pub url: String,
+    /// Where others connect to: not through what may be between the store and its server.
+    pub direct: String,
     pub table: String,
     _file: Option<tempfile::TempDir>,
 }
@@ -61,11 +63,17 @@ impl Ground {
     }
 
     pub fn at(kind: Kind, url: String) -> Self {
+        Self::through(kind, url.clone(), url)
+    }
+
+    /// With something between the store and its server.
+    pub fn through(kind: Kind, url: String, direct: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
             kind,
             url,
+            direct,
             table: format!("leases_{}_{next}", std::process::id()),
             _file: None,
         }
@@ -115,10 +123,10 @@ impl Ground {
 
     pub async fn connect(&self) -> Raw {
         match self.kind {
-            Kind::Postgres => Raw::Postgres(PgConnection::connect(&self.url).await.unwrap()),
-            Kind::Mariadb => Raw::Mariadb(MySqlConnection::connect(&self.url).await.unwrap()),
+            Kind::Postgres => Raw::Postgres(PgConnection::connect(&self.direct).await.unwrap()),
+            Kind::Mariadb => Raw::Mariadb(MySqlConnection::connect(&self.direct).await.unwrap()),
             Kind::Sqlite => {
-                let url = format!("{}?mode=rwc", self.url);
+                let url = format!("{}?mode=rwc", self.direct);
                 Raw::Sqlite(SqliteConnection::connect(&url).await.unwrap())
             }
         }
@@ -233,6 +241,15 @@ pub fn run<F: Future<Output = ()>>(test: F) {
         .unwrap();
     let done = runtime.block_on(async { tokio::time::timeout(6 * PATIENCE, test).await });
     done.expect("the test hangs");
+}
+
+/// On this thread alone.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(future)
 }
 
 /// Runs tests that take a [`Ground`] on several databases.

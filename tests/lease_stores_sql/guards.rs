@@ -1,10 +1,12 @@
 //! Transactions of the application under a lease that a guard holds.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockkeeper::{
-    CheckError, Claimed, ErrorClass, LeaseConfig, LeaseError, LeaseStanding, Leases, LmdbLeases,
+    CheckError, Claimed, ErrorClass, LeaseConfig, LeaseError, LeaseGuard, LeaseStanding, Leases,
+    LmdbLeases,
 };
 
 use crate::ground::{Ground, Kind, MINUTE, claim, name, on_stores, ours, run, until};
@@ -32,7 +34,7 @@ async fn leases(ground: &Ground) -> Leases {
     Leases::start_shared(ground.store().await, config).unwrap()
 }
 
-async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(ground: Ground) {
+pub async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(ground: Ground) {
     // No refresh tells it meanwhile.
     let mut config = LeaseConfig::default();
     config.refresh = MINUTE;
@@ -77,7 +79,7 @@ async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(groun
     assert!(matches!(error, CheckError::Sql(_)), "{error:?}");
 }
 
-async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it(
+pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it(
     ground: Ground,
 ) {
     let leases = leases(&ground).await;
@@ -90,7 +92,7 @@ async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_wit
     raw.run("begin").await;
     job.check(raw.check()).await.unwrap();
     // Three refreshes cannot have it.
-    tokio::time::sleep(4 * REFRESH).await;
+    refreshed(&others[1], 3).await;
     for guard in others.iter().chain([&job]) {
         assert_ne!(
             guard.standing(),
@@ -125,7 +127,7 @@ async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_wit
             }
         })
     };
-    tokio::time::sleep(2 * REFRESH).await;
+    refreshed(&others[1], 2).await;
     assert!(!thief.is_finished(), "the transaction has not ended");
     for other in &others {
         assert!(other.is_held(), "{other:?}");
@@ -135,6 +137,17 @@ async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_wit
     raw.run("begin").await;
     assert!(job.check(raw.check()).await.is_err());
     raw.run("rollback").await;
+}
+
+/// Waits until a lease has been refreshed so many times more.
+async fn refreshed(guard: &LeaseGuard, times: u32) {
+    let (last, seen) = (Cell::new(guard.remaining()), Cell::new(0));
+    until("refreshes", || async {
+        let now = guard.remaining();
+        seen.set(seen.get() + u32::from(now > last.replace(now)));
+        seen.get() >= times
+    })
+    .await;
 }
 
 #[test]

@@ -9,10 +9,15 @@ mod failover;
 mod ground;
 mod guards;
 mod mariadb_only;
+mod old_mysql;
+mod pooler;
 mod postgres_only;
 mod tables;
+mod tls;
 mod transactions;
 mod trouble;
 
+#[path = "../support/peer.rs"]
+mod process;
 #[path = "../support/servers/sql.rs"]
 mod servers;

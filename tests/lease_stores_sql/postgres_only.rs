@@ -87,30 +87,6 @@ fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
     });
 }
 
-#[test]
-fn the_url_says_whether_the_connection_is_encrypted() {
-    let mut server = Postgres::start();
-    server.stop();
-    server.with_tls();
-    server.start_again();
-    let plain = Ground::at(Kind::Postgres, server.url());
-    run(async {
-        let url = server.url().replace("sslmode=disable", "sslmode=require");
-        let store = plain.bare_at(&url, true);
-        store.prepare().await.unwrap();
-        ours(store.claim(&claim("job", "a", MINUTE)).await);
-        let mut raw = plain.connect().await;
-        let encrypted = "select 1 from pg_stat_ssl s join pg_stat_activity a using (pid) where s.ssl and \
-                         a.backend_type = 'client backend'";
-        assert_eq!(raw.count(encrypted).await, 2);
-        let url = server
-            .url()
-            .replace("sslmode=disable", "sslmode=verify-full");
-        let error = plain.bare_at(&url, true).prepare().await.unwrap_err();
-        assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
-    });
-}
-
 /// Like a pooler in transaction mode: everything passes but notifications.
 fn without_notifications(to: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,12 +1,11 @@
 //! The table: made, missing, forbidden, wrong.
 
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use lockkeeper::{LeaseStore, PostgresLeases, StoreError, TableName};
 
 use crate::ground::{Ground, Kind, MINUTE, claim, on_stores, ours, run};
+use crate::process::{self, Peer};
 
 on_stores! {
     Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
@@ -153,9 +152,6 @@ fn a_table_may_be_in_a_schema_and_have_any_name_that_is_allowed() {
     });
 }
 
-/// What a child process needs to know, with spaces between: the kind, the URL, the table.
-const CHILD: &str = "LEASE_STORES_SQL_CHILD";
-
 on_stores! {
     Postgres: postgres_processes, Mariadb: mariadb_processes, Sqlite: sqlite_processes => {
         sixty_processes_make_the_table_at_once,
@@ -163,26 +159,16 @@ on_stores! {
 }
 
 async fn sixty_processes_make_the_table_at_once(ground: Ground) {
-    let this = std::env::current_exe().unwrap();
-    let told = format!("{:?} {} {}", ground.kind, ground.url, ground.table);
-    let spawn = || {
-        Command::new(&this)
-            .args(["--exact", "tables::one_process_of_many_makes_the_table"])
-            .env(CHILD, &told)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
-    };
-    let mut children: Vec<Child> = (0..60).map(|_| spawn()).collect();
+    let kind = format!("{:?}", ground.kind);
+    let told = [&*kind, &ground.url, &ground.table];
+    let start = || Peer::start("tables::one_process_of_many_makes_the_table", &told);
+    let mut peers: Vec<Peer> = (0..60).map(|_| start()).collect();
     // All begin when the last one is there.
-    for child in &mut children {
-        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    for peer in &mut peers {
+        peer.tell("go");
     }
-    for child in children {
-        let done = child.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&done.stdout);
-        assert!(done.status.success(), "{said}");
+    for peer in &mut peers {
+        assert_eq!(peer.answer(), "claimed");
     }
     let store = ground.bare(false);
     store.prepare().await.unwrap();
@@ -192,23 +178,24 @@ async fn sixty_processes_make_the_table_at_once(ground: Ground) {
 /// Does nothing unless it was started by the test above.
 #[test]
 fn one_process_of_many_makes_the_table() {
-    let Ok(told) = std::env::var(CHILD) else {
+    let Some(told) = process::told() else {
         return;
     };
-    let told: Vec<&str> = told.split(' ').collect();
-    let kind = match told[0] {
+    let kind = match &*told[0] {
         "Postgres" => Kind::Postgres,
         "Mariadb" => Kind::Mariadb,
         _ => Kind::Sqlite,
     };
-    let mut ground = Ground::at(kind, told[1].to_owned());
-    ground.table = told[2].to_owned();
-    std::io::stdin().read_line(&mut String::new()).unwrap();
-    run(async {
-        let store = ground.store().await;
-        let wish = claim("job", &format!("{}", std::process::id()), MINUTE);
-        while let Err(error) = store.claim(&wish).await {
-            assert!(error.is_retryable(), "{error:?}");
-        }
-    });
+    let mut ground = Ground::at(kind, told[1].clone());
+    ground.table = told[2].clone();
+    process::obey(|_| {
+        run(async {
+            let store = ground.store().await;
+            let wish = claim("job", &format!("{}", std::process::id()), MINUTE);
+            while let Err(error) = store.claim(&wish).await {
+                assert!(error.is_retryable(), "{error:?}");
+            }
+        });
+        "claimed".into()
+    })
 }

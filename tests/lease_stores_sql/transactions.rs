@@ -33,7 +33,7 @@ on_stores! {
     }
 }
 
-async fn a_check_inside_a_transaction_says_whether_the_lease_is_held(ground: Ground) {
+pub async fn a_check_inside_a_transaction_says_whether_the_lease_is_held(ground: Ground) {
     let store = ground.store().await;
     let table = TableName::new(&*ground.table).unwrap();
     let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
@@ -69,7 +69,7 @@ async fn a_check_inside_a_transaction_says_whether_the_lease_is_held(ground: Gro
     raw.run("rollback").await;
 }
 
-async fn a_row_that_somebody_has_locked_is_skipped_and_no_other(ground: Ground) {
+pub async fn a_row_that_somebody_has_locked_is_skipped_and_no_other(ground: Ground) {
     let store = ground.store().await;
     let mut leases = Vec::new();
     for lease in ["a", "b", "c"] {
@@ -92,7 +92,7 @@ async fn a_row_that_somebody_has_locked_is_skipped_and_no_other(ground: Ground) 
     assert_eq!(outcomes, [held.clone(), held.clone(), held]);
 }
 
-async fn nobody_gets_a_lease_that_a_transaction_has_checked_before_it_ends(ground: Ground) {
+pub async fn nobody_gets_a_lease_that_a_transaction_has_checked_before_it_ends(ground: Ground) {
     let store = ground.store().await;
     let table = TableName::new(&*ground.table).unwrap();
     let expiration = Duration::from_millis(700);
@@ -117,7 +117,7 @@ async fn nobody_gets_a_lease_that_a_transaction_has_checked_before_it_ends(groun
     ours(store.claim(&claim("job", "b", MINUTE)).await);
 }
 
-async fn a_claim_that_waited_for_a_row_has_its_whole_time(ground: Ground) {
+pub async fn a_claim_that_waited_for_a_row_has_its_whole_time(ground: Ground) {
     let store = ground.store().await;
     let wish = claim("job", "a", MINUTE);
     ours(store.claim(&wish).await);
@@ -152,7 +152,7 @@ async fn a_claim_that_waited_for_a_row_has_its_whole_time(ground: Ground) {
     }
 }
 
-async fn i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held(ground: Ground) {
+pub async fn i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held(ground: Ground) {
     let store = ground.store().await;
     let wish = claim("job", "a", MINUTE);
     let token = ours(store.claim(&wish).await);
@@ -181,7 +181,9 @@ async fn i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held(ground: 
     ours(store.claim(&claim("job", "b", MINUTE)).await);
 }
 
-async fn i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_again(ground: Ground) {
+pub async fn i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_again(
+    ground: Ground,
+) {
     let store = ground.store().await;
     let wish = claim("job", "me", MINUTE);
     ours(store.claim(&wish).await);
@@ -212,7 +214,7 @@ async fn i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_agai
     }
 }
 
-async fn while_another_writes_the_file_every_refresh_is_skipped(ground: Ground) {
+pub async fn while_another_writes_the_file_every_refresh_is_skipped(ground: Ground) {
     let store = ground.store().await;
     let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
     let leases = [refresh("job", "a", token, MINUTE)];

@@ -103,7 +103,7 @@ async fn i12_a_claim_of_unknown_fate_whose_waiter_ran_out_of_time_is_given_back(
         .await
         .unwrap_err();
     assert!(
-        matches!(late, lockkeeper::LeaseError::TimedOut { .. }),
+        matches!(late, lockkeeper::LeaseError::Unreachable { .. }),
         "{late:?}"
     );
     assert!(store.is_held("job"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::System;
 use lockkeeper::{
     AcquireLease, ExtendLease, ForceRelease, Keeper, LeaseActor, LeaseActorError, LeaseConfig,
-    LeaseError, LeaseInfo, ListLeases, LostReason, ReleaseLease, Released,
+    LeaseError, LeaseInfo, ListLeases, LostReason, ReleaseLease, Released, ShutdownError,
 };
 
 use crate::MS;
@@ -177,7 +177,9 @@ async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
     let guard = soon(keeper.lease("job").acquire()).await.unwrap();
     store.always(Op::Release, Some(Fault::Hang));
     let begun = std::time::Instant::now();
-    soon(keeper.shutdown(300 * MS)).await.unwrap();
+    let stopped = soon(keeper.shutdown(300 * MS)).await;
+    let told = matches!(&stopped, Err(ShutdownError::LeasesMaybeHeld { .. }));
+    assert!(told, "{stopped:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(!guard.is_held());
 }

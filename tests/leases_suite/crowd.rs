@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::ground::{Ground, Kind, Pace, held};
-use crate::peer::Peer;
+use crate::peer;
+use crate::process::Peer;
 
 const PROCESSES: usize = 60;
 
@@ -11,7 +12,7 @@ pub fn test(kind: Kind) {
     let ground = Ground::new(kind);
     let folder = tempfile::tempdir().unwrap();
     let mut peers: Vec<Peer> = (0..PROCESSES)
-        .map(|_| Peer::start(&ground.url, folder.path()))
+        .map(|_| peer::start(&ground.url, folder.path()))
         .collect();
     // All begin when the last one is there: they make the table, and wait for the lease.
     for peer in &mut peers {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use lockkeeper::{LeaseGuard, Leases};
 
 use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, held, until};
-use crate::peer::Peer;
+use crate::peer;
+use crate::process::Peer;
 
 const PROCESSES: usize = 4;
 const CONTENDERS: usize = 4;
@@ -61,9 +62,9 @@ pub fn test(kind: Kind) {
     let ground = Ground::new(kind);
     let folder = tempfile::tempdir().unwrap();
     let start = || {
-        let mut peer = Peer::start(&ground.url, folder.path());
-        peer.tell("contend");
-        peer
+        let mut other = peer::start(&ground.url, folder.path());
+        other.tell("contend");
+        other
     };
     let log = || std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
     let mut peers: Vec<Peer> = (0..PROCESSES).map(|_| start()).collect();

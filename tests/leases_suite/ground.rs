@@ -181,6 +181,11 @@ impl Pace {
         poll: Duration::from_millis(5),
         max_clock_skew: Duration::from_secs(1),
     };
+    /// Nobody waits long where a store has to be polled.
+    pub const QUICK: Self = Self {
+        poll: MS,
+        ..Self::LONG
+    };
 
     pub fn leases(self, url: &str) -> Leases {
         self.leases_in(store_from_url(url).unwrap())

@@ -18,6 +18,8 @@ mod told;
 
 #[path = "../support/servers/etcd.rs"]
 mod etcd_server;
+#[path = "../support/peer.rs"]
+mod process;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/servers/sql.rs"]
@@ -36,7 +38,12 @@ macro_rules! on_every_store {
 
             #[test]
             fn i10_tokens_grow_over_a_thousand_hand_overs() {
-                crate::hand_overs::test($kind);
+                crate::hand_overs::in_one_process($kind);
+            }
+
+            #[test]
+            fn i10_tokens_grow_over_a_thousand_hand_overs_between_processes() {
+                crate::hand_overs::between_processes($kind);
             }
 
             #[test]

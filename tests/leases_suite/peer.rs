@@ -1,111 +1,41 @@
-//! Other processes: this test binary, run again, obeys one command a line and answers each with one line.
+//! Other processes with leases in a store, and what they do when they are told to.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::{env, process};
+use std::path::Path;
+use std::time::Instant;
 
 use lockkeeper::{LeaseGuard, Leases, Released};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::ground::{PATIENCE, Pace, block_on};
+use crate::process::{self, Peer};
 use crate::{exclusion, ground};
 
-const URL: &str = "LOCKKEEPER_TEST_STORE";
-const FOLDER: &str = "LOCKKEEPER_TEST_FOLDER";
-const ANSWER: &str = "answer: ";
-
-/// Another process with leases in a store. It is killed when dropped.
-pub struct Peer {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    /// Starts a process.
-    pub fn start(url: &str, folder: &Path) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["peer::another_process", "--exact", "--nocapture"])
-            .arg("--test-threads=1")
-            .env(URL, url)
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Self {
-            child,
-            orders,
-            answers,
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn ask(&mut self, order: &str) -> String {
-        self.tell(order);
-        self.answer()
-    }
-
-    pub fn tell(&mut self, order: &str) {
-        writeln!(self.orders, "{order}").unwrap();
-    }
-
-    pub fn answer(&mut self) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let read = self.answers.read_line(&mut line).unwrap();
-            assert!(read > 0, "the other process has ended");
-            // The harness talks, too, and does not end its line before a test.
-            if let Some((_, answer)) = line.split_once(ANSWER) {
-                return answer.trim_end().to_owned();
-            }
-        }
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
-    }
-
-    /// `kill -9`.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a process, which connects to nothing before its first order.
+pub fn start(url: &str, folder: &Path) -> Peer {
+    let folder = folder.to_str().unwrap();
+    Peer::start("peer::another_process", &[url, folder])
 }
 
 /// What a [`Peer`] runs; in the test run itself it does nothing.
 #[test]
 fn another_process() {
-    let (Ok(url), Some(folder)) = (env::var(URL), env::var_os(FOLDER).map(PathBuf::from)) else {
+    let Some(told) = process::told() else {
         return;
     };
+    let [url, folder] = &told[..] else {
+        panic!("{told:?}?")
+    };
+    let mut pace = Pace::SHORT;
     let mut leases = None;
     let mut guard = None;
-    for order in std::io::stdin().lines() {
+    process::obey(|order| {
+        if order == "be quick" {
+            pace = Pace::QUICK;
+            return "quick".into();
+        }
         // Not before the first order: then all begin at once.
-        let leases = leases.get_or_insert_with(|| Pace::SHORT.leases(&url));
-        let answer = obey(leases, &mut guard, &folder, &order.unwrap());
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{ANSWER}{answer}").unwrap();
-        out.flush().unwrap();
-    }
-    // Whatever it holds goes with the process.
-    process::exit(0);
+        let leases = leases.get_or_insert_with(|| pace.leases(url));
+        obey(leases, &mut guard, Path::new(folder), order)
+    })
 }
 
 fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &str) -> String {
@@ -133,10 +63,24 @@ fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &
             block_on(ground::soon("the end", cancellation.cancelled()));
             reason.word().into()
         }
-        "release" => match block_on(guard.take().unwrap().release()).unwrap() {
+        "release" => match released(guard.take().unwrap()) {
             Released::WasOurs => "was ours".into(),
             Released::WasLost => "was lost".into(),
         },
         order => panic!("{order}?"),
+    }
+}
+
+/// A busy machine may not answer in time: then it is tried again.
+fn released(mut guard: LeaseGuard) -> Released {
+    let begun = Instant::now();
+    loop {
+        match block_on(guard.release()) {
+            Ok(released) => return released,
+            Err(failed) => {
+                assert!(begun.elapsed() < PATIENCE, "{failed}");
+                guard = failed.guard;
+            }
+        }
     }
 }

@@ -3,13 +3,13 @@
 use rustix::process::Signal;
 
 use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, held, until};
-use crate::peer::Peer;
+use crate::peer;
 
 pub fn test(kind: Kind) {
     let ground = Ground::new(kind);
     let folder = tempfile::tempdir().unwrap();
-    let mut peer = Peer::start(&ground.url, folder.path());
-    let theirs: u64 = peer.ask("acquire").parse().unwrap();
+    let mut other = peer::start(&ground.url, folder.path());
+    let theirs: u64 = other.ask("acquire").parse().unwrap();
     let leases = ground.leases(Pace::SHORT);
     // Not in the middle of a refresh, when it has locks of the store's; a client of etcd has none.
     until("a refresh", || {
@@ -17,19 +17,19 @@ pub fn test(kind: Kind) {
         let fresh = record.remaining? > Pace::SHORT.expiration - 100 * MS;
         (fresh || kind == Kind::Etcd).then_some(())
     });
-    peer.signal(Signal::STOP);
+    other.signal(Signal::STOP);
     let guard = block_on(leases.acquire_timeout("job", PATIENCE)).unwrap();
     assert!(guard.token().0 > theirs);
-    peer.signal(Signal::CONT);
+    other.signal(Signal::CONT);
 
-    assert_eq!(peer.ask("is held"), "false");
-    let reason = peer.ask("lost");
+    assert_eq!(other.ask("is held"), "false");
+    let reason = other.ask("lost");
     assert!(
         ["expired", "stolen", "store_error"].contains(&&*reason),
         "{reason}"
     );
-    assert_eq!(peer.ask("is held"), "false");
-    assert_eq!(peer.ask("release"), "was lost");
+    assert_eq!(other.ask("is held"), "false");
+    assert_eq!(other.ask("release"), "was lost");
     // It has taken nothing away from its successor.
     block_on(guard.extend(10 * Pace::SHORT.expiration)).unwrap();
     let record = held(&leases, "job").unwrap();

@@ -280,7 +280,10 @@ impl Door {
                 match address.send(LockMany::new(locker, ops)).await.unwrap() {
                     Ok(LocksHeld {
                         outcomes, guards, ..
-                    }) => Ok(Ran { outcomes, guards }),
+                    }) => {
+                        let guards = guards.into_iter().collect();
+                        Ok(Ran { outcomes, guards })
+                    }
                     Err(LocksRefused { failed, guards, .. }) => Err(RanInto { failed, guards }),
                 }
             }),

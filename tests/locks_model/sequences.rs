@@ -1,226 +1,41 @@
-//! Several operations of one locker, all or nothing, against the model making the same calls one by one.
+//! Several operations of one locker against the model making the same calls one by one.
 //!
-//! The model's rule: requests are made in order, and deadlocks are looked for when it stops; what is to be released is released after the last; if one is refused, or
-//! nobody wants the answer any more, the references that were taken are given back, the latest first.
+//! The model's rule: requests are made in order, and deadlocks are looked for when it stops. All or nothing: what is to be released is released after the last; if one is refused, or
+//! nobody wants the answer any more, the references that were taken are given back, the latest first. Up to the first error: each call is made as it stands, and what was done
+//! before an error stays done.
 
-use std::panic::Location;
+mod run;
 
 use lockkeeper::Mode;
-use lockkeeper::lock_core::{
-    Failure, Moment, Op, OpOutcome, Patience as CorePatience, Progress, Reason, Sequence, WaitId,
-};
+use lockkeeper::lock_core::{Moment, Progress, Reason};
 
-use super::calls::{Ask, Patience};
 use super::compare::{Difference, same};
-use super::core::object;
-use super::model::Model;
 use super::pair::Pair;
 use super::scenes::{self, Dice, Theme};
 use super::step::Step;
-use super::telling::refusal;
-use super::universe::{Obj, UNIVERSE};
+use super::universe::Obj;
 use super::words::{Answer, Slot};
+use run::{Act, Run, Stand, own};
 
 const HISTORIES: u64 = 40;
 const STEPS: usize = 600;
 
-#[derive(Debug, Clone, Copy)]
-enum Act {
-    Lock(Obj, Mode, bool),
-    Upgrade(Obj, Mode, Mode),
-    Unlock(Obj, Mode),
-}
-
-/// Where a sequence stands, in the model's words.
+/// What is wrong with a core's sequences on purpose, to see that it is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stand {
-    Waits,
-    Done,
-    Failed(Answer),
-}
-
-/// A sequence on both sides.
-struct Run {
-    slot: Slot,
-    /// The locker's number: the slot can be given to another meanwhile.
-    number: u64,
-    acts: Vec<Act>,
-    next: usize,
-    taken: Vec<(Obj, Mode)>,
-    due: Vec<(Obj, Mode)>,
-    sequence: Sequence,
-    wait: Option<(WaitId, u64)>,
-    /// What its locker held at the beginning; none if another call has been made since.
-    before: Option<Vec<(Obj, Mode, u64)>>,
-    /// How many waits had been granted then, and its own since.
-    grants: usize,
+enum Bug {
+    None,
+    /// All or nothing is not undone.
+    KeepsWhatFailed,
+    /// What is done up to the first error is undone.
+    UndoesWhatWasDone,
+    /// A release of several locks releases none.
+    ForgetsARelease,
+    /// A downgrade leaves the mode as it is.
+    StaysStrong,
 }
 
 fn grants(pair: &Pair) -> usize {
     pair.answers.iter().filter(|(_, granted)| *granted).count()
-}
-
-impl Run {
-    fn new(pair: &Pair, slot: Slot, acts: Vec<Act>) -> Self {
-        let ops = acts.iter().map(|act| match *act {
-            Act::Lock(at, mode, waits) => Op::Lock(named(at), mode, core_patience(waits)),
-            Act::Upgrade(at, from, to) => Op::Upgrade(named(at), from, to, core_patience(true)),
-            Act::Unlock(at, mode) => Op::Unlock(named(at), mode),
-        });
-        let id = pair.core.ids[usize::from(slot)].expect("a locker that lives");
-        Self {
-            slot,
-            number: id.number(),
-            sequence: Sequence::new(id, ops.collect(), true, Location::caller()),
-            acts,
-            next: 0,
-            taken: Vec::new(),
-            due: Vec::new(),
-            wait: None,
-            before: Some(own(&pair.model, slot)),
-            grants: grants(pair),
-        }
-    }
-
-    fn lives(&self, model: &Model) -> bool {
-        model.lockers[usize::from(self.slot)].is_some_and(|it| it.number == self.number)
-    }
-
-    /// The model goes on, call by call.
-    fn on_model(&mut self, model: &mut Model) -> Stand {
-        while let Some(act) = self.acts.get(self.next).copied() {
-            if let Act::Upgrade(object, mode, _) | Act::Unlock(object, mode) = act
-                && self.lacks(model, object, mode)
-            {
-                return self.failed(model, Answer::NotHeld);
-            }
-            let (object, mode, patience) = match act {
-                Act::Unlock(object, mode) => {
-                    self.due.push((object, mode));
-                    self.next += 1;
-                    continue;
-                }
-                Act::Lock(object, mode, true) | Act::Upgrade(object, _, mode) => {
-                    (object, mode, Patience::Forever)
-                }
-                Act::Lock(object, mode, false) => (object, mode, Patience::No),
-            };
-            let ask = Ask {
-                locker: self.slot,
-                object,
-                mode,
-                from: None,
-            };
-            model.goes_on = true;
-            let answer = model.request(ask, Some(patience));
-            model.goes_on = false;
-            match answer {
-                Answer::Granted => self.granted(),
-                Answer::Waits => {
-                    model.settle();
-                    return Stand::Waits;
-                }
-                refused => return self.failed(model, refused),
-            }
-        }
-        self.release_due(model);
-        model.settle();
-        Stand::Done
-    }
-
-    fn lacks(&self, model: &Model, object: Obj, mode: Mode) -> bool {
-        let held = model.lock_of(self.slot, object, mode);
-        let count = held.map_or(0, |at| model.held[at].count);
-        let due = self.due.iter().filter(|due| **due == (object, mode));
-        count <= due.count() as u64
-    }
-
-    /// The request that comes next has been granted.
-    fn granted(&mut self) {
-        match self.acts[self.next] {
-            Act::Lock(object, mode, _) => self.taken.push((object, mode)),
-            Act::Upgrade(object, from, to) => {
-                self.taken.push((object, to));
-                self.due.push((object, from));
-            }
-            Act::Unlock(..) => unreachable!("it needs no grant"),
-        }
-        self.next += 1;
-    }
-
-    fn release_due(&mut self, model: &mut Model) {
-        let mut due = self.due.clone();
-        // In the order of objects, as the table does; it decides who else is granted first.
-        due.sort_by_cached_key(|(at, mode)| (named(*at), *mode));
-        for (object, mode) in due {
-            if let Some(at) = self.taken.iter().rposition(|own| *own == (object, mode)) {
-                self.taken.remove(at);
-            }
-            model.unlock(self.slot, object, mode);
-        }
-    }
-
-    fn failed(&mut self, model: &mut Model, answer: Answer) -> Stand {
-        self.undo(model);
-        model.settle();
-        Stand::Failed(answer)
-    }
-
-    fn undo(&mut self, model: &mut Model) {
-        while let Some((object, mode)) = self.taken.pop() {
-            if self.lives(model) {
-                model.unlock(self.slot, object, mode);
-            }
-        }
-    }
-
-    /// What the core says at the end is what the model did.
-    fn compare_outcomes(self, stand: Stand) -> Result<(), Difference> {
-        let next = self.next;
-        let (outcomes, left) = self.sequence.finish(|taken| (taken.object, taken.mode));
-        for (at, outcome) in outcomes.iter().enumerate() {
-            let is_right = match (stand, outcome) {
-                (Stand::Done, OpOutcome::Granted) => !matches!(self.acts[at], Act::Unlock(..)),
-                (Stand::Done, OpOutcome::Released(1)) => matches!(self.acts[at], Act::Unlock(..)),
-                (Stand::Failed(_), OpOutcome::Undone) => at < next,
-                (Stand::Failed(answer), OpOutcome::Failed(Failure::Denied(denied))) => {
-                    at == next && refusal(denied) == answer
-                }
-                (Stand::Failed(_), OpOutcome::Failed(Failure::Refused(_))) => at == next,
-                (Stand::Failed(_), OpOutcome::NotReached) => at > next,
-                _ => false,
-            };
-            same!(
-                format!("{outcome:?} at {at} of {:?}", self.acts),
-                is_right,
-                true
-            );
-        }
-        same!("outcomes", outcomes.len(), self.acts.len());
-        let taken = self.taken.iter().map(|(at, mode)| (named(*at), *mode));
-        same!("what it took and holds", left, taken.collect::<Vec<_>>());
-        Ok(())
-    }
-}
-
-fn named(at: Obj) -> lockkeeper::Object {
-    object(UNIVERSE.objects[usize::from(at)])
-}
-
-fn core_patience(waits: bool) -> CorePatience {
-    match waits {
-        true => CorePatience::Forever,
-        false => CorePatience::No,
-    }
-}
-
-fn own(model: &Model, slot: Slot) -> Vec<(Obj, Mode, u64)> {
-    let own = model.held.iter().filter(|held| held.locker == slot);
-    let mut own: Vec<_> = own
-        .map(|held| (held.object, held.mode, held.count))
-        .collect();
-    own.sort_unstable();
-    own
 }
 
 /// How sequences ended.
@@ -233,12 +48,19 @@ struct Ends {
     abandoned: usize,
     /// Undone with nothing in between, so that exactly what was before has to be back.
     restored: usize,
+    /// Failed, with what was done before left as it was.
+    kept: usize,
+    /// Locks that were weakened on the way.
+    weakened: usize,
+    /// Releases of several locks.
+    released: usize,
 }
 
 struct Story {
     pair: Pair,
     running: Vec<Run>,
     ends: Ends,
+    bug: Bug,
 }
 
 impl Story {
@@ -261,20 +83,29 @@ impl Story {
         let own = own(&self.pair.model, slot);
         let acts = (0..2 + dice.below(4)).map(|_| {
             let (object, mode) = (dice.below(6) as Obj, dice.of(&Mode::ALL));
-            match (dice.below(10), own.is_empty()) {
-                (0..2, false) => {
+            match (dice.below(20), own.is_empty()) {
+                (0..3, false) => {
                     let (object, mode, _) = dice.of(&own);
                     Act::Unlock(object, mode)
                 }
-                (2..4, false) => {
+                (3..6, false) => {
                     let (object, from, _) = dice.of(&own);
                     Act::Upgrade(object, from, mode)
                 }
-                (4, _) => Act::Unlock(object, mode),
+                (6..9, false) => {
+                    let (object, from, _) = dice.of(&own);
+                    Act::Downgrade(object, from, mode)
+                }
+                (9, _) => Act::Unlock(object, mode),
+                (10, _) => Act::UnlockObject(object),
+                (11, _) => Act::ReleaseReads,
+                (12, _) if dice.percent(50) => Act::ReleaseAll,
                 _ => Act::Lock(object, mode, !dice.percent(25)),
             }
         });
-        let run = Run::new(&self.pair, slot, acts.collect());
+        let acts: Vec<Act> = acts.collect();
+        let all_or_nothing = dice.percent(60);
+        let run = Run::new(&self.pair, slot, acts, all_or_nothing, self.bug);
         self.touch();
         self.run(run)?;
         self.go_on()
@@ -301,8 +132,19 @@ impl Story {
             Answer::Done
         })?;
         let tally = &mut pair.tally;
-        let is_request = |act: &&Act| !matches!(act, Act::Unlock(..));
-        tally.grants += run.acts[first..run.next].iter().filter(is_request).count() as u64;
+        let done = &run.acts[first..run.next];
+        tally.grants += done.iter().filter(|act| act.is_request()).count() as u64;
+        let weakened = done.iter().filter(|act| matches!(act, Act::Downgrade(..)));
+        let weakened = weakened.count();
+        tally.downgrades += weakened as u64;
+        self.ends.weakened += weakened;
+        let several = |act: &&Act| {
+            matches!(
+                act,
+                Act::UnlockObject(_) | Act::ReleaseReads | Act::ReleaseAll
+            )
+        };
+        self.ends.released += done.iter().filter(several).count();
         match stand {
             Stand::Waits => tally.waits += 1,
             Stand::Failed(Answer::NotAvailable) => tally.not_available += 1,
@@ -323,6 +165,7 @@ impl Story {
             Stand::Done => self.ends.done += 1,
             Stand::Failed(_) => {
                 self.ends.denied += 1;
+                self.ends.kept += usize::from(!run.all_or_nothing && run.next > 0);
                 self.is_restored(&run)?;
             }
         }
@@ -333,6 +176,7 @@ impl Story {
     /// Exactly what was held before is held again, if there was no other call in between, and nobody else's grant.
     fn is_restored(&mut self, run: &Run) -> Result<(), Difference> {
         if let Some(before) = &run.before
+            && run.all_or_nothing
             && run.grants == grants(&self.pair)
         {
             same!("what is restored", own(&self.pair.model, run.slot), *before);
@@ -394,7 +238,9 @@ impl Story {
         }
         self.pair
             .compare(&Step::Withdraw(0), Answer::Done, |model, _, _| {
-                run.undo(model);
+                if run.all_or_nothing || !refused {
+                    run.undo(model);
+                }
                 Answer::Done
             })?;
         self.is_restored(&run)?;
@@ -418,11 +264,12 @@ impl Story {
     }
 }
 
-fn history(theme: Theme, seed: u64, ends: &mut Ends) -> Result<(), Difference> {
+fn history(theme: Theme, seed: u64, bug: Bug, ends: &mut Ends) -> Result<(), Difference> {
     let mut story = Story {
         pair: Pair::new(scenes::config(theme, seed)),
         running: Vec::new(),
         ends: std::mem::take(ends),
+        bug,
     };
     let numbers: Vec<u64> = (0..STEPS as u64).map(|at| (seed << 32) + at).collect();
     let mut dice = Dice::new(seed);
@@ -447,7 +294,7 @@ fn i05_i06_i12_sequences_that_are_refused_or_abandoned_are_undone_as_the_model_s
     for theme in [Theme::Hot, Theme::Families, Theme::Ranges] {
         let mut ends = Ends::default();
         for seed in 0..HISTORIES {
-            if let Err(difference) = history(theme, seed, &mut ends) {
+            if let Err(difference) = history(theme, seed, Bug::None, &mut ends) {
                 panic!("{theme:?}, seed {seed}: {}", difference.0);
             }
         }
@@ -459,8 +306,27 @@ fn i05_i06_i12_sequences_that_are_refused_or_abandoned_are_undone_as_the_model_s
             refused,
             abandoned,
             restored,
+            kept,
+            weakened,
+            released,
         } = ends;
-        let each = [done, waited, denied, refused, abandoned, restored];
+        let each = [
+            done, waited, denied, refused, abandoned, restored, kept, weakened, released,
+        ];
         assert!(each.iter().all(|count| *count > 100), "{theme:?}: {each:?}");
+    }
+}
+
+#[test]
+fn every_fault_planted_in_sequences_is_found() {
+    for bug in [
+        Bug::KeepsWhatFailed,
+        Bug::UndoesWhatWasDone,
+        Bug::ForgetsARelease,
+        Bug::StaysStrong,
+    ] {
+        let outcome = |seed| history(Theme::Hot, seed, bug, &mut Ends::default());
+        let found = (0..10).filter(|seed| outcome(*seed).is_err()).count();
+        assert_eq!(found, 10, "{bug:?}");
     }
 }

@@ -71,6 +71,7 @@ pub fn which_limit(which: LimitKind) -> Which {
         LimitKind::Lockers => Which::Lockers,
         LimitKind::Locks => Which::Locks,
         LimitKind::Objects => Which::Objects,
+        other => panic!("the histories are far from the limit of {other}"),
     }
 }
 

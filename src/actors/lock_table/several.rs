@@ -6,11 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::locker::{LockGuard, Locker};
-use super::shared::{State, Waiter};
+use super::guards::LockGuards;
+use super::locker::Locker;
+use super::shared::{End, State, Waiter};
 use super::waiting::WaitSpan;
 use crate::error::LockError;
-use crate::locks::{Effect, Failure, Moment, OpOutcome, Progress, Reason, Sequence, Taken, WaitId};
+use crate::locks::{Effect, Failure, Held, Moment, OpOutcome, Progress, Reason, Sequence, WaitId};
 use crate::messages::lock_table::{LockMany, LockOps, LockOutcome, LocksHeld, LocksRefused};
 
 /// What became of several operations, in their order.
@@ -38,14 +39,14 @@ pub struct LocksFailed {
 
 impl LocksFailed {
     /// None of so many operations was begun.
-    pub(crate) fn shutting_down(operations: usize) -> Self {
+    pub(crate) fn all(operations: usize, error: LockError) -> Self {
         let mut outcomes = vec![LockOutcome::NotReached; operations];
         if let Some(first) = outcomes.first_mut() {
-            *first = LockOutcome::Failed(LockError::ShuttingDown);
+            *first = LockOutcome::Failed(error.clone());
         }
         Self {
             at: 0,
-            error: LockError::ShuttingDown,
+            error,
             outcomes,
         }
     }
@@ -77,8 +78,8 @@ impl Future for LocksRun<'_> {
     type Output = Result<LocksDone, LocksFailed>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = self.inner.poll(context, |_, _| ());
-        answer.map(|(result, _)| result)
+        let answer = self.inner.poll(context);
+        answer.map(|(_, result, _)| result)
     }
 }
 
@@ -106,10 +107,13 @@ impl Future for GuardedRun {
     type Output = Result<LocksHeld, LocksRefused>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = self.inner.poll(context, LockGuard::of_taken);
-        answer.map(|(result, guards)| match result {
-            Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
-            Err(failed) => Err(LocksRefused::new(failed, guards)),
+        let answer = self.inner.poll(context);
+        answer.map(|(locker, result, held)| {
+            let guards = LockGuards::new(locker, held);
+            match result {
+                Ok(done) => Ok(LocksHeld::new(done.outcomes, guards)),
+                Err(failed) => Err(LocksRefused::new(failed, guards.into_iter().collect())),
+            }
         })
     }
 }
@@ -122,11 +126,18 @@ impl fmt::Debug for GuardedRun {
 
 /// The same for whoever owns the locker, or only borrows it.
 struct Running<L: AsRef<Locker>> {
-    locker: L,
-    sequence: Option<Sequence>,
+    /// Until its end.
+    work: Option<Work<L>>,
     waits: Option<(WaitId, Option<WaitSpan>)>,
     /// Whether there will be guards, which want to know which locks they are for.
     guarded: bool,
+    /// How many there are.
+    operations: usize,
+}
+
+struct Work<L> {
+    locker: L,
+    sequence: Sequence,
 }
 
 impl AsRef<Locker> for Locker {
@@ -135,31 +146,30 @@ impl AsRef<Locker> for Locker {
     }
 }
 
+/// The locker, the answer, and what was taken and is still held.
+type Ended<L> = (L, Result<LocksDone, LocksFailed>, Held);
+
 impl<L: AsRef<Locker>> Running<L> {
     fn new(locker: L, ops: LockOps, site: &'static Location<'static>, guarded: bool) -> Self {
         let shared = locker.as_ref().shared();
+        let operations = ops.len();
         let (ops, all_or_nothing) = ops.into_core(|at| shared.moment(at));
         let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
         Self {
-            locker,
-            sequence: Some(sequence),
+            work: Some(Work { locker, sequence }),
             waits: None,
             guarded,
+            operations,
         }
     }
 
-    /// The answer, and what `keep` makes of each reference that was taken and is still held.
-    fn poll<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        keep: impl Fn(&L, Taken) -> T,
-    ) -> Poll<(Result<LocksDone, LocksFailed>, Vec<T>)> {
-        let shared = self.locker.as_ref().shared();
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Ended<L>> {
         loop {
-            let Some(sequence) = &mut self.sequence else {
+            let Some(Work { locker, sequence }) = &mut self.work else {
                 // Polled again after its end, which no executor does.
                 return Poll::Pending;
             };
+            let (id, shared) = (locker.as_ref().id(), locker.as_ref().shared());
             let outcome = match &self.waits {
                 None => None,
                 Some((id, span)) => {
@@ -173,7 +183,7 @@ impl<L: AsRef<Locker>> Running<L> {
                     Some(outcome)
                 }
             };
-            let waits = shared.transition(|state, effects| {
+            let stepped = shared.transition(|state, effects| {
                 match outcome {
                     Some(Ok(())) => {
                         sequence.granted();
@@ -182,7 +192,11 @@ impl<L: AsRef<Locker>> Running<L> {
                             sequence.refused(closed, &mut state.table, effects);
                         }
                     }
-                    Some(Err(reason)) => sequence.refused(reason, &mut state.table, effects),
+                    Some(Err(End::Refused(reason))) => {
+                        sequence.refused(reason, &mut state.table, effects);
+                    }
+                    // The table has begun anew since: what was taken went with the old one.
+                    Some(Err(End::Broken(broken))) => return Err(broken),
                     None if state.closed => {
                         sequence.refused(Reason::ShuttingDown, &mut state.table, effects);
                     }
@@ -194,22 +208,31 @@ impl<L: AsRef<Locker>> Running<L> {
                 if self.guarded && waits.is_none() {
                     sequence.find_locks(&state.table);
                 }
-                waits
+                Ok(waits)
             });
-            if waits.is_some() {
-                metrics::counter!("lockkeeper_lock_waits_total").increment(1);
-            }
-            self.waits = waits.map(|id| {
-                let wanted = sequence.wanted();
-                let locker = self.locker.as_ref().id();
-                let span = wanted.map(|(object, mode)| WaitSpan::begin(locker, object, mode));
-                (id, span)
-            });
-            if self.waits.is_none()
-                && let Some(sequence) = self.sequence.take()
-            {
-                return Poll::Ready(answer(sequence, |taken| keep(&self.locker, taken)));
-            }
+            let waits = match stepped.flatten() {
+                Ok(waits) => waits,
+                Err(broken) => {
+                    // What was taken stays with its locker, which has to end.
+                    let Some(Work { locker, .. }) = self.work.take() else {
+                        return Poll::Pending;
+                    };
+                    let failed = LocksFailed::all(self.operations, broken.into());
+                    return Poll::Ready((locker, Err(failed), Held::default()));
+                }
+            };
+            let Some(waits) = waits else {
+                self.waits = None;
+                let Some(Work { locker, sequence }) = self.work.take() else {
+                    return Poll::Pending;
+                };
+                let (result, held) = answer(sequence);
+                return Poll::Ready((locker, result, held));
+            };
+            metrics::counter!("lockkeeper_lock_waits_total").increment(1);
+            let wanted = sequence.wanted();
+            let span = wanted.map(|(object, mode)| WaitSpan::begin(id, object, mode));
+            self.waits = Some((waits, span));
         }
     }
 }
@@ -229,30 +252,26 @@ fn go_on(
     }
 }
 
-fn answer<T>(
-    sequence: Sequence,
-    keep: impl Fn(Taken) -> T,
-) -> (Result<LocksDone, LocksFailed>, Vec<T>) {
-    let (outcomes, kept) = sequence.finish(keep);
-    let mut failed = None;
-    let outcomes: Vec<LockOutcome> = outcomes
-        .into_iter()
-        .enumerate()
-        .map(|(at, outcome)| match outcome {
+fn answer(sequence: Sequence) -> (Result<LocksDone, LocksFailed>, Held) {
+    let (mut at, mut failed) = (0, None);
+    let came = |outcome: &OpOutcome| {
+        at += 1;
+        match outcome {
             OpOutcome::Granted => LockOutcome::Granted,
-            OpOutcome::Released(count) => LockOutcome::Released(count),
+            OpOutcome::Released(count) => LockOutcome::Released(*count),
             OpOutcome::Undone => LockOutcome::Undone,
             OpOutcome::NotReached => LockOutcome::NotReached,
             OpOutcome::Failed(failure) => {
-                let error = match failure {
+                let error = match failure.clone() {
                     Failure::Denied(denied) => LockError::from(denied),
                     Failure::Refused(reason) => LockError::from(reason),
                 };
-                failed = Some((at, error.clone()));
+                failed = Some((at - 1, error.clone()));
                 LockOutcome::Failed(error)
             }
-        })
-        .collect();
+        }
+    };
+    let (outcomes, held) = sequence.finish(came);
     let result = match failed {
         None => Ok(LocksDone { outcomes }),
         Some((at, error)) => Err(LocksFailed {
@@ -261,17 +280,16 @@ fn answer<T>(
             outcomes,
         }),
     };
-    (result, kept)
+    (result, held)
 }
 
 impl<L: AsRef<Locker>> Drop for Running<L> {
     fn drop(&mut self) {
-        let Some(sequence) = &mut self.sequence else {
+        let Some(Work { locker, sequence }) = &mut self.work else {
             return;
         };
         let waits = self.waits.as_ref().map(|(id, _)| *id);
-        let shared = self.locker.as_ref().shared();
-        let waiter = shared.transition(|state, effects| {
+        let waiter = locker.as_ref().shared().transition(|state, effects| {
             let waiter = waits.and_then(|id| state.waiters.remove(&id));
             if let Some(Waiter::Task {
                 outcome: Some(Ok(())),

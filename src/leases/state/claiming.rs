@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Book, ClaimAnswer, ClaimWon, Effect, LeaseKey, Moment, Refusal, SendId, WaiterId};
-use crate::leases::{Claimed, Fence, LeaseRecord, StoreError};
+use crate::leases::{Claimed, Fence, LeaseRecord, LeaseVerdict, StoreError};
 
 /// How long after the known expiry of a holder the store is asked: a part of the poll interval, within bounds.
 const SOON_PART: u32 = 50;
@@ -45,9 +45,9 @@ impl Book {
                 entry.life.claim_refused(send);
                 self.claim_refused(now, key, record, foreign, fx);
             }
-            ClaimAnswer::Failed { error, stop } => {
+            ClaimAnswer::Failed { error, verdict } => {
                 entry.life.claim_failed(send);
-                self.claim_failed(now, key, error, stop, fx);
+                self.claim_failed(now, key, error, verdict, fx);
             }
         }
     }
@@ -132,6 +132,9 @@ impl Book {
         if let Some(turns) = self.names.get_mut(&name) {
             if foreign {
                 turns.contended(now, poll);
+                if let Some(holder) = &record.holder {
+                    turns.saw(now, holder);
+                }
             }
             turns.seen = Some((record.clone(), now));
             turns.stand_back = None;
@@ -168,7 +171,14 @@ impl Book {
             .get_mut(&key)
             .is_some_and(|entry| std::mem::take(&mut entry.woken))
         {
-            self.send_claim(now, key, fx);
+            let defers = self
+                .names
+                .get_mut(&name)
+                .map_or(Duration::ZERO, |turns| turns.defers(now, poll));
+            match defers.is_zero() {
+                true => self.send_claim(now, key, fx),
+                false => self.wake_at(key, now.after(defers)),
+            }
             return;
         }
         // Not later than the end of a holder that is dead, if it is sooner.
@@ -187,7 +197,7 @@ impl Book {
         now: Moment,
         key: LeaseKey,
         error: Arc<StoreError>,
-        stop: bool,
+        verdict: LeaseVerdict,
         fx: &mut Vec<Effect>,
     ) {
         let Some(entry) = self.leases.get_mut(&key) else {
@@ -204,7 +214,7 @@ impl Book {
         waiter.errors += 1;
         waiter.failing = true;
         waiter.last = Some(Arc::clone(&error));
-        if !(stop || waiter.wish.once || !error.is_retryable()) {
+        if !(waiter.wish.once || verdict.ends(&error)) {
             let wait = self.jittered(poll);
             self.wake_at(key, now.after(wait));
             self.refuse_impatient(now, &name, fx);

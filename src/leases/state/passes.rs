@@ -9,8 +9,8 @@ use crate::leases::{LeaseRecord, LostReason, Refreshed};
 const CHUNK: usize = 500;
 
 impl Book {
-    /// Sends what is due. A pass takes along whatever is due within half a refresh interval, so that there are at most two in
-    /// one; what found its record locked goes by itself.
+    /// Sends what is due. A pass takes along whatever is due within a refresh interval, so that leases that were acquired at
+    /// different times share one from then on; what found its record locked goes by itself.
     pub(super) fn refresh_due(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let mut keys = Vec::new();
         if let Some(&(at, key)) = self.dues.first()
@@ -20,7 +20,7 @@ impl Book {
                 .leases
                 .get(&key)
                 .map(|entry| entry.life.timing().refresh());
-            let until = now.after(refresh.unwrap_or_default() / 2);
+            let until = now.after(refresh.unwrap_or_default());
             keys.extend(
                 self.dues
                     .range(..=(until, LeaseKey(u64::MAX)))
@@ -92,8 +92,8 @@ impl Book {
                 alone = entry.life.refresh_skipped(now, send);
                 None
             }
-            RefreshAnswer::Failed { error, stop } => {
-                let stop = stop || !error.is_retryable();
+            RefreshAnswer::Failed { error, verdict } => {
+                let stop = verdict.ends_refresh(&error);
                 let fault = LostReason::StoreError(error);
                 entry.life.refresh_failed(now, send, fault, stop)
             }

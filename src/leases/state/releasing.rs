@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Book, ClaimAnswer, Effect, LeaseKey, Moment, Phase, SendId};
-use crate::leases::{LostReason, Released, StoreError};
+use crate::leases::{LeaseVerdict, LostReason, Released, StoreError};
 
 /// What came of a release.
-pub type ReleaseAnswer = Result<Released, (Arc<StoreError>, bool)>;
+pub type ReleaseAnswer = Result<Released, (Arc<StoreError>, LeaseVerdict)>;
 
 /// The first pause before a release that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -49,6 +49,7 @@ impl Book {
         }
         let was_held = entry.life.is_held(now);
         entry.again = entry.life.is_claim_of_unknown_fate();
+        entry.believed = entry.life.deadline().or(entry.believed);
         entry.life.release();
         entry.releasing = true;
         let name = entry.name.clone();
@@ -126,6 +127,15 @@ impl Book {
         self.claimed(now, to, send, claimed, fx);
     }
 
+    /// Another process asked for a lease while it was held here. Told before [`released`](Self::released).
+    pub fn wanted_by_others(&mut self, now: Moment, key: LeaseKey) {
+        if let Some(entry) = self.leases.get(&key)
+            && let Some(turns) = self.names.get_mut(&entry.name)
+        {
+            turns.contended(now, entry.poll);
+        }
+    }
+
     /// What came of a release.
     pub fn released(
         &mut self,
@@ -147,12 +157,19 @@ impl Book {
                 let wait = self.bounds.call_timeout;
                 self.wake_at(key, now.after(wait));
             }
+            // Nobody can have taken it yet: it was done when it was asked for before.
+            Ok(Released::WasLost)
+                if entry.unanswered && entry.believed.is_some_and(|until| now < until) =>
+            {
+                self.has_released(now, key, Released::WasOurs, fx);
+            }
             Ok(outcome) => self.has_released(now, key, outcome, fx),
-            Err((error, stop)) => {
+            Err((error, verdict)) => {
+                entry.unanswered = true;
                 let name = entry.name.clone();
                 if now >= entry.life.gone_by() {
                     self.has_released(now, key, Released::WasLost, fx);
-                } else if stop || !error.is_retryable() {
+                } else if verdict.ends(&error) {
                     entry.releasing = false;
                     fx.push(Effect::ReleaseStopped { key, error });
                     if entry.unowned {

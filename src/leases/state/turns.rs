@@ -1,10 +1,11 @@
 //! Whose turn it is for one name, among the callers of this process and towards other processes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LeaseKey, Moment, WaiterId};
-use crate::leases::{Fence, LeaseRecord};
+use crate::leases::{Fence, Holder, LeaseRecord};
 
 /// After so many local hand-overs in a row other processes get their turn.
 const MOST_IN_A_ROW: u32 = 16;
@@ -12,6 +13,12 @@ const MOST_IN_A_ROW: u32 = 16;
 const CONTENDED: u32 = 10;
 /// A lease that nobody else was seen to want is left to others for one poll interval after so many.
 const UNDISTURBED: u32 = 20;
+
+/// Where a release is told to all who wait, whoever had his turn lately lets each of those that had theirs before him go first,
+/// for so long: as a claim takes. Else those who hear of it first would have it among themselves.
+const HEAD_START: Duration = Duration::from_millis(2);
+/// Other processes that are told apart.
+const MOST_OTHERS: usize = 32;
 
 /// A store that tells of releases tells of ours too, within so long: what comes later is taken for another process's, and what
 /// never came costs that no more than one poll interval.
@@ -43,6 +50,10 @@ pub(super) struct Turns {
     disturbed: bool,
     poll: Duration,
     last_token: Option<Fence>,
+    /// Other processes that were in the way, and when they were last.
+    others: Vec<(Arc<str>, u32, Moment)>,
+    /// Releases of others that were told since this process had its turn, if it had one.
+    told_since: Option<usize>,
     /// Until when something of this is worth knowing.
     pub keep_until: Moment,
 }
@@ -60,6 +71,33 @@ impl Turns {
         self.keep_until = self.keep_until.max(self.contended_until);
     }
 
+    /// A holder in another process is in the way.
+    pub(super) fn saw(&mut self, now: Moment, holder: &Holder) {
+        let same = |(host, pid, _): &&mut (Arc<str>, u32, Moment)| {
+            (host.as_ref(), *pid) == (holder.host.as_ref(), holder.pid)
+        };
+        let full = self.others.len() >= MOST_OTHERS;
+        match self.others.iter_mut().find(same) {
+            Some((.., at)) => *at = now,
+            None if !full => {
+                self.others
+                    .push((Arc::clone(&holder.host), holder.pid, now));
+            }
+            None => {}
+        }
+    }
+
+    /// For how long this process lets others go first when a release is told.
+    pub(super) fn defers(&mut self, now: Moment, poll: Duration) -> Duration {
+        let lately = poll.saturating_mul(CONTENDED);
+        self.others.retain(|(.., at)| now.since(*at) < lately);
+        let before_us = match self.told_since {
+            Some(told) => self.others.len().saturating_sub(told),
+            None => 0,
+        };
+        HEAD_START * u32::try_from(before_us).unwrap_or_default()
+    }
+
     /// It was granted to this process.
     pub(super) fn won(&mut self, now: Moment, token: Fence) {
         let disturbed = std::mem::take(&mut self.disturbed);
@@ -68,6 +106,7 @@ impl Turns {
             self.since = Some(now);
         }
         self.last_token = Some(token);
+        self.told_since = Some(0);
         self.stand_back = None;
         self.seen = None;
     }
@@ -132,6 +171,9 @@ impl Turns {
     pub(super) fn told(&mut self, now: Moment) -> bool {
         self.drop_echoes(now);
         let is_echo = self.echoes.pop_front().is_some();
+        if !is_echo && let Some(told) = &mut self.told_since {
+            *told = told.saturating_add(1);
+        }
         if !self.stands_back(now) {
             return true;
         }

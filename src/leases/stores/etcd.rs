@@ -203,10 +203,14 @@ impl EtcdLeases {
             .and_then([TxnOp::delete(key, None)]);
         let answer = self.txn(txn).await?;
         doubt.settled();
-        Ok(match answer.value.succeeded() {
-            true => Released::WasOurs,
-            false => Released::WasLost,
-        })
+        match answer.value.succeeded() {
+            true => Ok(Released::WasOurs),
+            // It may have been ours when it was asked for before.
+            false if answer.asked_before && known.is_some() => Err(StoreError::Unreachable(
+                "the answer to a release was lost".into(),
+            )),
+            false => Ok(Released::WasLost),
+        }
     }
 
     async fn take_away(&self, name: &LeaseName) -> Result<Option<LeaseRecord>, StoreError> {

@@ -6,7 +6,9 @@
 
 mod boot;
 mod file;
+mod later;
 mod record;
+mod wanted;
 mod worker;
 
 use std::fmt;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 
 use file::Key;
 use worker::Hold;
+
+pub(crate) use later::Later;
 
 use crate::env::{file_id, prepare_folder};
 use crate::error::OpenError;
@@ -29,7 +33,7 @@ const FILE: &str = "leases.mdb";
 /// A store of leases in a folder, for all processes of one machine. It needs no server and is there without any feature.
 ///
 /// The leases are in `leases.mdb`, an LMDB environment of its own whose commits are always flushed; it may lie beside the
-/// application's environment. All handles of a process share one thread, which is there as long as one of them is; clones are
+/// application's environment. `leases.wanted` beside it says who waits, and may be removed at any time. All handles of a process share one thread, which is there as long as one of them is; clones are
 /// cheap. Waiters of other processes poll.
 ///
 /// - The folder must be on a disk of this machine: LMDB's locks do not work over network file systems.
@@ -133,6 +137,14 @@ impl LeaseStore for LmdbLeases {
     }
 
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released> {
+        Box::pin(async move { Ok(self.give_back(name, holder).await?.0) })
+    }
+
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
         let (key, holder) = (self.key(name), holder.clone());
         Box::pin(self.worker.ask(move |file| file.release(&key, &holder)))
     }

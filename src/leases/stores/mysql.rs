@@ -6,7 +6,7 @@ mod server;
 mod statements;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlQueryResult, MySqlRow};
@@ -17,12 +17,12 @@ use super::sql::{
     Backend, Kind, Options, Row, Shape, Taken, connect_to_one_of, micros, store_of_leases,
 };
 use crate::leases::{Claim, Fence, Holder, LeaseName, Refresh, Refreshed, StoreError, TableName};
-use statements::Statements;
+use statements::{NOTED, Statements};
 
 store_of_leases! {
     /// Leases in a table of MySQL (8.0) or MariaDB (10.6), the one that Go's `dbmutex` uses: both exclude each other on the
-    /// same row. Older servers work too, but their refresh waits up to a second for each of at most two rows that somebody
-    /// has locked, and skips the rest of its pass.
+    /// same row. Older servers work too, with a statement for each lease. MySQL 5.7 cannot but wait a second for each of at
+    /// most two rows that somebody has locked, and skips the rest of its pass: there, refresh every three seconds or more.
     ///
     /// These servers cannot tell of releases: waiters poll. Binary logs must be by row or mixed, since the statements read the
     /// clock of the moment. A replica is recognised by `read_only`. Several servers can be given, as `mysql://user@one,two/db`
@@ -179,17 +179,43 @@ impl Backend for MysqlBackend {
         extend::extend(&self.statements, &self.cannot_skip, connection, leases).await
     }
 
+    async fn want(&self, connection: &mut MySqlConnection, name: &LeaseName) -> sqlx::Result<()> {
+        if self.cannot_skip.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut transaction = connection.begin().await?;
+        let unnoted = query(&self.statements.unnoted)
+            .bind(name.as_str())
+            .bind(name.as_str());
+        match unnoted.fetch_optional(&mut *transaction).await {
+            Ok(None) => {}
+            Ok(Some(_)) => {
+                let want = query(&self.statements.want)
+                    .bind(name.as_str())
+                    .bind(name.as_str());
+                want.execute(&mut *transaction).await?;
+            }
+            Err(error) if server::number(&error) == Some(extend::SYNTAX_ERROR) => {
+                self.cannot_skip.store(true, Ordering::Relaxed);
+            }
+            Err(error) => return Err(error),
+        }
+        transaction.commit().await
+    }
+
     async fn free(
         &self,
         connection: &mut MySqlConnection,
         name: &LeaseName,
         holder: &Holder,
-    ) -> sqlx::Result<bool> {
+    ) -> sqlx::Result<Option<bool>> {
         let free = query(&self.statements.free)
             .bind(name.as_str())
             .bind(name.as_str())
             .bind(&*holder.id);
-        Ok(free.execute(connection).await?.rows_affected() > 0)
+        let freed = free.execute(connection).await?;
+        let wanted = freed.last_insert_id() == NOTED;
+        Ok((freed.rows_affected() > 0).then_some(wanted))
     }
 
     async fn force(

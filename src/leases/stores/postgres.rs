@@ -1,16 +1,16 @@
 //! Leases in PostgreSQL.
 
+mod ask;
 mod check;
 mod server;
 mod statements;
 mod wakeups;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Row as _};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row as _};
 
 use super::sql::{
     Backend, Kind, Options, Row, Shape, Taken, connect_to_one_of, micros, store_of_leases,
@@ -18,13 +18,15 @@ use super::sql::{
 use crate::leases::{
     Claim, Fence, Holder, LeaseName, Refresh, Refreshed, StoreError, StoreFuture, Wakeups,
 };
+use ask::Ask;
 use statements::Statements;
 
 store_of_leases! {
     /// Leases in a table of PostgreSQL, the one that Go's `dbmutex` uses: both exclude each other on the same row.
     ///
-    /// Releases are told by `NOTIFY`; where a pooler keeps notifications from arriving, that is noticed, said once as a
-    /// warning, and the store is polled. A pooler in transaction mode must know prepared statements (pgbouncer 1.21).
+    /// Releases are told by `NOTIFY`. There may be a pooler between (pgbouncer, in session or in transaction mode, of any
+    /// version): where one is noticed, statements are not prepared, nothing is set for a session, and since notifications do not
+    /// pass it, the store is polled, which is said once as a warning.
     ///
     /// Several servers can be given, as `postgres://user@one,two/db`, as URLs with commas between them, or by several calls of
     /// [`PostgresLeasesBuilder::url`]: the first that can be written to is used. TLS is by `sslmode` in the URL.
@@ -43,6 +45,8 @@ struct PostgresBackend {
     last: AtomicUsize,
     statements: Statements,
     deaf: AtomicBool,
+    /// There is a pooler between, whose sessions are shared with others.
+    pooled: AtomicBool,
 }
 
 impl PostgresBackend {
@@ -54,18 +58,28 @@ impl PostgresBackend {
         servers: Vec<sqlx::postgres::PgConnectOptions>,
         options: &Options,
     ) -> Result<Self, StoreError> {
-        let quiet = |server: sqlx::postgres::PgConnectOptions| server.disable_statement_logging();
+        let ours = |server: sqlx::postgres::PgConnectOptions| {
+            // No number that we read has a fraction, and poolers refuse parameters that they do not know.
+            let server = server.extra_float_digits(None);
+            server.disable_statement_logging()
+        };
         Ok(Self {
-            servers: servers.into_iter().map(quiet).collect(),
+            servers: servers.into_iter().map(ours).collect(),
             last: AtomicUsize::new(0),
             statements: Statements::new(&options.table),
             deaf: AtomicBool::new(false),
+            pooled: AtomicBool::new(false),
         })
+    }
+
+    /// Whether statements are sent as plain text, and not prepared.
+    fn plainly(&self) -> bool {
+        self.pooled.load(Ordering::Relaxed)
     }
 }
 
-fn query(sql: &std::sync::Arc<str>) -> Query<'static, Postgres, PgArguments> {
-    sqlx::query(AssertSqlSafe(std::sync::Arc::clone(sql)))
+fn ask(sql: &std::sync::Arc<str>) -> Ask<'static> {
+    Ask::of(std::sync::Arc::clone(sql))
 }
 
 impl Backend for PostgresBackend {
@@ -73,7 +87,8 @@ impl Backend for PostgresBackend {
     const UPDATES_WAIT: bool = false;
 
     async fn open(&self, patience: Duration) -> Result<PgConnection, StoreError> {
-        connect_to_one_of(&self.servers, &self.last, patience, server::open).await
+        let open = |server| server::open(server, &self.pooled);
+        connect_to_one_of(&self.servers, &self.last, patience, open).await
     }
 
     async fn close(&self, connection: PgConnection) {
@@ -81,15 +96,18 @@ impl Backend for PostgresBackend {
     }
 
     fn kind(&self, error: &sqlx::Error) -> Kind {
+        if server::is_of_another_session(error) {
+            server::say_pooled(&self.pooled);
+        }
         server::kind(error)
     }
 
     async fn identity(&self, connection: &mut PgConnection) -> sqlx::Result<String> {
-        server::identity(connection, &self.statements.table).await
+        server::identity(connection, &self.statements.table, self.plainly()).await
     }
 
     async fn shape(&self, connection: &mut PgConnection) -> sqlx::Result<Option<Shape>> {
-        server::shape(connection, &self.statements.table).await
+        server::shape(connection, &self.statements.table, self.plainly()).await
     }
 
     fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
@@ -110,14 +128,14 @@ impl Backend for PostgresBackend {
         connection: &mut PgConnection,
         claim: &Claim,
     ) -> sqlx::Result<Option<Taken>> {
-        let take = query(&self.statements.take)
+        let take = ask(&self.statements.take)
             .bind(claim.name.as_str())
             .bind(&*claim.holder.host)
             .bind(i64::from(claim.holder.pid))
             .bind(&*claim.holder.id)
             .bind(micros(claim.expiration))
             .bind(micros(claim.unclean_delay));
-        let row = take.fetch_optional(connection).await?;
+        let row = take.row(connection, self.plainly()).await?;
         row.as_ref().map(taken).transpose()
     }
 
@@ -127,20 +145,20 @@ impl Backend for PostgresBackend {
         from: &Holder,
         claim: &Claim,
     ) -> sqlx::Result<Option<Taken>> {
-        let hand = query(&self.statements.hand)
+        let hand = ask(&self.statements.hand)
             .bind(claim.name.as_str())
             .bind(&*claim.holder.host)
             .bind(i64::from(claim.holder.pid))
             .bind(&*claim.holder.id)
             .bind(micros(claim.expiration))
             .bind(&*from.id);
-        let row = hand.fetch_optional(connection).await?;
+        let row = hand.row(connection, self.plainly()).await?;
         row.as_ref().map(taken).transpose()
     }
 
     async fn add(&self, connection: &mut PgConnection, name: &LeaseName) -> sqlx::Result<()> {
-        let add = query(&self.statements.add).bind(name.as_str());
-        add.execute(connection).await.map(drop)
+        let add = ask(&self.statements.add).bind(name.as_str());
+        add.rows(connection, self.plainly()).await.map(drop)
     }
 
     async fn row(
@@ -148,13 +166,15 @@ impl Backend for PostgresBackend {
         connection: &mut PgConnection,
         name: &LeaseName,
     ) -> sqlx::Result<Option<Row>> {
-        let row = query(&self.statements.row).bind(name.as_str());
-        let row = row.fetch_optional(connection).await?;
+        let row = ask(&self.statements.row).bind(name.as_str());
+        let row = row.row(connection, self.plainly()).await?;
         row.as_ref().map(read).transpose()
     }
 
     async fn rows(&self, connection: &mut PgConnection) -> sqlx::Result<Vec<Row>> {
-        let rows = query(&self.statements.rows).fetch_all(connection).await?;
+        let rows = ask(&self.statements.rows)
+            .rows(connection, self.plainly())
+            .await?;
         rows.iter().map(read).collect()
     }
 
@@ -168,12 +188,12 @@ impl Backend for PostgresBackend {
         let token = |lease: &Refresh| i64::try_from(lease.token.0).unwrap_or(i64::MAX);
         let tokens: Vec<i64> = leases.iter().map(token).collect();
         let expirations: Vec<i64> = leases.iter().map(|l| micros(l.expiration)).collect();
-        let extend = query(&self.statements.extend)
+        let extend = ask(&self.statements.extend)
             .bind(names)
             .bind(ids)
             .bind(tokens)
             .bind(expirations);
-        let rows = extend.fetch_all(connection).await?;
+        let rows = extend.rows(connection, self.plainly()).await?;
         rows.iter().map(outcome).collect()
     }
 
@@ -182,11 +202,13 @@ impl Backend for PostgresBackend {
         connection: &mut PgConnection,
         name: &LeaseName,
         holder: &Holder,
-    ) -> sqlx::Result<bool> {
-        let free = query(&self.statements.free)
+    ) -> sqlx::Result<Option<bool>> {
+        let free = ask(&self.statements.free)
             .bind(name.as_str())
             .bind(&*holder.id);
-        Ok(free.fetch_optional(connection).await?.is_some())
+        let freed = free.row(connection, self.plainly()).await?;
+        // Those who want it are woken.
+        Ok(freed.map(|_| false))
     }
 
     async fn force(
@@ -194,8 +216,8 @@ impl Backend for PostgresBackend {
         connection: &mut PgConnection,
         name: &LeaseName,
     ) -> sqlx::Result<Option<Row>> {
-        let force = query(&self.statements.force).bind(name.as_str());
-        let row = force.fetch_optional(connection).await?;
+        let force = ask(&self.statements.force).bind(name.as_str());
+        let row = force.row(connection, self.plainly()).await?;
         row.as_ref().map(read).transpose()
     }
 

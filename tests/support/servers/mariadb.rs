@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
+use super::certificates::Certificates;
 use super::process::{Folder, PATIENCE, Process, free_port, run, until};
 
 /// What a new server begins with.
@@ -52,6 +53,17 @@ impl Mariadb {
     /// Starts it after it was stopped or killed.
     pub fn start_again(&mut self) {
         self.spawn(Vec::new());
+    }
+
+    /// Starts it after it was stopped: nobody gets in without TLS.
+    pub fn start_again_with_tls(&mut self) -> Certificates {
+        let made = Certificates::make(self.folder.path());
+        self.spawn(vec![
+            format!("--ssl-key={}", made.key.display()),
+            format!("--ssl-cert={}", made.certificate.display()),
+            "--require-secure-transport=on".to_owned(),
+        ]);
+        made
     }
 
     fn spawn(&mut self, more: Vec<String>) {

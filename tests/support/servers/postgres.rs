@@ -9,6 +9,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
+use super::certificates::Certificates;
 use super::process::{Folder, Process, free_port, run, until};
 
 /// A server, running or not.
@@ -62,21 +63,16 @@ impl Postgres {
         server
     }
 
-    /// Lets it speak TLS from its next start on, with a certificate that nobody vouches for.
-    pub fn with_tls(&mut self) {
+    /// Lets it speak TLS from its next start on.
+    pub fn with_tls(&mut self) -> Certificates {
         let data = self.folder.path().join("data");
-        let (key, certificate) = (data.join("server.key"), data.join("server.crt"));
-        let arguments = format!(
-            "req -new -x509 -nodes -newkey rsa:2048 -subj /CN=localhost -keyout {} -out {}",
-            key.display(),
-            certificate.display()
-        );
-        let arguments: Vec<&str> = arguments.split(' ').collect();
-        run(Path::new("openssl"), &arguments);
+        // The names that the server looks for.
+        let made = Certificates::make(&data);
         let file = std::fs::OpenOptions::new()
             .append(true)
             .open(data.join("postgresql.conf"));
         writeln!(file.unwrap(), "ssl = on").unwrap();
+        made
     }
 
     /// Starts it after it was stopped or killed.

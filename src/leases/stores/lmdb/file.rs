@@ -12,6 +12,7 @@ use heed::{CommitOrAbort, Database, Env, MdbError, RoTxn};
 
 use super::boot::BootClock;
 use super::record::{Decided, Moment, Stored};
+use super::wanted::Wanted;
 use crate::env::{Closing, open_leases};
 use crate::leases::{
     Claim, Claimed, Holder, LeaseName, LeaseRecord, Refresh, Refreshed, Released, StoreError,
@@ -38,6 +39,7 @@ pub(super) struct File {
     path: PathBuf,
     clock: BootClock,
     open: Option<Open>,
+    wanted: Wanted,
 }
 
 struct Open {
@@ -54,6 +56,7 @@ impl Drop for File {
 impl File {
     pub(super) fn new(path: PathBuf, clock: BootClock) -> Self {
         Self {
+            wanted: Wanted::beside(&path),
             path,
             clock,
             open: None,
@@ -73,14 +76,21 @@ impl File {
         };
         let busy = self.read(|view| Ok(decide(view.get(key)?, view.now)?.err()))?;
         if let Some(record) = busy {
+            self.wanted.note(&key.bytes, self.clock.now().nanos);
             return Ok(Claimed::Busy(record));
         }
-        self.write(|view| {
+        let before = self.wanted.look(&key.bytes);
+        let claimed = self.write(|view| {
             Ok(match decide(view.get(key)?, view.now)? {
                 Err(record) => (Vec::new(), Claimed::Busy(record)),
                 Ok(stored) => (vec![(key.clone(), stored.clone())], stored.into()),
             })
-        })
+        })?;
+        match claimed {
+            Claimed::Ours { .. } => self.wanted.taken(&key.bytes, before),
+            Claimed::Busy(_) => self.wanted.note(&key.bytes, self.clock.now().nanos),
+        }
+        Ok(claimed)
     }
 
     pub(super) fn refresh(
@@ -107,8 +117,13 @@ impl File {
         })
     }
 
-    pub(super) fn release(&mut self, key: &Key, holder: &Holder) -> Result<Released, StoreError> {
-        self.write(|view| {
+    /// Whether others wanted it, too.
+    pub(super) fn release(
+        &mut self,
+        key: &Key,
+        holder: &Holder,
+    ) -> Result<(Released, bool), StoreError> {
+        let released = self.write(|view| {
             let found = view.get(key)?;
             let (released, freed) = match &found {
                 None => (Released::WasLost, None),
@@ -116,7 +131,8 @@ impl File {
             };
             let puts = freed.map(|freed| (key.clone(), freed));
             Ok((puts.into_iter().collect(), released))
-        })
+        })?;
+        Ok((released, self.wanted.since_taken(&key.bytes)))
     }
 
     /// A release and a claim in one step, between which nobody else comes.
@@ -251,7 +267,7 @@ impl File {
     }
 
     /// LMDB's slots are unmapped while no thread is about to free its own.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         let Some(Open { env, .. }) = self.open.take() else {
             return;
         };

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 
@@ -10,10 +11,12 @@ use super::statements::Statements;
 use super::{read, server};
 use crate::leases::{Refresh, Refreshed};
 
-/// On servers that cannot skip locked rows: how many are waited for in one pass.
+/// On servers that can neither skip locked rows nor refuse to wait for them: how many are waited for in one pass.
 const WAITS: usize = 2;
+/// Less than such a server waits.
+const A_WAIT: Duration = Duration::from_millis(500);
 /// What such a server answers to the words that it does not know.
-const SYNTAX_ERROR: u16 = 1064;
+pub(super) const SYNTAX_ERROR: u16 = 1064;
 
 /// Extends what can be: the rows are locked in the order of the key, those that somebody has locked left out, then looked at,
 /// then written.
@@ -112,14 +115,15 @@ fn padded<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     names
 }
 
-/// For servers that cannot skip rows: each by itself, with the shortest wait that they have.
+/// For servers that cannot skip rows: each by itself, with the shortest wait that they have. For MariaDB that is none; MySQL
+/// makes a second of it.
 async fn one_by_one(
     statements: &Statements,
     connection: &mut MySqlConnection,
     leases: &[Refresh],
 ) -> sqlx::Result<Vec<Refreshed>> {
     let wait = |seconds: u32| format!("set session innodb_lock_wait_timeout = {seconds}");
-    let set = sqlx::raw_sql(AssertSqlSafe(wait(1)));
+    let set = sqlx::raw_sql(AssertSqlSafe(wait(0)));
     set.execute(&mut *connection).await?;
     let mut waits = 0;
     let mut outcomes = Vec::with_capacity(leases.len());
@@ -135,17 +139,21 @@ async fn one_by_one(
             .bind(name)
             .bind(&*lease.holder.id)
             .bind(lease.token.0);
-        outcomes.push(match extend.execute(&mut *connection).await {
-            Ok(done) if done.rows_affected() > 0 => Refreshed::Held,
-            Ok(_) => {
-                let mut found = rows(statements, connection, std::iter::once(name), "").await?;
-                Refreshed::Lost(found.remove(name).and_then(Row::record))
+        let began = Instant::now();
+        let is_locked = match extend.execute(&mut *connection).await {
+            Ok(done) if done.rows_affected() > 0 => {
+                outcomes.push(Refreshed::Held);
+                continue;
             }
-            Err(error) if server::kind(&error) == Kind::LockTimeout => {
-                waits += 1;
-                Refreshed::Skipped
-            }
+            Ok(_) => false,
+            Err(error) if server::kind(&error) == Kind::LockTimeout => true,
             Err(error) => return Err(error),
+        };
+        waits += usize::from(is_locked && began.elapsed() > A_WAIT);
+        let mut found = rows(statements, connection, std::iter::once(name), "").await?;
+        outcomes.push(match found.remove(name) {
+            Some(row) if is_locked && is_held(&row, lease) => Refreshed::Skipped,
+            row => Refreshed::Lost(row.and_then(Row::record)),
         });
     }
     let reset = sqlx::raw_sql(AssertSqlSafe(wait(server::LOCK_TIMEOUT)));

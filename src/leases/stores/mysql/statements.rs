@@ -14,6 +14,8 @@ pub(super) struct Statements {
     pub(super) row: Arc<str>,
     pub(super) row_for_update: Arc<str>,
     pub(super) rows: Arc<str>,
+    pub(super) unnoted: Arc<str>,
+    pub(super) want: Arc<str>,
     pub(super) free: Arc<str>,
     pub(super) force: Arc<str>,
 }
@@ -30,7 +32,9 @@ const BY_NAME: &str = "cast(convert(name using utf8mb4) as binary)";
 const THIS_HOLDER: &str = "cast(convert(locker_id using utf8mb4) as binary) = cast(? as binary)";
 const FREED: &str = "locked_seconds = locked_seconds + \
      greatest(0, ifnull(timestampdiff(microsecond, locked_at, sysdate(6)), 0)) / 1000000, \
-     locked = false, released_at = sysdate(6), updated_at = sysdate(6)";
+     locked = false, released_at = sysdate(6)";
+/// What the answer to a release has for its number if somebody was noted to want the lease.
+pub(super) const NOTED: u64 = 2;
 
 pub(super) fn quoted(table: &TableName) -> String {
     match table.parts() {
@@ -51,7 +55,7 @@ impl Statements {
                  locked_count = last_insert_id(locked_count + if(locked and ifnull({THIS_HOLDER}, false), 0, 1)), \
                  locked = true, locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), \
                  refresh_at = sysdate(6), expires_at = date_add(sysdate(6), interval ? microsecond), \
-                 updated_at = sysdate(6) \
+                 updated_at = refresh_at \
                  where {THIS_NAME} and (not locked or {THIS_HOLDER} \
                  or expires_at < date_sub(sysdate(6), interval ? microsecond))"
             )
@@ -59,7 +63,7 @@ impl Statements {
             hand: format!(
                 "update {table} set {FREED}, locked_count = last_insert_id(locked_count + 1), locked = true, \
                  locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), refresh_at = sysdate(6), \
-                 expires_at = date_add(sysdate(6), interval ? microsecond) \
+                 expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = refresh_at \
                  where {THIS_NAME} and locked and {THIS_HOLDER}"
             )
             .into(),
@@ -67,12 +71,23 @@ impl Statements {
             row_for_update: format!("{row} for update").into(),
             row: row.into(),
             rows: format!("select {COLUMNS} from {table} order by {BY_NAME}").into(),
+            // Whoever wants it changes the time of the last change, which is that of the last refresh otherwise.
+            unnoted: format!(
+                "select 1 from {table} where {THIS_NAME} and locked and updated_at = refresh_at \
+                 for update skip locked"
+            )
+            .into(),
+            want: format!(
+                "update {table} set updated_at = date_add(refresh_at, interval 1 microsecond) where {THIS_NAME}"
+            )
+            .into(),
             free: format!(
-                "update {table} set {FREED} where {THIS_NAME} and locked and {THIS_HOLDER}"
+                "update {table} set locked_count = locked_count + 0 * last_insert_id(if(updated_at <=> refresh_at, 1, {NOTED})), \
+                 {FREED}, updated_at = sysdate(6) where {THIS_NAME} and locked and {THIS_HOLDER}"
             )
             .into(),
             force: format!(
-                "update {table} set {FREED}, locker_id = null, locked_count = locked_count + 1 \
+                "update {table} set {FREED}, updated_at = sysdate(6), locker_id = null, locked_count = locked_count + 1 \
                  where {THIS_NAME} and locked"
             )
             .into(),
@@ -92,7 +107,7 @@ impl Statements {
         let (table, names) = (&self.table, placeholders(names));
         format!(
             "update {table} set refresh_at = sysdate(6), \
-             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = sysdate(6) \
+             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = refresh_at \
              where name in ({names})"
         )
     }
@@ -102,7 +117,7 @@ impl Statements {
         let table = &self.table;
         format!(
             "update {table} set refresh_at = sysdate(6), \
-             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = sysdate(6) \
+             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = refresh_at \
              where {THIS_NAME} and locked and {THIS_HOLDER} and locked_count = ? and expires_at > sysdate(6)"
         )
     }

@@ -1,30 +1,72 @@
 //! What PostgreSQL says of itself and of its errors.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row as _};
+use sqlx::{ConnectOptions, PgConnection, Row as _};
 
 use super::super::sql::{Column, Kind, Shape, fault};
+use super::ask::Ask;
 use crate::leases::StoreError;
 
 /// Opens a connection, if it is one to a server that can be written to.
-pub(super) async fn open(server: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+pub(super) async fn open(
+    server: &PgConnectOptions,
+    pooled: &AtomicBool,
+) -> Result<PgConnection, StoreError> {
     let failed = |error| fault(connecting(&error), error);
+    let began = Instant::now();
     let mut connection = server.connect().await.map_err(failed)?;
+    // Nothing is prepared before it is known whose session it is.
     let reads_only =
         "select pg_is_in_recovery() or current_setting('transaction_read_only')::boolean";
-    let row = sqlx::query(reads_only).fetch_one(&mut connection).await;
-    let reads_only: bool = row.and_then(|row| row.try_get(0)).map_err(failed)?;
-    if reads_only {
+    let row = sqlx::raw_sql(reads_only).fetch_one(&mut connection).await;
+    if row.and_then(|row| row.try_get(0)).map_err(failed)? {
         return Err(StoreError::ReadOnly(None));
     }
-    // So that a statement that waits ends soon after its client has gone. Servers before 14 do not know it.
-    let _ = sqlx::raw_sql("set client_connection_check_interval = '500ms'")
-        .execute(&mut connection)
-        .await;
+    let looked = look_for_pooler(&mut connection, began, pooled).await;
+    looked.map_err(failed)?;
+    if !pooled.load(Ordering::Relaxed) {
+        // So that a statement that waits ends soon after its client has gone. Servers before 14 do not know it.
+        let _ = sqlx::raw_sql("set client_connection_check_interval = '500ms'")
+            .execute(&mut connection)
+            .await;
+    }
     Ok(connection)
 }
 
-/// An error while connecting: the address and the password may become right, the database may be made.
+/// Whether there is a pooler: a session that is older than the connection to it is one of a pooler's, and others may have it
+/// between two statements of ours.
+pub(super) async fn look_for_pooler(
+    connection: impl sqlx::PgExecutor<'_>,
+    began: Instant,
+    pooled: &AtomicBool,
+) -> sqlx::Result<()> {
+    let age = "select coalesce((select extract(epoch from clock_timestamp() - backend_start) * 1000000 \
+         from pg_stat_activity where pid = pg_backend_pid()), 0)::bigint";
+    let row = sqlx::raw_sql(age).fetch_one(connection).await?;
+    let age = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
+    if Duration::from_micros(age) > began.elapsed() {
+        say_pooled(pooled);
+    }
+    Ok(())
+}
+
+/// Remembers that there is a pooler.
+pub(super) fn say_pooled(pooled: &AtomicBool) {
+    if !pooled.swap(true, Ordering::Relaxed) {
+        tracing::info!("there is a pooler before PostgreSQL: statements are not prepared");
+    }
+}
+
+/// Whether a statement that was prepared is not there, or one is there that was not: the session is another one.
+pub(super) fn is_of_another_session(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("26000" | "42P05"))
+}
+
+/// An error while connecting: what is not known to be for good may pass.
 fn connecting(error: &sqlx::Error) -> Kind {
     match kind(error) {
         Kind::Other => Kind::Unreachable,
@@ -45,25 +87,35 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
         sqlx::Error::Configuration(_) => return Kind::BadConfig,
         _ => return Kind::Other,
     };
-    match &*code {
+    kind_of(&code)
+}
+
+fn kind_of(code: &str) -> Kind {
+    match code {
         // Lost, shutting down, crashed, starting up, too many connections.
         "57P01" | "57P02" | "57P03" | "57P05" | "53300" => Kind::Unreachable,
         code if code.starts_with("08") => Kind::Unreachable,
         "25006" => Kind::ReadOnly,
         // Serialization failure, deadlock, a table or type that somebody made meanwhile, a plan that it made old; a prepared
-        // statement that a pooler lost.
-        "40001" | "40P01" | "42P07" | "42710" | "26000" | "XX000" => Kind::Again,
+        // statement that a pooler lost, or brought along.
+        "40001" | "40P01" | "42P07" | "42710" | "26000" | "42P05" | "XX000" => Kind::Again,
         "55P03" => Kind::LockTimeout,
-        "42501" => Kind::Forbidden,
-        "3F000" => Kind::BadConfig,
+        // A right that is lacking; no such user, or none that may come from here; a wrong password.
+        "42501" | "28000" | "28P01" => Kind::Forbidden,
+        // No such database, no such schema.
+        "3D000" | "3F000" => Kind::BadConfig,
         _ => Kind::Other,
     }
 }
 
 /// The number that a cluster keeps, also on its replicas and after they are promoted; where that may not be read, what the
 /// database is called.
-pub(super) async fn identity(connection: &mut PgConnection, table: &str) -> sqlx::Result<String> {
-    let system = sqlx::query("select system_identifier::text from pg_control_system()")
+pub(super) async fn identity(
+    connection: &mut PgConnection,
+    table: &str,
+    plainly: bool,
+) -> sqlx::Result<String> {
+    let system = sqlx::raw_sql("select system_identifier::text from pg_control_system()")
         .fetch_one(&mut *connection)
         .await
         .and_then(|row| row.try_get::<String, _>(0));
@@ -75,7 +127,8 @@ pub(super) async fn identity(connection: &mut PgConnection, table: &str) -> sqlx
     let names = "select current_database()::text || '#' || (select oid::text from pg_database where datname = \
          current_database()), coalesce((select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on \
          n.oid = c.relnamespace where c.oid = to_regclass($1)), $1)";
-    let row = sqlx::query(names).bind(table).fetch_one(connection).await?;
+    let row = Ask::of(names).bind(table).row(connection, plainly).await?;
+    let row = row.ok_or(sqlx::Error::RowNotFound)?;
     let (database, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
     Ok(format!("postgres:{system}:{database}:{table}"))
 }
@@ -84,6 +137,7 @@ pub(super) async fn identity(connection: &mut PgConnection, table: &str) -> sqlx
 pub(super) async fn shape(
     connection: &mut PgConnection,
     table: &str,
+    plainly: bool,
 ) -> sqlx::Result<Option<Shape>> {
     let columns = "select a.attname::text, t.typname::text, a.attnotnull and not a.atthasdef and a.attidentity = '' \
          from pg_attribute a join pg_type t on t.oid = a.atttypid \
@@ -92,8 +146,8 @@ pub(super) async fn shape(
          i.indrelid and a.attnum = i.indkey[0] where i.indrelid = c.oid and i.indisunique and i.indisvalid and \
          i.indimmediate and i.indnkeyatts = 1 and i.indpred is null and a.attname = 'name') \
          from pg_class c where c.oid = to_regclass($1)";
-    let ask = |sql: &'static str| sqlx::query(AssertSqlSafe(sql)).bind(table.to_owned());
-    let Some(relation) = ask(relation).fetch_optional(&mut *connection).await? else {
+    let relation = Ask::of(relation).bind(table);
+    let Some(relation) = relation.row(connection, plainly).await? else {
         return Ok(None);
     };
     let mut shape = Shape {
@@ -103,7 +157,11 @@ pub(super) async fn shape(
     if !relation.try_get::<bool, _>(0)? {
         shape.unfit = Some("it is not a table".to_owned());
     }
-    for column in ask(columns).fetch_all(connection).await? {
+    for column in Ask::of(columns)
+        .bind(table)
+        .rows(connection, plainly)
+        .await?
+    {
         shape.columns.push(Column {
             name: column.try_get(0)?,
             kind: column.try_get(1)?,
@@ -123,4 +181,31 @@ pub(super) fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
         _ => (kind == "timestamptz", "timestamptz"),
     };
     if fits { Ok(()) } else { Err(expected) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waiting_heals_is_told_from_what_it_does_not() {
+        let table = [
+            (Kind::Forbidden, &["28P01", "28000", "42501"][..]),
+            (Kind::BadConfig, &["3D000", "3F000"]),
+            // Too many connections, starting up, shutting down, a connection that broke.
+            (
+                Kind::Unreachable,
+                &["53300", "57P03", "57P01", "08006", "08P01"],
+            ),
+            (Kind::ReadOnly, &["25006"]),
+            (Kind::Again, &["40001", "40P01"]),
+            (Kind::LockTimeout, &["55P03"]),
+            (Kind::Other, &["42P01", "53100", ""]),
+        ];
+        for (kind, codes) in table {
+            for code in codes {
+                assert_eq!(kind_of(code), kind, "{code}");
+            }
+        }
+    }
 }

@@ -41,7 +41,9 @@ impl Statements {
     pub(super) fn new(name: &TableName) -> Self {
         let table = quoted(name);
         let notify = format!("pg_notify('{CHANNEL}' || freed.tableoid::text, freed.name)");
-        let seconds = "greatest(0, extract(epoch from clock_timestamp() - t.locked_at))";
+        let seconds = "greatest(0, date_part('epoch', clock_timestamp() - t.locked_at))";
+        // In the condition, where it costs a third of what a join with it does. It is reckoned before the row is locked.
+        let patience = format!("set_config('lock_timeout', '{LOCK_TIMEOUT}', true) is not null");
         Self {
             ddl: ddl(&table).into(),
             // Whoever has the row locked, but does not change it, lets the statement go on with a time read before the wait.
@@ -52,8 +54,7 @@ impl Statements {
                  refresh_at = clock_timestamp(), \
                  expires_at = clock_timestamp() + $5::bigint * interval '1 microsecond', \
                  updated_at = clock_timestamp() \
-                 from (select set_config('lock_timeout', '{LOCK_TIMEOUT}', true)) as patience \
-                 where t.name = $1 and (not t.locked or t.locker_id = $4 \
+                 where t.name = $1 and {patience} and (not t.locked or t.locker_id = $4 \
                  or t.expires_at < clock_timestamp() - $6::bigint * interval '1 microsecond') \
                  returning t.locked_count, \
                  clock_timestamp() - t.locked_at > interval '20 milliseconds'"
@@ -65,8 +66,7 @@ impl Statements {
                  released_at = clock_timestamp(), locked_at = clock_timestamp(), refresh_at = clock_timestamp(), \
                  expires_at = clock_timestamp() + $5::bigint * interval '1 microsecond', \
                  updated_at = clock_timestamp() \
-                 from (select set_config('lock_timeout', '{LOCK_TIMEOUT}', true)) as patience \
-                 where t.name = $1 and t.locked and t.locker_id = $6 \
+                 where t.name = $1 and {patience} and t.locked and t.locker_id = $6 \
                  returning t.locked_count, \
                  clock_timestamp() - t.locked_at > interval '20 milliseconds'"
             )
@@ -77,11 +77,11 @@ impl Statements {
             rows: format!("select {COLUMNS} from {table} as t order by t.name collate \"C\"").into(),
             extend: extend(&table).into(),
             free: format!(
-                "with freed as (update {table} as t set locked = false, \
+                "update {table} as t set locked = false, \
                  released_at = clock_timestamp(), updated_at = clock_timestamp(), \
                  locked_seconds = t.locked_seconds + coalesce({seconds}, 0) \
-                 where t.name = $1 and t.locked and t.locker_id = $2 returning t.name, t.tableoid) \
-                 select {notify} from freed"
+                 where t.name = $1 and t.locked and t.locker_id = $2 \
+                 returning pg_notify('{CHANNEL}' || t.tableoid::text, t.name)"
             )
             .into(),
             force: format!(

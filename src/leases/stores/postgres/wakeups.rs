@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::sql::{Backend, fault};
 use super::PostgresBackend;
-use super::server::kind;
+use super::ask::Ask;
+use super::server::{self, kind};
 use super::statements::CHANNEL;
 use crate::leases::{LeaseName, StoreError, StoreFuture, Wakeups};
 
@@ -28,23 +29,29 @@ impl PostgresBackend {
         if self.deaf.load(Ordering::Relaxed) {
             return None;
         }
+        if self.plainly() {
+            self.say_deaf("there is a pooler between");
+            return None;
+        }
         Some(Box::pin(async move {
             let mut listening = self.connect(patience).await?;
-            match self.prove(&mut listening, patience).await? {
-                true => Ok(Box::new(listening) as Box<dyn Wakeups>),
-                false => {
-                    if !self.deaf.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(
-                            table = %self.statements.table,
-                            "notifications do not arrive from this server: is there a pooler between? Waiters for leases poll"
-                        );
-                    }
-                    Err(StoreError::Failed(
-                        "LISTEN was answered, but notifications do not arrive".into(),
-                    ))
-                }
+            if self.prove(&mut listening, patience).await? {
+                return Ok(Box::new(listening) as Box<dyn Wakeups>);
             }
+            self.say_deaf("notifications do not arrive");
+            Err(StoreError::Failed(
+                "LISTEN was answered, but notifications do not arrive".into(),
+            ))
         }))
+    }
+
+    fn say_deaf(&self, why: &str) {
+        if !self.deaf.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                table = %self.statements.table,
+                "waiters for leases are not woken, but poll PostgreSQL: {why}"
+            );
+        }
     }
 
     /// Listens on a connection of its own to the server that was written to last.
@@ -52,23 +59,34 @@ impl PostgresBackend {
         let failed = |error: sqlx::Error| fault(kind(&error), error);
         // Finds the server that can be written to.
         let mut connection = self.open(patience).await?;
-        let channel = sqlx::query("select to_regclass($1)::oid::text")
-            .bind(&self.statements.table)
-            .fetch_one(&mut connection)
-            .await
-            .and_then(|row| row.try_get::<Option<String>, _>(0))
-            .map_err(failed)?;
+        let row = Ask::of("select to_regclass($1)::oid::text")
+            .bind(&*self.statements.table)
+            .row(&mut connection, self.plainly())
+            .await;
+        let channel = row.and_then(|row| row.map(|row| row.try_get(0)).transpose());
+        let channel: Option<Option<String>> = channel.map_err(failed)?;
         let _ = connection.close().await;
-        let table = channel.ok_or_else(|| StoreError::Failed("the table is missing".into()))?;
+        let table = channel
+            .flatten()
+            .ok_or_else(|| StoreError::Failed("the table is missing".into()))?;
         let at = self.last.load(Ordering::Relaxed);
         let server = self.servers.get(at).or_else(|| self.servers.first());
         let server = server.ok_or_else(|| StoreError::BadConfig("no server".to_owned()))?;
+        let began = std::time::Instant::now();
         let pool: PgPool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(patience)
             .connect_lazy_with(server.clone());
         let mut listener = PgListener::connect_with(&pool).await.map_err(failed)?;
         listener.eager_reconnect(false);
+        // In a session that others have after us, all of them would be told.
+        server::look_for_pooler(&mut listener, began, &self.pooled)
+            .await
+            .map_err(failed)?;
+        if self.plainly() {
+            self.say_deaf("there is a pooler between");
+            return Err(StoreError::Failed("a pooler is no place to listen".into()));
+        }
         let channel = format!("{CHANNEL}{table}");
         listener.listen(&channel).await.map_err(failed)?;
         Ok(Listening {
@@ -87,10 +105,10 @@ impl PostgresBackend {
     ) -> Result<bool, StoreError> {
         let proof = format!("{PROOF_PREFIX}{:p}", std::ptr::from_ref(listening));
         let mut connection = self.open(patience).await?;
-        sqlx::query("select pg_notify($1, $2)")
-            .bind(&listening.channel)
-            .bind(&proof)
-            .execute(&mut connection)
+        Ask::of("select pg_notify($1, $2)")
+            .bind(&*listening.channel)
+            .bind(&*proof)
+            .rows(&mut connection, self.plainly())
             .await
             .map_err(|error| fault(kind(&error), error))?;
         let _ = connection.close().await;

@@ -104,13 +104,24 @@ pub(in crate::leases::stores) trait Backend:
         leases: &[Refresh],
     ) -> impl Future<Output = sqlx::Result<Vec<Refreshed>>> + Send;
 
-    /// Unlocks the row if this holder has it; whether it did.
+    /// Notes in a row that is locked that others want it, for its holder to see when it unlocks the row. Nobody is waited for:
+    /// what cannot be noted now is noted the next time.
+    fn want(
+        &self,
+        connection: &mut Self::Connection,
+        name: &LeaseName,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send {
+        let _ = (connection, name);
+        async { Ok(()) }
+    }
+
+    /// Unlocks the row if this holder has it; whether others were noted to want it.
     fn free(
         &self,
         connection: &mut Self::Connection,
         name: &LeaseName,
         holder: &Holder,
-    ) -> impl Future<Output = sqlx::Result<bool>> + Send;
+    ) -> impl Future<Output = sqlx::Result<Option<bool>>> + Send;
 
     /// Unlocks the row, whoever has it, and moves the token on; what it was, if it was locked.
     fn force(
@@ -146,9 +157,9 @@ pub(in crate::leases::stores) enum Kind {
     Again,
     /// Somebody kept the row locked for longer than a statement waits.
     LockTimeout,
-    /// The right is lacking.
+    /// This user may not do this, or may not come in.
     Forbidden,
-    /// The address or the options are wrong.
+    /// The address or the options are wrong, or name what is not there.
     BadConfig,
     /// Anything else.
     Other,

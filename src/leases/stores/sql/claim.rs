@@ -34,11 +34,15 @@ impl<B: Backend> SqlStore<B> {
             self.seen_busy.note(&claim.name, false);
         }
         let mut added = false;
+        let mut free = None;
         for _ in 0..RESTLESS {
             sent.store(true, Ordering::Release);
             match self.backend.take(connection, claim).await {
                 // The second time the row is ours already, and its expiry counts from now.
-                Ok(Some(Taken { waited: true, .. })) => continue,
+                Ok(Some(Taken { waited: true, .. })) => {
+                    free = None;
+                    continue;
+                }
                 Ok(Some(Taken { token, .. })) => {
                     return Ok(Attempt::Claimed(Claimed::Ours { token }));
                 }
@@ -63,13 +67,17 @@ impl<B: Backend> SqlStore<B> {
                 Some(row) if row.keeps_out(&claim.holder.id, claim.unclean_delay) => {
                     if let Some(record) = row.record_delayed(claim.unclean_delay) {
                         self.seen_busy.note(&claim.name, B::UPDATES_WAIT);
+                        self.backend.want(connection, &claim.name).await?;
                         return Ok(Attempt::Claimed(Claimed::Busy(record)));
                     }
                 }
-                Some(_) => {}
+                Some(row) => free = row.record(),
             }
         }
-        Ok(Attempt::Restless)
+        // Free each time it was looked at, and somebody else was faster each time.
+        Ok(free.map_or(Attempt::Restless, |record| {
+            Attempt::Claimed(Claimed::Busy(record))
+        }))
     }
 
     async fn look_if_busy(
@@ -80,6 +88,9 @@ impl<B: Backend> SqlStore<B> {
         let row = self.backend.row(connection, &claim.name).await?;
         let busy = row.filter(|row| row.keeps_out(&claim.holder.id, claim.unclean_delay));
         let record = busy.and_then(|row| row.record_delayed(claim.unclean_delay));
+        if record.is_some() {
+            self.backend.want(connection, &claim.name).await?;
+        }
         Ok(record.map(Claimed::Busy))
     }
 }

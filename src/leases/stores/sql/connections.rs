@@ -43,6 +43,11 @@ impl<C> Connections<C> {
         Some(Place { idle, permit })
     }
 
+    /// Whether a connection is idle that whoever takes it now leaves so many places for others.
+    pub(super) fn can_spare(&self, places: usize) -> bool {
+        self.places.available_permits() > places && !self.idle.lock().is_empty()
+    }
+
     /// Keeps a connection whose work went well.
     pub(super) fn put_back(&self, connection: C, place: Place<'_, C>) {
         if !self.places.is_closed() {

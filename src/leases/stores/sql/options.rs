@@ -170,8 +170,8 @@ macro_rules! store_of_leases {
                 self
             }
 
-            /// How many connections at most claim and look at the same time, by default 4; two more refresh and release,
-            /// and Postgres has one for notifications. Zero is refused.
+            /// How many connections at most claim and look at the same time, by default 4, and release when they have
+            /// nothing else to do; two more refresh and release, and Postgres has one for notifications. Zero is refused.
             #[must_use]
             pub const fn connections(mut self, most: usize) -> Self {
                 self.options.connections = most;
@@ -251,6 +251,14 @@ macro_rules! store_of_leases {
                 holder: &'a $crate::leases::Holder,
             ) -> $crate::leases::StoreFuture<'a, $crate::leases::Released> {
                 self.0.release(name, holder)
+            }
+
+            fn give_back<'a>(
+                &'a self,
+                name: &'a $crate::leases::LeaseName,
+                holder: &'a $crate::leases::Holder,
+            ) -> $crate::leases::StoreFuture<'a, ($crate::leases::Released, bool)> {
+                self.0.give_back(name, holder)
             }
 
             fn look<'a>(

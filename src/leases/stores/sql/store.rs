@@ -21,8 +21,8 @@ use crate::leases::{
 const AGAIN: u32 = 6;
 /// How often a table that others make at the same time is looked for.
 const LOOKS_FOR_TABLE: u32 = 100;
-/// Connections for refreshes and releases, so that no claim stands in their way: one that is at work, and one in case that
-/// it hangs.
+/// Connections for refreshes, and for releases while many claim, so that no claim stands in their way: one that is at work, and
+/// one in case that it hangs.
 const UPKEEP: usize = 2;
 
 /// A store of leases in an SQL database.
@@ -41,11 +41,11 @@ pub(in crate::leases::stores) struct SqlStore<B: Backend> {
 /// Works on a connection of a group: an idle one or a new one. What fails since an idle one had grown useless is done again
 /// on a new one, and so is what was in the way of another. `$again` counts the attempts before.
 macro_rules! on_connection {
-    ($store:expr, $group:ident, |$connection:ident, $again:ident| $work:expr) => {{
-        let store = $store;
+    ($store:expr, $group:expr, |$connection:ident, $again:ident| $work:expr) => {{
+        let (store, group) = ($store, $group);
         let mut $again = 0;
         loop {
-            let mut place = store.$group.place().await.ok_or_else(closed)?;
+            let mut place = group.place().await.ok_or_else(closed)?;
             let (mut used, fresh) = match place.idle.take() {
                 Some(idle) => (idle, false),
                 None => (store.backend.open(store.patience).await?, true),
@@ -56,7 +56,7 @@ macro_rules! on_connection {
             };
             match answer {
                 Ok(answer) => {
-                    store.$group.put_back(used, place);
+                    group.put_back(used, place);
                     break Ok(answer);
                 }
                 Err(error) => {
@@ -65,7 +65,7 @@ macro_rules! on_connection {
                     $again += 1;
                     match kind {
                         Kind::Unreachable | Kind::ReadOnly if !fresh && $again < AGAIN => {
-                            store.$group.forget_idle();
+                            group.forget_idle();
                         }
                         Kind::Again if $again < AGAIN => {}
                         Kind::LockTimeout if B::ONE_LOCK && $again < AGAIN => {}
@@ -136,9 +136,10 @@ impl<B: Backend> SqlStore<B> {
     ) -> Result<(Released, Claimed), StoreError> {
         self.undoing.take_over(claim, sent).await;
         sent.store(true, Ordering::Release);
-        let handed: Result<_, StoreError> = on_connection!(self, claims, |connection, again| {
-            self.backend.hand(connection, from, claim)
-        });
+        let handed: Result<_, StoreError> =
+            on_connection!(self, &self.claims, |connection, again| {
+                self.backend.hand(connection, from, claim)
+            });
         match handed? {
             Some(Taken {
                 token,
@@ -156,7 +157,7 @@ impl<B: Backend> SqlStore<B> {
         sent: &AtomicBool,
     ) -> Result<Claimed, StoreError> {
         self.undoing.take_over(claim, sent).await;
-        let attempt = on_connection!(self, claims, |connection, again| {
+        let attempt = on_connection!(self, &self.claims, |connection, again| {
             self.attempt(connection, claim, sent)
         })?;
         match attempt {
@@ -177,7 +178,7 @@ impl<B: Backend> SqlStore<B> {
 
     async fn prepare_table(&self) -> Result<(), StoreError> {
         for _ in 0..LOOKS_FOR_TABLE {
-            let shape = on_connection!(self, upkeep, |connection, again| {
+            let shape = on_connection!(self, &self.upkeep, |connection, again| {
                 self.backend.shape(connection)
             })?;
             if let Some(shape) = shape {
@@ -194,7 +195,7 @@ impl<B: Backend> SqlStore<B> {
                 return Err(StoreError::TableMissing { table, ddl });
             }
             let created: Result<_, StoreError> =
-                on_connection!(self, upkeep, |connection, again| {
+                on_connection!(self, &self.upkeep, |connection, again| {
                     self.create(connection)
                 });
             match created? {
@@ -229,8 +230,15 @@ impl<B: Backend> SqlStore<B> {
         }
     }
 
-    async fn free(&self, name: &LeaseName, holder: &Holder) -> Result<bool, StoreError> {
-        on_connection!(self, upkeep, |connection, again| {
+    /// Whether others want it, if it was freed.
+    async fn free(&self, name: &LeaseName, holder: &Holder) -> Result<Option<bool>, StoreError> {
+        // What has just claimed is the quickest, and its server process the warmest, as long as no claim stands in the way.
+        let left_for_claims = usize::from(!B::ONE_LOCK);
+        let group = match self.claims.can_spare(left_for_claims) {
+            true => &self.claims,
+            false => &self.upkeep,
+        };
+        on_connection!(self, group, |connection, again| {
             self.free_on(connection, name, holder, again > 0)
         })
     }
@@ -242,13 +250,14 @@ impl<B: Backend> SqlStore<B> {
         name: &LeaseName,
         holder: &Holder,
         again: bool,
-    ) -> sqlx::Result<bool> {
+    ) -> sqlx::Result<Option<bool>> {
         let freed = self.backend.free(connection, name, holder).await?;
-        if freed || !again {
+        if freed.is_some() || !again {
             return Ok(freed);
         }
         let row = self.backend.row(connection, name).await?;
-        Ok(row.is_some_and(|row| !row.locked && row.is_of(&holder.id)))
+        let by_the_first = row.is_some_and(|row| !row.locked && row.is_of(&holder.id));
+        Ok(by_the_first.then_some(false))
     }
 }
 
@@ -262,7 +271,7 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
     fn id(&self) -> StoreFuture<'_, StoreId> {
         Box::pin(async move {
             let ask = async || -> Result<StoreId, StoreError> {
-                let identity = on_connection!(self, upkeep, |connection, again| {
+                let identity = on_connection!(self, &self.upkeep, |connection, again| {
                     self.backend.identity(connection)
                 })?;
                 Ok(StoreId::new(identity))
@@ -284,26 +293,34 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
 
     fn refresh<'a>(&'a self, leases: &'a [Refresh]) -> StoreFuture<'a, Vec<Refreshed>> {
         Box::pin(async move {
-            on_connection!(self, upkeep, |connection, again| {
+            on_connection!(self, &self.upkeep, |connection, again| {
                 self.backend.extend(connection, leases)
             })
         })
     }
 
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released> {
+        Box::pin(async move { Ok(self.give_back(name, holder).await?.0) })
+    }
+
+    fn give_back<'a>(
+        &'a self,
+        name: &'a LeaseName,
+        holder: &'a Holder,
+    ) -> StoreFuture<'a, (Released, bool)> {
         Box::pin(async move {
             let freed = self.free(name, holder).await?;
             self.seen_busy.note(name, false);
             Ok(match freed {
-                true => Released::WasOurs,
-                false => Released::WasLost,
+                Some(wanted) => (Released::WasOurs, wanted),
+                None => (Released::WasLost, false),
             })
         })
     }
 
     fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         Box::pin(async move {
-            let row = on_connection!(self, claims, |connection, again| {
+            let row = on_connection!(self, &self.claims, |connection, again| {
                 self.backend.row(connection, name)
             })?;
             Ok(row.and_then(super::Row::record))
@@ -312,7 +329,7 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
 
     fn list(&self) -> StoreFuture<'_, Vec<LeaseRecord>> {
         Box::pin(async move {
-            let rows = on_connection!(self, claims, |connection, again| {
+            let rows = on_connection!(self, &self.claims, |connection, again| {
                 self.backend.rows(connection)
             })?;
             Ok(rows.into_iter().filter_map(super::Row::record).collect())
@@ -321,7 +338,7 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
 
     fn force_release<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         Box::pin(async move {
-            let row = on_connection!(self, upkeep, |connection, again| {
+            let row = on_connection!(self, &self.upkeep, |connection, again| {
                 self.backend.force(connection, name)
             })?;
             let record = row.and_then(super::Row::record);
@@ -353,9 +370,8 @@ pub(in crate::leases::stores) fn fault(kind: Kind, error: sqlx::Error) -> StoreE
         Kind::Unreachable => StoreError::Unreachable(Box::new(error)),
         Kind::ReadOnly => StoreError::ReadOnly(Some(Box::new(error))),
         Kind::BadConfig => StoreError::BadConfig(error.to_string()),
-        Kind::Again | Kind::LockTimeout | Kind::Forbidden | Kind::Other => {
-            StoreError::Failed(Box::new(error))
-        }
+        Kind::Forbidden => StoreError::Denied(Box::new(error)),
+        Kind::Again | Kind::LockTimeout | Kind::Other => StoreError::Failed(Box::new(error)),
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) struct Statements {
     pub(super) rows: Arc<str>,
     pub(super) extend: Arc<str>,
     pub(super) several: Arc<str>,
+    pub(super) want: Arc<str>,
     pub(super) free: Arc<str>,
     pub(super) force: Arc<str>,
 }
@@ -82,8 +83,19 @@ impl Statements {
                  where name in (select value ->> 0 from {wanted})"
             )
             .into(),
-            free: format!("update {table} set {freed} where {this} and locked and locker_id = ?2")
-                .into(),
+            // Whoever wants it changes the time of the last change, which is that of the last refresh otherwise.
+            want: format!(
+                "update {table} set updated_at = refresh_at + 1 \
+                 where {this} and locked and updated_at = refresh_at"
+            )
+            .into(),
+            // What is returned is the new row.
+            free: format!(
+                "update {table} set {freed}, \
+                 refresh_at = case when updated_at = refresh_at then refresh_at end \
+                 where {this} and locked and locker_id = ?2 returning refresh_at is null"
+            )
+            .into(),
             force: format!(
                 "update {table} set {freed}, locker_id = null, locked_count = locked_count + 1 \
                  where {this} and locked"

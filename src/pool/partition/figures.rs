@@ -1,0 +1,151 @@
+//! What can be looked up about the leases of a pool.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::leases::{LeaseFault, LeaseHandler, LeaseVerdict, LeaseView};
+use crate::pool::supervise::Who;
+
+/// Where the leases of a pool are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PoolLeaseState {
+    /// The pool is over, or about to start: nothing is held, nothing is asked for.
+    Idle,
+    /// No lease is held: other processes hold them, or the store does not answer. The pool goes on asking.
+    WaitingForLease,
+    /// A lease, or some partitions, are held.
+    Held,
+}
+
+/// The leases of a pool. Counters count from its start.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct PoolLeaseStats {
+    /// The name of the lease, or what the names of the partitions' leases begin with.
+    pub name: Arc<str>,
+    /// Whether each worker number has a lease of its own.
+    pub partitioned: bool,
+    /// Where they are.
+    pub state: PoolLeaseState,
+    /// The numbers of the partitions that are held, those included whose worker is being ended; empty without partitions.
+    pub partitions: Vec<usize>,
+    /// How many partitions this process should hold as far as it knows; `None` without partitions, and while it does not know.
+    pub share: Option<usize>,
+    /// How many processes took part when the store was looked at last; 0 without partitions.
+    pub members: usize,
+    /// Leases that were granted.
+    pub acquired: u64,
+    /// Leases that were given back, after their workers had ended.
+    pub given_back: u64,
+    /// Leases that were lost: expired, stolen, taken away by force, or shut down with the keeper.
+    pub lost: u64,
+    /// Workers that had not ended when their lease was lost: blocking ones, or async ones that did not come to an await. They were
+    /// told, and nobody can stop them; only what they do under the lease's token is refused.
+    pub overrun: u64,
+    /// How often the store has failed.
+    pub store_errors: u64,
+    /// How it failed last.
+    pub last_error: Option<Arc<str>>,
+}
+
+#[derive(Default)]
+pub(super) struct Figures {
+    /// By the number of the partition, if it is one.
+    held: Mutex<BTreeMap<Option<usize>, LeaseView>>,
+    seen: Mutex<Seen>,
+    pub acquired: AtomicU64,
+    pub given_back: AtomicU64,
+    pub lost: AtomicU64,
+    pub overrun: AtomicU64,
+    store_errors: AtomicU64,
+    last_error: Mutex<Option<Arc<str>>>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub asking: bool,
+    pub share: Option<usize>,
+    pub members: usize,
+}
+
+impl Figures {
+    pub(super) fn holds(&self, who: Who, lease: LeaseView) {
+        add(&self.acquired, 1);
+        self.held.lock().insert(key(who), lease);
+    }
+
+    pub(super) fn holds_no_more(&self, who: Who) {
+        self.held.lock().remove(&key(who));
+    }
+
+    pub(super) fn saw(&self, seen: Seen) {
+        *self.seen.lock() = seen;
+    }
+
+    pub(super) fn failed(&self, error: &dyn std::error::Error) {
+        add(&self.store_errors, 1);
+        let mut text = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            source = error.source();
+        }
+        *self.last_error.lock() = Some(text.into());
+    }
+
+    pub(super) fn shown(&self, name: Arc<str>, partitioned: bool) -> PoolLeaseStats {
+        let held = self.held.lock();
+        let seen = *self.seen.lock();
+        let state = match (held.values().any(LeaseView::is_held), seen.asking) {
+            (true, _) => PoolLeaseState::Held,
+            (false, true) => PoolLeaseState::WaitingForLease,
+            (false, false) => PoolLeaseState::Idle,
+        };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PoolLeaseStats {
+            name,
+            partitioned,
+            state,
+            partitions: held.keys().copied().flatten().collect(),
+            share: seen.share,
+            members: seen.members,
+            acquired: count(&self.acquired),
+            given_back: count(&self.given_back),
+            lost: count(&self.lost),
+            overrun: count(&self.overrun),
+            store_errors: count(&self.store_errors),
+            last_error: self.last_error.lock().clone(),
+        }
+    }
+}
+
+fn key(who: Who) -> Option<usize> {
+    match who {
+        Who::All => None,
+        Who::One(worker) => Some(worker),
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// Counts the store's errors, and leaves the decision to whoever has it.
+pub(super) struct Counting {
+    pub figures: Arc<Figures>,
+    pub inner: Arc<dyn LeaseHandler>,
+}
+
+impl LeaseHandler for Counting {
+    fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict {
+        self.figures.failed(fault.error);
+        self.inner.store_failed(fault)
+    }
+}

@@ -1,0 +1,233 @@
+//! The pool's side of its leases.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::figures::{Counting, Figures};
+use super::sight::Names;
+use super::spread::Share;
+use super::tending::Context;
+use super::wish::{PoolLease, Wish};
+use super::{PoolLeaseStats, alone, spread};
+use crate::env::random_seed;
+use crate::error::{LeaseError, PoolError};
+use crate::keeper::Keeper;
+use crate::leases::{Lease, LeaseName, LeaseOptions, Leases};
+use crate::pool::builder::PoolBuilder;
+use crate::pool::seams::Gates;
+use crate::pool::shared::Shared;
+use crate::pool::supervise::Gating;
+
+/// What a pool is told about its leases.
+#[derive(Default)]
+pub(in crate::pool) struct LeaseGates {
+    wish: Option<(PoolLease, bool)>,
+}
+
+/// What a pool under leases has.
+pub(in crate::pool) struct Gated {
+    pub gating: Gating,
+    pub gates: Arc<dyn Gates>,
+}
+
+impl PoolBuilder {
+    /// Runs the pool in one process of many: its workers run while this process holds the lease of this name, in the keeper's store of
+    /// leases, or the [`Lease`](crate::Lease) that is given. Default: none; of this and [`partitioned`](Self::partitioned) the later counts.
+    ///
+    /// - The pool asks for the lease as long as it lives, also through errors of the store, and starts its workers when it has it:
+    ///   [`PoolLeaseState`](crate::PoolLeaseState) in its statistics. [`Worker::lease`](crate::Worker::lease) is for
+    ///   [`RunTxn::under`](crate::RunTxn::under) and for the fencing token.
+    /// - When the lease is lost its workers are told to stop, and not waited for: an async one is dropped at its next await, and is
+    ///   not polled any more once the lease is over, by the process's own clock; that is before another process can have it. Nobody
+    ///   can stop a blocking one, which is counted if it runs on
+    ///   ([`PoolLeaseStats::overrun`](crate::PoolLeaseStats::overrun)): only the token protects from what it does.
+    /// - If the store does not answer for long, workers are told a while before the lease is lost, when a quarter of what a missed
+    ///   refresh leaves of it is left, at most 30 s, and are started again if the store answers in time.
+    /// - The lease is given back when the pool is stopped, drained, or fails, after its last worker has ended, never before. A pool
+    ///   that is paused keeps it.
+    pub fn under_lease(mut self, lease: impl Into<PoolLease>) -> Self {
+        self.leases.wish = Some((lease.into(), false));
+        self
+    }
+
+    /// Shares the pool's workers among processes: each worker number is a partition with a lease of its own, `NAME/0`, `NAME/1`, …, and
+    /// runs in the one process that holds it, as [`under_lease`](Self::under_lease) says. The number of workers is the number of partitions, and should be the
+    /// same in all processes. Default: none.
+    ///
+    /// Each process also holds a lease `NAME/member-…`, and looks at the list of all leases once every poll. When nothing has
+    /// changed for some polls, each of n processes holds m / n of the m partitions, rounded down or up. Those of a
+    /// process that dies are taken over when its leases expire; one that joins gets its share from those that have more.
+    pub fn partitioned(mut self, lease: impl Into<PoolLease>) -> Self {
+        self.leases.wish = Some((lease.into(), true));
+        self
+    }
+}
+
+impl LeaseGates {
+    /// What opens and closes the pool's gates, if anything does.
+    pub(in crate::pool) fn gates(
+        self,
+        keeper: &Keeper,
+        pool: &Arc<str>,
+    ) -> Result<Option<Gated>, PoolError> {
+        let Some((PoolLease(wish), partitioned)) = self.wish else {
+            return Ok(None);
+        };
+        let lease = match wish {
+            Wish::Name(name) => keeper.lease(name),
+            Wish::Lease(lease) => *lease,
+        };
+        lease.check()?;
+        let (leases, name, options) = lease.into_parts()?;
+        let gating = match partitioned {
+            true => Gating::Each,
+            false => Gating::All,
+        };
+        let gates = LeasedGates::new(Arc::clone(pool), leases, name, options, partitioned)?;
+        Ok(Some(Gated {
+            gating,
+            gates: Arc::new(gates),
+        }))
+    }
+}
+
+/// The leases of a pool.
+struct LeasedGates {
+    pool: Arc<str>,
+    leases: Leases,
+    name: LeaseName,
+    options: LeaseOptions,
+    partitioned: bool,
+    figures: Arc<Figures>,
+    /// Tasks that have not given back everything.
+    at_work: Arc<AtomicUsize>,
+    me: OnceLock<Arc<str>>,
+}
+
+impl LeasedGates {
+    fn new(
+        pool: Arc<str>,
+        leases: Leases,
+        name: LeaseName,
+        mut options: LeaseOptions,
+        partitioned: bool,
+    ) -> Result<Self, PoolError> {
+        if partitioned {
+            // The longest of the names that are made from it.
+            let longest = Names::new(name.as_str().into()).member(u32::MAX);
+            LeaseName::new(longest).map_err(LeaseError::from)?;
+        }
+        let figures = Arc::new(Figures::default());
+        let inner = options.handler.take();
+        options.handler = Some(Arc::new(Counting {
+            figures: Arc::clone(&figures),
+            inner: inner.unwrap_or_else(|| Arc::clone(&leases.config().handler)),
+        }));
+        let gates = Self {
+            pool,
+            leases,
+            name,
+            options,
+            partitioned,
+            figures,
+            at_work: Arc::default(),
+            me: OnceLock::new(),
+        };
+        if partitioned {
+            // The label of a process that takes part has to fit, too.
+            gates
+                .lease(LeaseOptions {
+                    label: Some(gates.label()),
+                    ..gates.options.clone()
+                })
+                .check()?;
+        }
+        Ok(gates)
+    }
+
+    /// Who this is among those that share the partitions: the same in no two pools.
+    fn label(&self) -> Arc<str> {
+        let label = || {
+            let number = random_seed();
+            match self.options.label.as_deref() {
+                Some(own) if !own.is_empty() => format!("{own}.{number:016x}").into(),
+                _ => format!("{number:016x}").into(),
+            }
+        };
+        Arc::clone(self.me.get_or_init(label))
+    }
+
+    fn lease(&self, options: LeaseOptions) -> Lease {
+        Lease::with_options(self.leases.clone(), self.name.as_str().into(), options)
+    }
+}
+
+impl Gates for LeasedGates {
+    fn started(&self, pool: &Arc<Shared>) {
+        let config = self.leases.config();
+        let context = Arc::new(Context {
+            pool: Arc::clone(pool),
+            leases: self.leases.clone(),
+            figures: Arc::clone(&self.figures),
+            refresh: self.options.refresh.unwrap_or(config.refresh),
+            poll: self.options.poll.unwrap_or(config.poll),
+        });
+        self.at_work.fetch_add(1, Ordering::AcqRel);
+        let working = Working {
+            at_work: Arc::clone(&self.at_work),
+            pool: Arc::downgrade(pool),
+        };
+        if self.partitioned {
+            let share = Share {
+                names: Names::new(self.name.as_str().into()),
+                me: self.label(),
+                options: self.options.clone(),
+                seed: random_seed(),
+            };
+            self.leases.spawn(async move {
+                let _working = working;
+                spread::serve(context, share).await;
+            });
+        } else {
+            let lease = self.lease(self.options.clone());
+            self.leases.spawn(async move {
+                let _working = working;
+                alone::serve(&context, lease).await;
+            });
+        }
+    }
+
+    fn at_rest(&self) -> bool {
+        self.at_work.load(Ordering::Acquire) == 0
+    }
+
+    fn stats(&self) -> PoolLeaseStats {
+        let name: Arc<str> = self.name.as_str().into();
+        self.figures.shown(name, self.partitioned)
+    }
+}
+
+impl std::fmt::Debug for LeasedGates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeasedGates")
+            .field("pool", &self.pool)
+            .field("lease", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task that sees to leases; however it ends, the pool looks again whether anything of it is left.
+struct Working {
+    at_work: Arc<AtomicUsize>,
+    pool: std::sync::Weak<Shared>,
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.at_work.fetch_sub(1, Ordering::AcqRel);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.change(|_, _| ());
+        }
+    }
+}

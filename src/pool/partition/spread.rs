@@ -1,0 +1,256 @@
+//! A pool whose workers have a lease each: several processes share them.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::Either;
+use futures_util::stream::FuturesUnordered;
+use tokio_util::sync::CancellationToken;
+
+use super::balance::{Balancer, Effect, Tried};
+use super::figures::Seen;
+use super::sight::{Names, Sight};
+use super::tending::{Context, Ended, either, tend};
+use crate::error::LeaseError;
+use crate::leases::{Lease, LeaseGuard, LeaseOptions, LeaseRecord, boottime};
+use crate::pool::supervise::Who;
+
+/// Takes part until the pool is over and everything is given back, or leases are shut down.
+pub(super) async fn serve(context: Arc<Context>, share: Share) {
+    let figures = Arc::clone(&context.figures);
+    Driver::new(context, share).run().await;
+    figures.saw(Seen::default());
+}
+
+/// How the leases of a pool are asked for.
+pub(super) struct Share {
+    pub names: Names,
+    /// Who this is; the leases have it as their label.
+    pub me: Arc<str>,
+    pub options: LeaseOptions,
+    pub seed: u64,
+}
+
+type Task = Pin<Box<dyn Future<Output = Event> + Send>>;
+
+/// What has come of something that was begun.
+enum Event {
+    Looked(Result<Vec<LeaseRecord>, LeaseError>),
+    Joined(u32, Result<LeaseGuard, LeaseError>),
+    Left,
+    Tried(u32, Result<LeaseGuard, LeaseError>),
+    Gone(u32, Ended),
+}
+
+struct Driver {
+    context: Arc<Context>,
+    share: Share,
+    balancer: Balancer,
+    tasks: FuturesUnordered<Task>,
+    /// What gives a partition back.
+    gives: HashMap<u32, CancellationToken>,
+    leave: CancellationToken,
+    shut_down: bool,
+}
+
+impl Driver {
+    fn new(context: Arc<Context>, share: Share) -> Self {
+        let partitions = number(context.pool.target());
+        let me = Arc::clone(&share.me);
+        Self {
+            balancer: Balancer::new(me, partitions, context.poll, share.seed),
+            context,
+            share,
+            tasks: FuturesUnordered::new(),
+            gives: HashMap::new(),
+            leave: CancellationToken::new(),
+            shut_down: false,
+        }
+    }
+
+    async fn run(mut self) {
+        let context = Arc::clone(&self.context);
+        let mut effects = Vec::new();
+        loop {
+            let now = boottime::now();
+            let target = context.pool.target();
+            let is_over = context.pool.state().is_over() || self.shut_down;
+            match is_over {
+                false => self.balancer.resize(now, number(target), &mut effects),
+                true => self.balancer.stop(now, &mut effects),
+            }
+            self.balancer.tick(now, &mut effects);
+            for effect in effects.drain(..) {
+                self.carry_out(effect);
+            }
+            self.show();
+            if self.balancer.is_done() {
+                return;
+            }
+            let next = self.balancer.next_deadline();
+            let timer = async {
+                match next {
+                    Some(at) => tokio::time::sleep(at.since(boottime::now())).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let change = async {
+                match is_over {
+                    false => context.changed(target).await,
+                    true => std::future::pending().await,
+                }
+            };
+            let event = async {
+                match self.tasks.next().await {
+                    Some(event) => event,
+                    None => std::future::pending().await,
+                }
+            };
+            if let Either::Left(event) = either(event, either(change, timer)).await {
+                self.happened(event, &mut effects);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let task: Task = match effect {
+            Effect::Look => {
+                let list = self.context.leases.list();
+                Box::pin(async { Event::Looked(list.await) })
+            }
+            Effect::Join(slot) => {
+                let asked = self.lease(self.share.names.member(slot)).try_acquire();
+                Box::pin(async move { Event::Joined(slot, asked.await) })
+            }
+            Effect::Leave => return self.leave.cancel(),
+            Effect::Try(partition) => {
+                let asked = self
+                    .lease(self.share.names.partition(partition))
+                    .try_acquire();
+                Box::pin(async move { Event::Tried(partition, asked.await) })
+            }
+            Effect::Give(partition) => {
+                if let Some(give) = self.gives.get(&partition) {
+                    give.cancel();
+                }
+                return;
+            }
+        };
+        self.tasks.push(task);
+    }
+
+    fn happened(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        let now = boottime::now();
+        match event {
+            Event::Looked(Ok(records)) => {
+                let sight = Sight::of(&self.share.names, &records);
+                self.balancer.looked(now, Some(sight), effects);
+            }
+            Event::Looked(Err(error)) => {
+                self.failed(&error);
+                self.balancer.looked(now, None, effects);
+            }
+            Event::Joined(slot, asked) => {
+                let (came, guard) = self.came(asked);
+                if let Some(guard) = guard {
+                    self.leave = CancellationToken::new();
+                    self.tasks.push(Box::pin(member(guard, self.leave.clone())));
+                }
+                self.balancer.joined(now, slot, came, effects);
+            }
+            Event::Left => self.balancer.left(now),
+            Event::Tried(partition, asked) => {
+                let (came, guard) = self.came(asked);
+                if let Some(guard) = guard {
+                    self.hold(partition, guard);
+                }
+                self.balancer.tried(now, partition, came, effects);
+            }
+            Event::Gone(partition, ended) => {
+                self.gives.remove(&partition);
+                let why = match ended {
+                    Ended::Given => "it was given back".to_owned(),
+                    Ended::Lost(reason) => reason.to_string(),
+                };
+                tracing::info!(target: "lockkeeper", pool = &**self.context.pool.name(), partition, why, "a partition is not held any more");
+                self.balancer.gone(now, partition, effects);
+            }
+        }
+    }
+
+    fn hold(&mut self, partition: u32, guard: LeaseGuard) {
+        tracing::info!(target: "lockkeeper", pool = &**self.context.pool.name(), partition, token = guard.token().0, "a partition is held");
+        let give = CancellationToken::new();
+        self.gives.insert(partition, give.clone());
+        let context = Arc::clone(&self.context);
+        self.tasks.push(Box::pin(async move {
+            let worker = usize::try_from(partition).unwrap_or(usize::MAX);
+            let ended = tend(&context, Who::One(worker), guard, give).await;
+            Event::Gone(partition, ended)
+        }));
+    }
+
+    fn came(&mut self, asked: Result<LeaseGuard, LeaseError>) -> (Tried, Option<LeaseGuard>) {
+        match asked {
+            Ok(guard) => (Tried::Got, Some(guard)),
+            Err(LeaseError::Busy { .. }) => (Tried::Busy, None),
+            Err(LeaseError::ShuttingDown) => {
+                self.shut_down = true;
+                (Tried::Failed, None)
+            }
+            Err(error) => {
+                self.context.failed(&error);
+                (Tried::Failed, None)
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &LeaseError) {
+        match error {
+            LeaseError::ShuttingDown => self.shut_down = true,
+            // What is asked in the list is told to no handler.
+            error => {
+                self.context.figures.failed(error);
+                tracing::warn!(
+                    target: "lockkeeper", pool = &**self.context.pool.name(), error = error as &dyn std::error::Error,
+                    "the leases of a pool could not be looked at"
+                );
+            }
+        }
+    }
+
+    fn lease(&self, name: Arc<str>) -> Lease {
+        let options = LeaseOptions {
+            label: Some(Arc::clone(&self.share.me)),
+            ..self.share.options.clone()
+        };
+        Lease::with_options(self.context.leases.clone(), name, options)
+    }
+
+    fn show(&self) {
+        self.context.figures.saw(Seen {
+            asking: true,
+            share: self
+                .balancer
+                .share()
+                .and_then(|share| usize::try_from(share).ok()),
+            members: self.balancer.members(),
+        });
+    }
+}
+
+/// Holds a member's lease.
+async fn member(guard: LeaseGuard, leave: CancellationToken) -> Event {
+    if let Either::Right(()) = either(guard.lost(), leave.cancelled()).await {
+        // Tried again in the background if it must be.
+        drop(guard.release().await);
+    }
+    Event::Left
+}
+
+fn number(workers: usize) -> u32 {
+    u32::try_from(workers).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,210 @@
+//! Other processes: this test binary, run again, runs a pool and says what becomes of it. What its workers do goes to a log that
+//! all processes write, which is the outside check: a worker never works with a token when one with a larger one has worked.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockkeeper::{LmdbLeases, Pool, Worker};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::leases::{keeper_on, leases};
+use crate::support::{block_on, quick, running};
+
+const FOLDER: &str = "LOCKKEEPER_TEST_POOLS";
+const ANSWER: &str = "answer: ";
+/// How often a worker works.
+const BEAT: Duration = Duration::from_millis(5);
+
+/// Another process with a pool. It is killed when dropped.
+pub struct Peer {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    /// Starts a process; `pool` is `whole`, or the number of partitions.
+    pub fn start(folder: &Path, pool: &str) -> Self {
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["peer::another_process", "--exact", "--nocapture"])
+            .arg("--test-threads=1")
+            .env(FOLDER, folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let orders = child.stdin.take().unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        let mut peer = Self {
+            child,
+            orders,
+            answers,
+        };
+        assert_eq!(peer.ask(&format!("start {pool}")), "started");
+        peer
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn ask(&mut self, order: &str) -> String {
+        writeln!(self.orders, "{order}").unwrap();
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = self.answers.read_line(&mut line).unwrap();
+            assert!(read > 0, "the other process has ended");
+            // The harness talks, too, and does not end its line before a test.
+            if let Some((_, answer)) = line.split_once(ANSWER) {
+                return answer.trim_end().to_owned();
+            }
+        }
+    }
+
+    pub fn number(&mut self, order: &str) -> usize {
+        self.ask(order).parse().unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a [`Peer`] runs; in the test run itself it does nothing.
+#[test]
+fn another_process() {
+    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else {
+        return;
+    };
+    let (_own, keeper) = keeper_on(LmdbLeases::open(&folder).unwrap());
+    let log = Arc::new(log(&folder));
+    let mut pool: Option<Pool> = None;
+    for order in std::io::stdin().lines() {
+        let order = order.unwrap();
+        let words: Vec<_> = order.split(' ').collect();
+        let of_pool = || pool.as_ref().unwrap();
+        let answer = match words[..] {
+            ["start", kind] => {
+                let builder = quick(&keeper, "import");
+                let builder = match kind.parse() {
+                    Ok(partitions) => builder.workers(partitions).partitioned("import"),
+                    Err(_) => builder.workers(2).under_lease("import"),
+                };
+                let log = Arc::clone(&log);
+                pool = Some(
+                    builder
+                        .start(move |worker| work(worker, Arc::clone(&log)))
+                        .unwrap(),
+                );
+                "started".into()
+            }
+            ["running"] => running(of_pool()).to_string(),
+            ["lost"] => leases(of_pool()).lost.to_string(),
+            ["given"] => leases(of_pool()).given_back.to_string(),
+            ["state"] => format!("{:?}", leases(of_pool()).state),
+            ["force", lease] => {
+                let forced = keeper.leases().unwrap().force_release(lease);
+                format!("{}", block_on(forced).unwrap().is_some())
+            }
+            ["stop"] => format!(
+                "{:?}",
+                block_on(of_pool().stop(crate::support::LONG)).is_ok()
+            ),
+            _ => panic!("{order}?"),
+        };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{ANSWER}{answer}").unwrap();
+        out.flush().unwrap();
+    }
+    // Whatever it holds goes with the process.
+    std::process::exit(0);
+}
+
+/// A worker that does not care that it is told to stop.
+async fn work(worker: Worker, log: Arc<File>) -> Result<(), lockkeeper::BoxError> {
+    let lease = worker.lease().unwrap();
+    loop {
+        beat(&log, lease.name().as_str(), lease.token().0);
+        tokio::time::sleep(BEAT).await;
+    }
+}
+
+fn log(folder: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options
+        .append(true)
+        .create(true)
+        .open(folder.join("log"))
+        .unwrap()
+}
+
+/// One line in one write: what was done, when, and under which lease.
+fn beat(mut log: &File, lease: &str, token: u64) {
+    let line = format!("{} {lease} {token} {}\n", now(), std::process::id());
+    log.write_all(line.as_bytes()).unwrap();
+}
+
+/// A clock that all processes of the machine share.
+pub fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat {
+    pub at: u64,
+    pub token: u64,
+    pub pid: u32,
+}
+
+/// What was done under each lease, in order of time; checks that nobody worked when his successor had begun.
+pub fn checked(folder: &Path) -> BTreeMap<String, Vec<Beat>> {
+    let text = std::fs::read_to_string(folder.join("log")).unwrap();
+    let mut all: BTreeMap<String, Vec<Beat>> = BTreeMap::new();
+    // The last line may be half-written.
+    for line in text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+    {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [at, lease, token, pid] = words[..] else {
+            panic!("{line}")
+        };
+        let beat = Beat {
+            at: at.parse().unwrap(),
+            token: token.parse().unwrap(),
+            pid: pid.parse().unwrap(),
+        };
+        all.entry(lease.to_owned()).or_default().push(beat);
+    }
+    for (lease, beats) in &mut all {
+        beats.sort_by_key(|beat| beat.at);
+        for pair in beats.windows(2) {
+            assert!(pair[0].token <= pair[1].token, "{lease}: {pair:?}");
+            let same = pair[0].token == pair[1].token;
+            assert!(!same || pair[0].pid == pair[1].pid, "{lease}: {pair:?}");
+        }
+    }
+    all
+}

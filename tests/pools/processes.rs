@@ -1,0 +1,152 @@
+//! Pools under leases, between real processes of one machine, which are killed and stopped.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::leases::{EXPIRATION, POLL};
+use crate::peer::{Peer, checked, now};
+use crate::support::until;
+
+/// What a busy machine may take longer.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap()
+}
+
+#[test]
+fn i09_after_kill_9_another_process_takes_over_within_expiration_and_poll_and_never_overlaps() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Peer::start(folder.path(), "whole");
+    until("the first runs", || first.number("running") == 2);
+    let mut second = Peer::start(folder.path(), "whole");
+    let mut third = Peer::start(folder.path(), "whole");
+    assert_eq!(second.number("running") + third.number("running"), 0);
+    let (dead, killed) = (first.pid(), now());
+    first.kill();
+    until("another runs", || {
+        second.number("running") + third.number("running") == 2
+    });
+    let beats = &checked(folder.path())["import"];
+    let others = |beat: &&crate::peer::Beat| beat.pid != dead;
+    let began = beats.iter().find(others).unwrap().at;
+    let late = Duration::from_nanos(began - killed);
+    assert!(late < EXPIRATION + POLL + SLACK, "{late:?}");
+    // One of the two, not both.
+    let (mut holder, mut other) = match second.number("running") {
+        2 => (second, third),
+        _ => (third, second),
+    };
+
+    // What is stopped in order is handed over at once.
+    assert_eq!(holder.ask("stop"), "true");
+    until("the last one runs", || other.number("running") == 2);
+    assert_eq!(other.number("lost"), 0);
+    checked(folder.path());
+}
+
+#[test]
+fn i09_a_lease_that_is_lost_stops_the_workers_before_another_process_starts_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Peer::start(folder.path(), "whole");
+    until("the first runs", || first.number("running") == 2);
+    let mut second = Peer::start(folder.path(), "whole");
+
+    // Taken away by force: the holder is told, and another one gets it, or it itself again.
+    for round in 1..=5 {
+        until("somebody runs", || {
+            first.number("running") + second.number("running") == 2
+        });
+        let holder = match first.number("running") {
+            2 => &mut first,
+            _ => &mut second,
+        };
+        assert_eq!(holder.ask("force import"), "true");
+        until("it was lost", || {
+            first.number("lost") + second.number("lost") == round
+        });
+    }
+    until("somebody runs", || {
+        first.number("running") + second.number("running") == 2
+    });
+
+    // Stopped beyond the expiration: when it goes on, it does nothing any more.
+    let (mut holder, mut other) = match first.number("running") {
+        2 => (first, second),
+        _ => (second, first),
+    };
+    let lost = holder.number("lost");
+    holder.signal(Signal::STOP);
+    until("the other one runs", || other.number("running") == 2);
+    let began = now();
+    holder.signal(Signal::CONT);
+    until("it has noticed", || holder.number("lost") == lost + 1);
+    until("it waits", || holder.ask("state") == "WaitingForLease");
+    assert_eq!(holder.number("running"), 0);
+    let beats = &checked(folder.path())["import"];
+    let late = beats
+        .iter()
+        .filter(|beat| beat.at > began && beat.pid == holder.pid());
+    assert_eq!(late.count(), 0);
+}
+
+#[test]
+fn i09_three_processes_share_eight_partitions_and_take_over_from_a_dead_one_and_for_a_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut peers: Vec<Peer> = (0..3).map(|_| Peer::start(folder.path(), "8")).collect();
+    let shares = |peers: &mut Vec<Peer>| {
+        let mut shares: Vec<usize> = peers
+            .iter_mut()
+            .map(|peer| peer.number("running"))
+            .collect();
+        shares.sort_unstable();
+        shares
+    };
+    until("all have their share", || shares(&mut peers) == [2, 3, 3]);
+
+    let killed = now();
+    peers.remove(1).kill();
+    until("the others take over", || shares(&mut peers) == [4, 4]);
+    let took = Duration::from_nanos(now() - killed);
+    assert!(took < EXPIRATION + POLL + SLACK, "{took:?}");
+
+    peers.push(Peer::start(folder.path(), "8"));
+    until("the new one has its share", || {
+        shares(&mut peers) == [2, 3, 3]
+    });
+    // It stays so.
+    let given = |peers: &mut Vec<Peer>| -> usize {
+        peers.iter_mut().map(|peer| peer.number("given")).sum()
+    };
+    let before = given(&mut peers);
+    std::thread::sleep(10 * POLL);
+    assert_eq!(given(&mut peers), before);
+    assert_eq!(shares(&mut peers), [2, 3, 3]);
+    assert!(peers.iter_mut().all(|peer| peer.number("lost") == 0));
+
+    // One that is stopped beyond its expiration goes on without what it had, and gets its share again.
+    let began = now();
+    peers[0].signal(Signal::STOP);
+    std::thread::sleep(EXPIRATION);
+    until("the others take over", || {
+        let running: usize = peers[1..]
+            .iter_mut()
+            .map(|peer| peer.number("running"))
+            .sum();
+        running == 8
+    });
+    peers[0].signal(Signal::CONT);
+    until("all have their share", || shares(&mut peers) == [2, 3, 3]);
+    let beats = checked(folder.path());
+    assert_eq!(beats.len(), 8);
+    // Each was worked on by somebody all the time, but for a moment.
+    let longest = nanos(EXPIRATION + POLL + SLACK);
+    for (partition, beats) in beats {
+        let since = beats.iter().filter(|beat| beat.at > began);
+        let times: Vec<u64> = since.map(|beat| beat.at).collect();
+        for pair in times.windows(2) {
+            assert!(pair[1] - pair[0] < longest, "{partition} lay idle");
+        }
+    }
+}
