@@ -54,7 +54,9 @@ impl LockGuards {
             return true;
         };
         let shared = self.locker.shared();
-        shared.transition(|state, effects| state.table.unlock_these(held.locks(), effects))
+        let released =
+            shared.transition(|state, effects| state.table.unlock_these(held.locks(), effects));
+        released.unwrap_or(false)
     }
 }
 
