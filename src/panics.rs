@@ -150,11 +150,11 @@ mod tests {
     fn an_inner_panic_that_was_caught_is_not_taken_for_the_outer_one() {
         note_places();
         let line = line!() + 3;
-        let caught = catch(|| {
+        let caught: Result<(), _> = catch(|| {
             let _ = catch(|| panic!("inner")).unwrap_err();
             panic!("outer");
         });
-        let caught = caught.map(|()| ()).unwrap_err();
+        let caught = caught.unwrap_err();
         assert_eq!(&*caught.message, "outer");
         assert!(caught.location.unwrap().contains(&format!(":{line}:")));
     }
@@ -163,7 +163,7 @@ mod tests {
     fn a_panic_that_is_passed_on_by_another_has_no_stale_place() {
         note_places();
         drop(catch(|| panic!("first")));
-        let passed_on = catch(|| panic::resume_unwind(Box::new("second"))).map(|()| ());
+        let passed_on: Result<(), _> = catch(|| panic::resume_unwind(Box::new("second")));
         let caught = passed_on.unwrap_err();
         assert_eq!((&*caught.message, caught.location), ("second", None));
     }

@@ -248,7 +248,7 @@ fn a_sequence_that_releases_everything_revives_a_dead_locker() {
             let mut sequence = Sequence::new(locker, ops, all_or_nothing, Location::caller());
             let progress = sequence.run(&mut driver.table, || millis(1), &mut driver.effects);
             assert_eq!(progress, Progress::Done);
-            sequence.finish(drop).0
+            sequence.finish(|outcome| outcome.clone()).0
         };
         run(vec![Op::ReleaseAll]);
         let outcomes = run(vec![Op::Lock(b.clone(), Mode::Write, Patience::No)]);
@@ -472,7 +472,7 @@ fn i05_i06_i07_hold_after_every_call() {
                     let before = table.snapshot();
                     let mut sequence = Sequence::new(locker, ops, all, Location::caller());
                     assert_eq!(sequence.run(table, || now, effects), Progress::Done);
-                    let (outcomes, _) = sequence.finish(drop);
+                    let (outcomes, _) = sequence.finish(|outcome| outcome.clone());
                     let failed = |one: &OpOutcome| matches!(one, OpOutcome::Failed(_));
                     // A request that waits already may be let in on the way: it moves up while its family holds
                     // something.

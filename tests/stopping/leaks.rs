@@ -43,6 +43,11 @@ impl Has {
 }
 
 /// The reader slots of this process in LMDB's table: lines of 64 bytes with a transaction, a pid and a thread.
+/// A transaction that has been asked for.
+type Started = std::pin::Pin<Box<dyn Future<Output = Result<(), TxnError>> + Send>>;
+/// A way to stop, and its name.
+type Way = (&'static str, fn(&Path));
+
 fn own_slots(table: &Path) -> usize {
     let Ok(table) = std::fs::read(table) else {
         return 0;
@@ -137,7 +142,7 @@ impl Load {
             }
         }));
         // One of each is under way in any case.
-        let once: [std::pin::Pin<Box<dyn Future<Output = Result<(), TxnError>> + Send>>; 3] = {
+        let once: [Started; 3] = {
             let run = keeper.run(bump(counters, "n"));
             let send = keeper.send(bump(counters, "n"));
             let view = keeper.run(RunTxn::view(|_| Ok(())));
@@ -279,7 +284,7 @@ fn nothing_is_left_of_a_hundred_starts_and_stops_in_each_way() {
     let folder = folder.path();
     start(folder).0.blocking_shutdown(LONG).unwrap();
     let _neighbour = Neighbour::of(&folder.join("data"));
-    let ways: [(&str, fn(&Path)); 4] = [
+    let ways: [Way; 4] = [
         ("shutdown", by_shutdown),
         ("dropped", dropped),
         ("system gone", system_gone),

@@ -193,7 +193,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("leases.db");
         std::fs::write(&path, b"").unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0)).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
         if std::fs::File::open(&path).is_ok() {
             // To root nothing is forbidden: then it is the file that decides, and it can be opened.
             assert!(why_not(&path).is_none());

@@ -273,7 +273,7 @@ impl Model {
         let wanted = job.watch != Watch::Gone
             && job.deadline.is_none_or(|deadline| deadline > now)
             && self.closed.is_none_or(|closed| closed == Closed::Draining);
-        let after = match self.rules.quarantine_after {
+        match self.rules.quarantine_after {
             None => AfterPanic::Over(id),
             Some(most) if job.row >= most => {
                 if job.retry || taken < self.rules.quarantine_limit {
@@ -292,8 +292,7 @@ impl Model {
                 AfterPanic::Aside
             }
             Some(_) => AfterPanic::Over(id),
-        };
-        after
+        }
     }
 
     pub(super) fn retry(&mut self, now: u64, id: u64) -> Result<(), RetryRefused> {
