@@ -225,7 +225,6 @@ fn dropped(folder: &Path) {
     let load = Load::on(&keeper, counters, false);
     drop(keeper);
     load.end();
-    until_free(folder);
 }
 
 fn system_gone(folder: &Path) {
@@ -242,7 +241,6 @@ fn system_gone(folder: &Path) {
     until(|| keeper.blocking_view(|_| Ok(())).is_err());
     drop(keeper);
     load.end();
-    until_free(folder);
 }
 
 fn web_server_first(folder: &Path) {
@@ -263,17 +261,6 @@ fn web_server_first(folder: &Path) {
     server.stop();
     keeper.blocking_shutdown(LONG).unwrap();
     load.end();
-}
-
-/// The background has closed it.
-fn until_free(folder: &Path) {
-    until(|| match builder(&folder.join("data")).open() {
-        Ok(keeper) => {
-            keeper.blocking_shutdown(LONG).unwrap();
-            true
-        }
-        Err(_) => false,
-    });
 }
 
 #[test]
@@ -301,6 +288,11 @@ fn nothing_is_left_of_a_hundred_starts_and_stops_in_each_way() {
     // What the process makes once and keeps.
     for (_, way) in ways.iter().chain(&ways) {
         way(folder);
+        until(|| {
+            builder(&folder.join("data"))
+                .open()
+                .is_ok_and(|free| free.blocking_shutdown(LONG).is_ok())
+        });
     }
     // Threads that were not joined may have their last step to take.
     thread::sleep(Duration::from_millis(100));
