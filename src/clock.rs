@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
+use crate::env::quietly;
+
 /// The timer thread; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Clock {
@@ -155,7 +157,9 @@ impl Shared {
                     let late = std::mem::replace(&mut *entries, rest);
                     (late, entries.keys().next().map(|&(at, _)| at))
                 };
-                late.into_values().for_each(Waker::wake);
+                // They are the application's executor's: one that panics must not take everybody's deadlines along.
+                late.into_values()
+                    .for_each(|waker| quietly(|| waker.wake()));
                 next = next.min(earliest.unwrap_or(u64::MAX));
             }
             next = next.min(self.tick(now));
@@ -176,7 +180,11 @@ impl Shared {
                 .collect::<Vec<_>>()
         };
         // Outside of the lock: a tick may add another.
-        due.retain_mut(|periodic| (periodic.tick)());
+        due.retain_mut(|periodic| {
+            let mut goes_on = true;
+            quietly(|| goes_on = (periodic.tick)());
+            goes_on
+        });
         for periodic in &mut due {
             periodic.next = self.nanos(far(Instant::now(), periodic.period));
         }

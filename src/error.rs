@@ -4,6 +4,7 @@ mod env;
 mod lease;
 mod lock;
 mod open;
+mod panicked;
 mod pool;
 mod txn;
 
@@ -16,6 +17,7 @@ pub use env::{DatabaseError, DbError, EnvError, MapBusy, NoRecords, SizeLimit, S
 pub use lease::{LeaseError, MaybeStillHeld};
 pub use lock::LockError;
 pub use open::{OpenError, ShutdownError};
+pub use panicked::{ActorPanicked, Part};
 pub use pool::PoolError;
 pub use txn::{ErrorClass, Stage, TxnError};
 

@@ -5,6 +5,7 @@ mod builder;
 mod databases;
 mod host;
 mod lease;
+mod panics;
 mod pool;
 mod request;
 mod snapshots;
@@ -37,7 +38,9 @@ use crate::messages::supervisor::{RunTxn, TxnStats};
 use crate::pool::PoolStats;
 
 pub use builder::KeeperBuilder;
+pub use panics::PanicStats;
 pub use request::{Request, TxnRunner};
+use stop::now as stop_now;
 pub(crate) use stop::{Stopping, in_background as stop_in_background};
 pub use stopping::{Signal, Termination, termination};
 pub use transaction::{Begin, Begun, Transaction};
@@ -117,6 +120,8 @@ pub struct KeeperStats {
     pub locks: LockStats,
     /// The pools of workers, in the order of their starts.
     pub pools: Vec<PoolStats>,
+    /// The panics in the keeper itself, of which there should be none.
+    pub panics: PanicStats,
 }
 
 impl Keeper {
@@ -296,6 +301,7 @@ impl Keeper {
                 transactions: keeper.inner.runtime.stats(),
                 locks: keeper.inner.locks.stats(),
                 pools: keeper.pools(),
+                panics: PanicStats::of(&keeper.inner.runtime),
             }
         }
     }

@@ -73,6 +73,7 @@
 
 mod actors;
 mod backoff;
+mod bombs;
 mod clock;
 mod config;
 mod env;
@@ -84,6 +85,7 @@ mod locks;
 mod messages;
 mod panics;
 mod pool;
+mod supervision;
 mod txn;
 #[cfg(feature = "actix-web")]
 mod web;
@@ -106,13 +108,14 @@ pub use env::{
     WriteTxn,
 };
 pub use error::{
-    DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy, MaybeStillHeld,
-    NoRecords, OpenError, PoolError, ShutdownError, Site, SizeLimit, Stage, StorageError, TxnError,
+    ActorPanicked, DatabaseError, DbError, EnvError, ErrorClass, LeaseError, LockError, MapBusy,
+    MaybeStillHeld, NoRecords, OpenError, Part, PoolError, ShutdownError, Site, SizeLimit, Stage,
+    StorageError, TxnError,
 };
 pub use heed;
 pub use keeper::{
-    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, Refused, Request, Signal, Termination,
-    Transaction, TxnRunner, termination,
+    Begin, Begun, Keeper, KeeperBuilder, KeeperStats, PanicStats, Refused, Request, Signal,
+    Termination, Transaction, TxnRunner, termination,
 };
 pub use leases::{
     BadLeaseName, BadTableName, Claim, Claimed, Fence, Holder, IgnoreStoreErrors, Lease,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Context, Handler, MessageResult, ResponseFuture};
 
+use crate::actors::supervised::{Started, Watched};
 use crate::actors::supervisor::{Handed, Runtime};
 use crate::config::Settings;
 use crate::env::{Core, EnvStats};
@@ -16,16 +17,18 @@ use crate::messages::environment::{
     SetMapSize, Sync,
 };
 use crate::messages::supervisor::RunTxn;
+use crate::supervision::Supervision;
 use crate::txn::handler::HandlerChain;
 
 /// Owns an LMDB environment. A [`Keeper`](crate::Keeper) has one; it can also be started alone.
 pub struct Environment {
     runtime: Arc<Runtime>,
+    started: Option<Started>,
 }
 
 impl Environment {
-    pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
-        Self { runtime }
+    pub(crate) fn new(runtime: Arc<Runtime>, started: Option<Started>) -> Self {
+        Self { runtime, started }
     }
 
     /// Opens the environment in `folder` and starts its actor alone, without a lock table, in the actix `System` of this
@@ -45,31 +48,53 @@ impl Environment {
         let config = settings.resolve(folder)?;
         let core = Core::open(folder, config, Vec::new())?;
         let runtime = Arc::new(Runtime::new(core, None, HandlerChain::default()));
-        Ok(Self::new(runtime).start())
+        Ok(Self::new(runtime, None).start())
     }
 
     fn core(&self) -> Arc<Core> {
         Arc::clone(&self.runtime.env)
+    }
+
+    fn supervision(&self) -> &Arc<Supervision> {
+        &self.runtime.env.shared.supervision
+    }
+
+    /// Answers with what the core does; a panic in it is answered too.
+    fn answer<T: 'static, E: From<TxnError> + 'static>(
+        &self,
+        message: &'static str,
+        answer: impl Future<Output = Result<T, E>> + 'static,
+    ) -> ResponseFuture<Result<T, E>> {
+        let panicked = |panicked| Err(TxnError::ActorPanicked(panicked).into());
+        Box::pin(self.supervision().guarded(message, answer, panicked))
     }
 }
 
 impl Actor for Environment {
     type Context = Context<Self>;
 
+    fn started(&mut self, _: &mut Self::Context) {
+        let started = self.started.take();
+        self.supervision().start(started, || ());
+    }
+
     /// Started alone, or because the application's system stops under a keeper: the environment is closed in order. If the
     /// keeper has been shut down already, there is nothing left to do.
     fn stopped(&mut self, _: &mut Self::Context) {
-        if !self.runtime.env.has_ended() {
-            crate::keeper::stop_in_background(&self.runtime);
-        }
+        let runtime = &self.runtime;
+        self.supervision().stop(|| {
+            if !runtime.env.has_ended() {
+                crate::keeper::stop_in_background(runtime);
+            }
+        });
     }
 }
 
 impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Environment {
-    type Result = Handed<T, E>;
+    type Result = Watched<Handed<T, E>>;
 
-    fn handle(&mut self, txn: RunTxn<T, E>, _: &mut Self::Context) -> Self::Result {
-        Handed::new(&self.runtime, txn)
+    fn handle(&mut self, txn: RunTxn<T, E>, context: &mut Self::Context) -> Self::Result {
+        Handed::watched(self.supervision(), &self.runtime, context, txn)
     }
 }
 
@@ -78,7 +103,7 @@ impl Handler<SetMapSize> for Environment {
 
     fn handle(&mut self, SetMapSize(bytes): SetMapSize, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
-        Box::pin(async move { core.set_map_size(bytes).await })
+        self.answer("SetMapSize", async move { core.set_map_size(bytes).await })
     }
 }
 
@@ -87,7 +112,7 @@ impl Handler<Sync> for Environment {
 
     fn handle(&mut self, _: Sync, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
-        Box::pin(async move { core.sync().await })
+        self.answer("Sync", async move { core.sync().await })
     }
 }
 
@@ -97,7 +122,9 @@ impl Handler<CopyTo> for Environment {
     fn handle(&mut self, copy: CopyTo, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
         let site = Location::caller();
-        Box::pin(async move { core.copy(copy.folder, copy.compact, site).await })
+        self.answer("CopyTo", async move {
+            core.copy(copy.folder, copy.compact, site).await
+        })
     }
 }
 
@@ -106,15 +133,19 @@ impl Handler<EnvStatsQuery> for Environment {
 
     fn handle(&mut self, _: EnvStatsQuery, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
-        Box::pin(async move { core.stats(Location::caller()).await })
+        self.answer("EnvStatsQuery", async move {
+            core.stats(Location::caller()).await
+        })
     }
 }
 
 impl Handler<ClearStaleReaders> for Environment {
-    type Result = MessageResult<ClearStaleReaders>;
+    type Result = Watched<MessageResult<ClearStaleReaders>>;
 
-    fn handle(&mut self, _: ClearStaleReaders, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.runtime.env.shared.clear_stale_readers())
+    fn handle(&mut self, _: ClearStaleReaders, context: &mut Self::Context) -> Self::Result {
+        let clear = || MessageResult(self.runtime.env.shared.clear_stale_readers());
+        let none = |_| Some(MessageResult(0));
+        (self.supervision()).handle(context, "ClearStaleReaders", clear, none)
     }
 }
 
@@ -123,7 +154,7 @@ impl Handler<Recover> for Environment {
 
     fn handle(&mut self, _: Recover, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
-        Box::pin(async move { core.recover().await })
+        self.answer("Recover", async move { core.recover().await })
     }
 }
 
@@ -136,7 +167,7 @@ impl Handler<ClearDatabase> for Environment {
         _: &mut Self::Context,
     ) -> Self::Result {
         let core = self.core();
-        Box::pin(async move { core.clear(name).await })
+        self.answer("ClearDatabase", async move { core.clear(name).await })
     }
 }
 
@@ -149,7 +180,7 @@ impl Handler<DeleteDatabase> for Environment {
         _: &mut Self::Context,
     ) -> Self::Result {
         let core = self.core();
-        Box::pin(async move { core.delete(name).await })
+        self.answer("DeleteDatabase", async move { core.delete(name).await })
     }
 }
 
@@ -159,6 +190,8 @@ impl Handler<ForgetToken> for Environment {
     fn handle(&mut self, forget: ForgetToken, _: &mut Self::Context) -> Self::Result {
         let core = self.core();
         let site = Location::caller();
-        Box::pin(async move { Ok(core.forget_token(forget.store, forget.name, site).await?) })
+        self.answer("ForgetToken", async move {
+            Ok(core.forget_token(forget.store, forget.name, site).await?)
+        })
     }
 }

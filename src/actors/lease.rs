@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, Arbiter, Context, Handler, System};
 
 use super::lock_table::{Later, NoSystem};
+use super::supervised::{Started, Watched};
 use crate::error::{LeaseError, MaybeStillHeld};
 use crate::leases::{
     LeaseConfig, LeaseGuard, LeaseRecord, LeaseSource, LeaseStore, Leases, Released,
@@ -21,20 +22,45 @@ const MAILBOX: usize = 1024;
 pub struct LeaseActor {
     source: Arc<LeaseSource>,
     alone: bool,
+    started: Option<Started>,
 }
 
 impl LeaseActor {
     /// An actor in front of leases that somebody else shuts down.
     #[must_use]
     pub fn new(leases: Leases) -> Self {
-        Self::with_source(Arc::new(LeaseSource::of(leases)))
+        Self::with_source(Arc::new(LeaseSource::of(leases)), None)
     }
 
-    pub(crate) fn with_source(source: Arc<LeaseSource>) -> Self {
+    pub(crate) fn with_source(source: Arc<LeaseSource>, started: Option<Started>) -> Self {
         Self {
             source,
             alone: false,
+            started,
         }
+    }
+
+    /// Answers with what the leases do; a panic in it is answered too.
+    fn answer<T: 'static, F>(
+        &self,
+        context: &mut Context<Self>,
+        message: &'static str,
+        ask: impl FnOnce(Leases) -> F + 'static,
+    ) -> Watched<Later<Result<T, LeaseError>>>
+    where
+        F: Future<Output = Result<T, LeaseError>>,
+    {
+        let supervision = &self.source.supervision;
+        let panicked = |panicked| Err(LeaseError::ActorPanicked(panicked));
+        let answer = || {
+            // The first opens the store, at once.
+            let leases = self.source.leases();
+            let answer = async move { ask(leases?).await };
+            Later::new(supervision.guarded("serving leases", answer, panicked))
+        };
+        supervision.handle(context, message, answer, |cause| {
+            Some(Later::answered(panicked(cause)))
+        })
     }
 
     /// Starts leases by themselves, without an environment and without a lock table, on a thread (arbiter) of their own in the
@@ -73,16 +99,22 @@ impl Actor for LeaseActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(MAILBOX);
+        let started = self.started.take();
+        let set = || context.set_mailbox_capacity(MAILBOX);
+        self.source.supervision.start(started, set);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        if self.alone {
-            if let Ok(leases) = self.source.leases() {
+        self.source.supervision.stop(|| {
+            if self.alone
+                && let Ok(leases) = self.source.leases()
+            {
                 // It begins with its first poll, and goes on by itself.
                 let time = leases.config().release_timeout;
                 drop(futures_util::FutureExt::now_or_never(leases.shutdown(time)));
             }
+        });
+        if self.alone {
             Arbiter::current().stop();
         }
     }
@@ -97,54 +129,67 @@ impl std::fmt::Debug for LeaseActor {
 }
 
 impl Handler<AcquireLease> for LeaseActor {
-    type Result = Later<Result<LeaseGuard, LeaseError>>;
+    type Result = Watched<Later<Result<LeaseGuard, LeaseError>>>;
 
-    fn handle(&mut self, wish: AcquireLease, _: &mut Self::Context) -> Self::Result {
-        let leases = self.source.leases();
-        Later::new(async move { leases?.acquire_by_message(wish).await })
+    fn handle(&mut self, wish: AcquireLease, context: &mut Self::Context) -> Self::Result {
+        let ask = |leases: Leases| leases.acquire_by_message(wish);
+        self.answer(context, "AcquireLease", ask)
     }
 }
 
+/// It gives a guard away: after a panic the lease is given back in the background, and the sender is told that the mailbox is
+/// closed. A keeper does it in the sender's task.
 impl Handler<ReleaseLease> for LeaseActor {
-    type Result = Later<Result<Released, MaybeStillHeld>>;
+    type Result = Watched<Later<Result<Released, MaybeStillHeld>>>;
 
-    fn handle(&mut self, ReleaseLease(guard): ReleaseLease, _: &mut Self::Context) -> Self::Result {
-        Later::new(guard.release())
+    fn handle(
+        &mut self,
+        ReleaseLease(guard): ReleaseLease,
+        context: &mut Self::Context,
+    ) -> Self::Result {
+        let release = || Later::new(guard.release());
+        (self.source.supervision).handle(context, "ReleaseLease", release, |_| None)
     }
 }
 
 impl Handler<ExtendLease> for LeaseActor {
-    type Result = Later<Result<(), LeaseError>>;
+    type Result = Watched<Later<Result<(), LeaseError>>>;
 
-    fn handle(&mut self, extend: ExtendLease, _: &mut Self::Context) -> Self::Result {
-        let leases = self.source.leases();
-        Later::new(async move { leases?.extend_view(&extend.lease, extend.expiration).await })
+    fn handle(&mut self, extend: ExtendLease, context: &mut Self::Context) -> Self::Result {
+        let ask = move |leases: Leases| async move {
+            leases.extend_view(&extend.lease, extend.expiration).await
+        };
+        self.answer(context, "ExtendLease", ask)
     }
 }
 
 impl Handler<LeaseInfo> for LeaseActor {
-    type Result = Later<Result<LeaseStatus, LeaseError>>;
+    type Result = Watched<Later<Result<LeaseStatus, LeaseError>>>;
 
-    fn handle(&mut self, LeaseInfo(name): LeaseInfo, _: &mut Self::Context) -> Self::Result {
-        let leases = self.source.leases();
-        Later::new(async move { leases?.status(name).await })
+    fn handle(&mut self, LeaseInfo(name): LeaseInfo, context: &mut Self::Context) -> Self::Result {
+        let ask = |leases: Leases| async move { leases.status(name).await };
+        self.answer(context, "LeaseInfo", ask)
     }
 }
 
 impl Handler<ListLeases> for LeaseActor {
-    type Result = Later<Result<Vec<LeaseRecord>, LeaseError>>;
+    type Result = Watched<Later<Result<Vec<LeaseRecord>, LeaseError>>>;
 
-    fn handle(&mut self, _: ListLeases, _: &mut Self::Context) -> Self::Result {
-        let leases = self.source.leases();
-        Later::new(async move { leases?.list().await })
+    fn handle(&mut self, _: ListLeases, context: &mut Self::Context) -> Self::Result {
+        let ask = |leases: Leases| async move { leases.list().await };
+        self.answer(context, "ListLeases", ask)
     }
 }
 
 impl Handler<ForceRelease> for LeaseActor {
-    type Result = Later<Result<Option<LeaseRecord>, LeaseError>>;
+    type Result = Watched<Later<Result<Option<LeaseRecord>, LeaseError>>>;
 
-    fn handle(&mut self, ForceRelease(name): ForceRelease, _: &mut Self::Context) -> Self::Result {
-        let leases = self.source.leases();
-        Later::new(async move { leases?.force_release(name).await })
+    fn handle(
+        &mut self,
+        ForceRelease(name): ForceRelease,
+        context: &mut Self::Context,
+    ) -> Self::Result {
+        let ask = |leases: Leases| async move { leases.force_release(name).await };
+        self.answer(context, "ForceRelease", ask)
     }
 }

@@ -18,7 +18,7 @@ mod waiting;
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr, Arbiter, Context, Handler, System};
+use actix::{Actor, Addr, Arbiter, Context, Handler, Message, MessageResult, System};
 
 pub use config::LockConfig;
 pub use ended::Ended;
@@ -31,6 +31,8 @@ pub use locks::Locks;
 pub use reply::LockReply;
 pub use several::{GuardedRun, LocksDone, LocksFailed, LocksRun};
 
+use super::supervised::{Started, Watched};
+use crate::error::{ActorPanicked, LockError};
 use crate::locks::{LockSnapshot, LockerSpec};
 use crate::messages::lock_table::{
     Acquire, ChangeFailed, CommitLocker, DeadlockHistory, Detect, Downgrade, EndLocker,
@@ -46,6 +48,7 @@ const MAILBOX: usize = 1024;
 pub struct LockTable {
     locks: Locks,
     alone: bool,
+    started: Option<Started>,
 }
 
 impl LockTable {
@@ -55,6 +58,14 @@ impl LockTable {
         Self {
             locks,
             alone: false,
+            started: None,
+        }
+    }
+
+    pub(crate) fn of_keeper(locks: Locks, started: Started) -> Self {
+        Self {
+            started: Some(started),
+            ..Self::new(locks)
         }
     }
 
@@ -69,8 +80,8 @@ impl LockTable {
         }
         let locks = Locks::start(config);
         let actor = Self {
-            locks: locks.clone(),
             alone: true,
+            ..Self::new(locks.clone())
         };
         let address = Self::start_in_arbiter(&Arbiter::new().handle(), |_| actor);
         Ok((address, locks))
@@ -87,103 +98,136 @@ impl Actor for LockTable {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        context.set_mailbox_capacity(MAILBOX);
+        let started = self.started.take();
+        let set = || context.set_mailbox_capacity(MAILBOX);
+        self.locks.supervision().start(started, set);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
+        let supervision = self.locks.supervision();
+        supervision.stop(|| {
+            if self.alone {
+                self.locks.shutdown();
+            }
+        });
         if self.alone {
-            self.locks.shutdown();
             Arbiter::current().stop();
         }
     }
 }
 
 impl Handler<Acquire> for LockTable {
-    type Result = LockReply;
+    type Result = Watched<LockReply>;
 
-    fn handle(&mut self, mut acquire: Acquire, _: &mut Self::Context) -> LockReply {
-        let locker = match acquire.locker.take() {
-            Some(locker) => Ok(locker),
-            None => {
-                let spec = LockerSpec {
-                    site: acquire.site,
-                    ..LockerSpec::new()
-                };
-                self.locks.locker(spec).map(Arc::new)
+    fn handle(&mut self, mut acquire: Acquire, context: &mut Self::Context) -> Self::Result {
+        let ask = || {
+            let locker = match acquire.locker.take() {
+                Some(locker) => Ok(locker),
+                None => {
+                    let spec = LockerSpec {
+                        site: acquire.site,
+                        ..LockerSpec::new()
+                    };
+                    self.locks.locker(spec).map(Arc::new)
+                }
+            };
+            match locker {
+                Ok(locker) => LockReply::ask(locker, acquire),
+                Err(error) => LockReply::refused(error),
             }
         };
-        match locker {
-            Ok(locker) => LockReply::ask(locker, acquire),
-            Err(error) => LockReply::refused(error),
-        }
+        let refused = |panicked| Some(LockReply::refused(LockError::ActorPanicked(panicked)));
+        (self.locks.supervision()).handle(context, "Acquire", ask, refused)
     }
 }
 
-impl Handler<Release> for LockTable {
-    type Result = bool;
-
-    fn handle(&mut self, release: Release, _: &mut Self::Context) -> bool {
-        release.in_place()
-    }
-}
-
+/// An [`Upgrade`], and what [`Downgrade`] asks for, give a guard away: after a panic it is gone, its lock released, and the
+/// sender is told that the mailbox is closed. A keeper does both in the sender's task.
 impl Handler<Upgrade> for LockTable {
-    type Result = Later<Result<LockGuard, ChangeFailed>>;
+    type Result = Watched<Later<Result<LockGuard, ChangeFailed>>>;
 
-    fn handle(&mut self, upgrade: Upgrade, _: &mut Self::Context) -> Self::Result {
-        Later::new(upgrade.run())
+    fn handle(&mut self, upgrade: Upgrade, context: &mut Self::Context) -> Self::Result {
+        let run = || Later::new(upgrade.run());
+        (self.locks.supervision()).handle(context, "Upgrade", run, |_| None)
     }
 }
 
 impl Handler<LockMany> for LockTable {
-    type Result = Later<Result<LocksHeld, LocksRefused>, GuardedRun>;
+    type Result = Watched<Later<Result<LocksHeld, LocksRefused>, GuardedRun>>;
 
-    fn handle(&mut self, many: LockMany, _: &mut Self::Context) -> Self::Result {
-        Later::unboxed(GuardedRun::new(many))
+    fn handle(&mut self, many: LockMany, context: &mut Self::Context) -> Self::Result {
+        let operations = many.ops.len();
+        let run = || Later::unboxed(GuardedRun::new(many));
+        let refused = |panicked| {
+            let refused = LocksRefused::all(operations, LockError::ActorPanicked(panicked));
+            Some(Later::answered(Err(refused)))
+        };
+        (self.locks.supervision()).handle(context, "LockMany", run, refused)
     }
 }
 
 impl Handler<LockSnapshotQuery> for LockTable {
-    type Result = Later<LockSnapshot>;
+    type Result = Watched<Later<LockSnapshot>>;
 
     /// The picture is of the moment when it is the message's turn. It is put in order on a thread for work that takes long,
     /// so that it holds up nobody else's message.
-    fn handle(&mut self, _: LockSnapshotQuery, _: &mut Self::Context) -> Self::Result {
-        let copy = self.locks.copy();
-        let sorted = tokio::task::spawn_blocking(|| copy.sorted());
-        Later::new(async {
-            match sorted.await {
-                Ok(sorted) => sorted,
-                // The runtime comes to its end, and this with it: whoever asked is told that the actor is gone.
-                Err(_) => std::future::pending().await,
-            }
-        })
+    fn handle(&mut self, _: LockSnapshotQuery, context: &mut Self::Context) -> Self::Result {
+        let copy = || {
+            let copy = self.locks.copy();
+            let sorted = tokio::task::spawn_blocking(|| copy.sorted());
+            Later::new(async {
+                match sorted.await {
+                    Ok(sorted) => sorted,
+                    Err(error) => match error.try_into_panic() {
+                        // Ends this task, and whoever asked is told that the mailbox is closed.
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // The runtime comes to its end, and this with it: whoever asked is told that the actor is gone.
+                        Err(_) => std::future::pending().await,
+                    },
+                }
+            })
+        };
+        (self.locks.supervision()).handle(context, "LockSnapshotQuery", copy, |_| None)
     }
 }
 
-/// Messages that are answered at once, by a method of the message that needs the table alone.
-macro_rules! answered_at_once {
-    ($($message:ty),* $(,)?) => {
-        $(impl Handler<$message> for LockTable {
-            type Result = actix::MessageResult<$message>;
+impl Handler<Release> for LockTable {
+    type Result = Watched<MessageResult<Release>>;
 
-            fn handle(&mut self, message: $message, _: &mut Self::Context) -> Self::Result {
-                actix::MessageResult(message.in_place(&self.locks))
+    fn handle(&mut self, release: Release, context: &mut Self::Context) -> Self::Result {
+        let done = || MessageResult(release.in_place());
+        (self.locks.supervision()).handle(context, "Release", done, |_| None)
+    }
+}
+
+/// Messages that are answered at once, by a method of the message that needs the table alone; each with its answer after a panic,
+/// if it has any.
+macro_rules! answered_at_once {
+    ($($message:ident => $answer:expr),* $(,)?) => {
+        $(impl Handler<$message> for LockTable {
+            type Result = Watched<MessageResult<$message>>;
+
+            fn handle(&mut self, message: $message, context: &mut Self::Context) -> Self::Result {
+                let locks = &self.locks;
+                let done = || MessageResult(message.in_place(locks));
+                let answer: fn(ActorPanicked) -> Option<<$message as Message>::Result> = $answer;
+                let answer = |panicked| answer(panicked).map(MessageResult);
+                locks.supervision().handle(context, stringify!($message), done, answer)
             }
         })*
     };
 }
 
 answered_at_once!(
-    Downgrade,
-    NewLocker,
-    CommitLocker,
-    EndLocker,
-    Detect,
-    SetDetect,
-    SetTimeouts,
-    SetLimits,
-    LockStatsQuery,
-    DeadlockHistory,
-    LockConfigQuery,
+    Downgrade => |_| None,
+    NewLocker => |panicked| Some(Err(LockError::ActorPanicked(panicked))),
+    CommitLocker => |panicked| Some(Err(LockError::ActorPanicked(panicked))),
+    EndLocker => |_| None,
+    Detect => |_| None,
+    SetDetect => |_| None,
+    SetTimeouts => |_| None,
+    SetLimits => |_| None,
+    LockStatsQuery => |_| None,
+    DeadlockHistory => |_| None,
+    LockConfigQuery => |_| None,
 );

@@ -3,5 +3,6 @@
 pub(crate) mod environment;
 pub(crate) mod lease;
 pub(crate) mod lock_table;
+pub(crate) mod supervised;
 pub(crate) mod supervisor;
 pub(crate) mod worker_pool;

@@ -8,13 +8,17 @@ mod locking;
 mod runtime;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Instant;
 
 use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, Context, Handler, ResponseFuture};
+use actix::{Actor, ActorContext, Context, Handler, MessageResult, ResponseFuture};
 
-use crate::error::TxnError;
-use crate::messages::supervisor::{RunTxn, TxnStats, TxnStatsQuery};
+use super::supervised::{Started, Watched};
+use crate::error::{ActorPanicked, StorageError, TxnError};
+use crate::messages::supervisor::{RunTxn, TxnStatsQuery};
+use crate::supervision::Supervision;
 
 pub(crate) use interactive::Running;
 pub(crate) use runtime::Runtime;
@@ -23,23 +27,33 @@ pub(crate) use runtime::Runtime;
 /// free for the next one.
 pub struct Supervisor {
     runtime: Arc<Runtime>,
+    started: Option<Started>,
 }
 
 impl Supervisor {
-    pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
-        Self { runtime }
+    pub(crate) fn new(runtime: Arc<Runtime>, started: Option<Started>) -> Self {
+        Self { runtime, started }
     }
 }
 
 impl Actor for Supervisor {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        let started = self.started.take();
+        self.runtime.supervision.start(started, || ());
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.runtime.supervision.stop(|| ());
+    }
 }
 
 impl<T: Send + 'static, E: Send + 'static> Handler<RunTxn<T, E>> for Supervisor {
-    type Result = Handed<T, E>;
+    type Result = Watched<Handed<T, E>>;
 
-    fn handle(&mut self, txn: RunTxn<T, E>, _: &mut Self::Context) -> Self::Result {
-        Handed::new(&self.runtime, txn)
+    fn handle(&mut self, txn: RunTxn<T, E>, context: &mut Self::Context) -> Self::Result {
+        Handed::watched(&self.runtime.supervision, &self.runtime, context, txn)
     }
 }
 
@@ -54,18 +68,48 @@ pub enum Handed<T, E> {
     Direct(#[doc(hidden)] Arc<Runtime>, #[doc(hidden)] RunTxn<T, E>),
     /// By the supervisor's core, when the transaction has ended.
     Supervised(ResponseFuture<Result<T, TxnError<E>>>),
+    /// At once, with an error.
+    Refused(TxnError<E>),
 }
 
 impl<T: Send + 'static, E: Send + 'static> Handed<T, E> {
-    pub(crate) fn new(runtime: &Arc<Runtime>, mut txn: RunTxn<T, E>) -> Self {
+    /// Hands a transaction on; a panic in that is told by `supervision`.
+    pub(crate) fn watched<C: ActorContext>(
+        supervision: &Arc<Supervision>,
+        runtime: &Arc<Runtime>,
+        context: &mut C,
+        txn: RunTxn<T, E>,
+    ) -> Watched<Self> {
+        let new = || Self::new(supervision, runtime, txn);
+        // Nothing has been begun yet.
+        let refused = |panicked| Some(Self::Refused(TxnError::ActorPanicked(panicked)));
+        supervision.handle(context, "RunTxn", new, refused)
+    }
+
+    fn new(supervision: &Arc<Supervision>, runtime: &Arc<Runtime>, mut txn: RunTxn<T, E>) -> Self {
         // A message that did not come by the keeper has waited in the mailbox since, at the latest.
         txn.options.sent = txn.options.sent.or(txn.options.built);
         let runtime = Arc::clone(runtime);
         if runtime.is_direct(&txn) {
-            Self::Direct(runtime, txn)
-        } else {
-            Self::Supervised(Box::pin(runtime.run(txn)))
+            return Self::Direct(runtime, txn);
         }
+        let begun = Arc::new(AtomicBool::new(false));
+        if !txn.is_view() {
+            txn.options.begun = Some(Arc::clone(&begun));
+        }
+        let (started, counts) = (Instant::now(), Arc::clone(&runtime));
+        let panicked = move |panicked: ActorPanicked| {
+            let outcome = Err(match begun.load(Ordering::Acquire) {
+                true => TxnError::MaybeCommitted {
+                    cause: Some(StorageError::panicked(&panicked)),
+                },
+                false => TxnError::ActorPanicked(panicked),
+            });
+            counts.count(&outcome, started);
+            outcome
+        };
+        let run = supervision.guarded("running a transaction", runtime.run(txn), panicked);
+        Self::Supervised(Box::pin(run))
     }
 }
 
@@ -74,6 +118,8 @@ impl<A: Actor, T: Send + 'static, E: Send + 'static> MessageResponse<A, RunTxn<T
 {
     fn handle(self, _: &mut A::Context, sender: Option<OneshotSender<Result<T, TxnError<E>>>>) {
         match (self, sender) {
+            (Self::Refused(error), Some(sender)) => drop(sender.send(Err(error))),
+            (Self::Refused(_), None) => {}
             (Self::Direct(runtime, txn), Some(sender)) => runtime.run_direct(txn, sender),
             // Sent with `do_send`: nobody keeps its deadline.
             (Self::Direct(runtime, txn), None) => {
@@ -105,10 +151,11 @@ async fn answer<T>(mut future: ResponseFuture<T>, mut sender: OneshotSender<T>) 
 }
 
 impl Handler<TxnStatsQuery> for Supervisor {
-    type Result = actix::MessageResult<TxnStatsQuery>;
+    type Result = Watched<MessageResult<TxnStatsQuery>>;
 
-    fn handle(&mut self, _: TxnStatsQuery, _: &mut Self::Context) -> Self::Result {
-        let stats: TxnStats = self.runtime.stats();
-        actix::MessageResult(stats)
+    fn handle(&mut self, _: TxnStatsQuery, context: &mut Self::Context) -> Self::Result {
+        let stats = || MessageResult(self.runtime.stats());
+        let supervision = &self.runtime.supervision;
+        supervision.handle(context, "TxnStatsQuery", stats, |_| None)
     }
 }

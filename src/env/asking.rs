@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::env::gate::{Entry, Shut};
 use crate::env::job::{Ask, Ticket, Waiting};
 use crate::env::shared::{Command, Question, Shared};
-use crate::error::TxnError;
+use crate::error::{StorageError, TxnError};
 
 impl Shared {
     /// Sends a command and waits for its answer, at most for the usual deadline.
@@ -111,8 +111,16 @@ impl<R, X, A: Future<Output = Result<R, X>> + Unpin> Wait<A> {
         }
         match self.ticket.give_up() {
             // The commit has begun, or a command that cannot be taken back.
-            None => Err(TxnError::MaybeCommitted { cause: None }),
-            Some(_) if in_time => Err(TxnError::ShuttingDown),
+            None => Err(TxnError::MaybeCommitted {
+                cause: match shared.why_unanswered() {
+                    TxnError::RecoveryNeeded(event) if in_time => Some(event.source.clone()),
+                    TxnError::ActorPanicked(panicked) if in_time => {
+                        Some(StorageError::panicked(&panicked))
+                    }
+                    _ => None,
+                },
+            }),
+            Some(_) if in_time => Err(shared.why_unanswered()),
             Some(waiting) if self.blame == Blame::Writer => {
                 Err(shared.out_of_time(waiting, self.span))
             }

@@ -9,6 +9,8 @@
 mod commit;
 mod item;
 
+use std::mem::take;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -81,18 +83,45 @@ impl Writer {
         adoption: &mut AdoptCounter,
         refused: &mut Option<Refusal>,
     ) -> Vec<Item> {
+        let commit = AssertUnwindSafe(|| self.try_to_commit(&mut items, adoption, refused));
+        match catch_unwind(commit) {
+            Ok(rest) => rest,
+            Err(panic) => {
+                self.after_panic("a batch", panic);
+                for item in items {
+                    // From the commit on nobody can say.
+                    let error = match item.ask.ticket.give_up() {
+                        None => TxnError::MaybeCommitted {
+                            cause: self.shared.poison.event().map(|event| event.source.clone()),
+                        },
+                        Some(_) => self.shared.recovery_needed(),
+                    };
+                    item.fail(error);
+                }
+                Vec::new()
+            }
+        }
+    }
+
+    /// As [`commit_some`](Self::commit_some); `items` stay where they are as long as nobody has answered them.
+    fn try_to_commit(
+        &mut self,
+        items: &mut Vec<Item>,
+        adoption: &mut AdoptCounter,
+        refused: &mut Option<Refusal>,
+    ) -> Vec<Item> {
         let shared = Arc::clone(&self.shared);
         let mut count = items.len();
         loop {
             if let Some(error) = shared.poison.event() {
-                for item in items {
+                for item in items.drain(..) {
                     item.fail(TxnError::RecoveryNeeded(Arc::clone(&error)));
                 }
                 return Vec::new();
             }
             if shared.gate.shut(Entry::Admitted) == Some(Shut::Closing) {
                 // The time for what is in flight is over.
-                return Self::fail_all(items, &TxnError::ShuttingDown);
+                return Self::fail_all(take(items), &TxnError::ShuttingDown);
             }
             // Whoever gave up before the body began never has it run.
             for gone in items.extract_if(.., |item| item.ask.ticket.given_up()) {
@@ -100,9 +129,9 @@ impl Writer {
             }
             count = count.min(items.len());
             if items.is_empty() {
-                return items;
+                return Vec::new();
             }
-            for item in &mut items {
+            for item in items.iter_mut() {
                 item.alone |= refused.is_some();
                 if !matches!(item.state, State::Impossible(_)) {
                     item.state = State::Ready;
@@ -131,7 +160,7 @@ impl Writer {
                 Err(error) => {
                     drop(closed);
                     if let Err(error) = self.overcome(error, "beginning a transaction", adoption) {
-                        return Self::fail_all(items, &error);
+                        return Self::fail_all(take(items), &error);
                     }
                     continue;
                 }
@@ -155,7 +184,7 @@ impl Writer {
                 Pass::MapFull(at) => {
                     txn.abort();
                     drop(closed);
-                    self.make_room(&mut items, at, refused);
+                    self.make_room(items, at, refused);
                     continue;
                 }
                 Pass::Split(at) => {
@@ -173,42 +202,46 @@ impl Writer {
                     txn.abort();
                     drop(closed);
                     if let Err(error) = self.overcome(error, "running a batch", adoption) {
-                        return Self::fail_all(items, &error);
+                        return Self::fail_all(take(items), &error);
                     }
                     continue;
                 }
             }
-            let rest = items.split_off(count.min(items.len()));
-            match self.commit(&env, txn, &mut items) {
+            shared.supervision.bombs.pass("before a commit");
+            count = count.min(items.len());
+            let batch = items.get_mut(..count).unwrap_or_default();
+            match self.commit(&env, txn, batch) {
                 Ok(()) => {
                     drop(closed);
-                    self.answer(items);
+                    shared.supervision.bombs.pass("after a commit");
+                    let rest = items.split_off(count);
+                    self.answer(take(items));
                     return rest;
                 }
                 Err(None) => {}
                 Err(Some(heed::Error::Mdb(MdbError::MapFull))) => {
                     drop(closed);
-                    self.make_room_for_commit(&mut items, refused);
+                    self.make_room_for_commit(batch, refused);
                     // Smaller commits may still fit.
                     if refused.is_some() {
                         count = 1;
                     }
                 }
-                Err(Some(error)) if items.len() > 1 && is_too_much(&error) => {
+                Err(Some(error)) if batch.len() > 1 && is_too_much(&error) => {
                     drop(closed);
                     // One body must not take the others with it: smaller commits may fit.
-                    items
+                    batch
                         .iter()
                         .for_each(|item| item.ask.ticket.revert_commit());
-                    count = items.len() / 2;
+                    count = batch.len() / 2;
                 }
                 Err(Some(error)) => {
                     drop(closed);
-                    self.commit_failed(&env, items, error);
+                    let rest = items.split_off(count);
+                    self.commit_failed(&env, take(items), error);
                     return rest;
                 }
             }
-            items.extend(rest);
         }
     }
 

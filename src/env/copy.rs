@@ -33,7 +33,12 @@ impl Core {
         let thread = thread::Builder::new()
             .name("lockkeeper-copy".into())
             .spawn(move || {
-                let _ = reply.send(copy(&shared, &folder, compact, site));
+                let copied = shared
+                    .supervision
+                    .guard("a copy", || copy(&shared, &folder, compact, site));
+                let _ = reply.send(
+                    copied.unwrap_or_else(|panicked| Err(TxnError::ActorPanicked(panicked).into())),
+                );
             });
         match thread {
             Ok(thread) => {

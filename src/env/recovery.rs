@@ -81,6 +81,7 @@ pub(super) fn recover(writer: &mut Writer) -> Result<(), EnvError> {
 }
 
 fn reopen(writer: &mut Writer, shared: &Arc<Shared>) -> Result<(), EnvError> {
+    shared.supervision.bombs.pass("a recovery");
     // Views that run on keep the map; everybody else is answered while they do.
     let closed = loop {
         match shared

@@ -24,8 +24,9 @@ use crate::env::snapshot::Holders;
 use crate::env::transaction::Scope;
 use crate::env::{EnvId, raw};
 use crate::error::{
-    DatabaseError, EnvError, Name, Site, Stage, StorageError, TxnError, body_name, brief,
+    DatabaseError, EnvError, Name, Part, Site, Stage, StorageError, TxnError, body_name, brief,
 };
+use crate::supervision::Supervision;
 
 pub(crate) struct Shared {
     pub id: EnvId,
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub first: First,
     /// The answers that are stored for transactions with a key.
     pub answers: Arc<Answers>,
+    /// Of the actor and of the threads.
+    pub supervision: Arc<Supervision>,
     forks: u32,
     max_key: usize,
 }
@@ -217,6 +220,7 @@ impl Shared {
             outside: Outside::default(),
             first: First::default(),
             answers,
+            supervision: Supervision::of(Part::Environment),
             forks: raw::forks(),
             max_key,
         }
@@ -404,6 +408,32 @@ impl Shared {
         TxnError::DeadlineExceeded {
             deadline: span,
             stage: Stage::WaitedForGate,
+        }
+    }
+
+    /// Has too many panics of a part of the keeper count as a fatal error (I11): everybody is told so, and the environment is
+    /// opened anew, by policy.
+    pub(crate) fn gives_up_with(self: &Arc<Self>, part: &Supervision) {
+        let shared = Arc::downgrade(self);
+        part.on_giving_up(move |panicked| {
+            if let Some(shared) = shared.upgrade() {
+                let generation = shared.generation.load(Ordering::Acquire);
+                shared.report_fatal(StorageError::panicked(panicked), generation);
+            }
+        });
+    }
+
+    /// Why whoever waited for an answer has not got any, although its time is not over: its way back was dropped.
+    pub(crate) fn why_unanswered(&self) -> TxnError {
+        if let Some(event) = self.poison.event() {
+            return TxnError::RecoveryNeeded(event);
+        }
+        if self.gate.shut(Entry::Admitted) == Some(Shut::Closing) {
+            return TxnError::ShuttingDown;
+        }
+        match self.supervision.last() {
+            Some(panicked) => TxnError::ActorPanicked(panicked),
+            None => TxnError::ShuttingDown,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Views: in place on the caller's thread, and on reader threads for those that take long or find no reader slot.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -11,11 +12,11 @@ use crate::clock::block_on;
 use crate::env::gate::{Entry, Shut};
 use crate::env::growth::{Adopt, AdoptCounter};
 use crate::env::inside::{self, BodyKind};
-use crate::env::job::quietly;
+use crate::env::job::{Ask, ViewJob, quietly};
 use crate::env::shared::{Command, Shared, ViewTask};
 use crate::env::transaction::ReadTxn;
 use crate::env::writer::is_fatal;
-use crate::error::{Name, Site, Stage, StorageError, TxnError};
+use crate::error::{Name, Part, Site, Stage, StorageError, TxnError};
 
 /// What came of one try to run a view.
 pub(crate) enum Tried {
@@ -171,49 +172,12 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
         if !ask.ticket.start() {
             continue;
         }
-        let mut tries = Tries::new(shared);
-        let trace = ask.trace.clone();
-        let _trace = trace.enter();
-        let traced = !ask.trace.is_disabled();
-        let failure = loop {
-            if ask.ticket.given_up() {
-                break None;
-            }
-            let tried = try_view(shared, ask.site, &ask.name, ask.entry(), |txn| {
-                let began = traced.then(Instant::now);
-                job.run(txn, ask.site);
-                if let Some(began) = began {
-                    ask.ran(began, Instant::now());
-                }
-            });
-            match tried {
-                Tried::Ran => break None,
-                Tried::Changing => {
-                    let opened = shared.clock.until(ask.deadline, shared.gate.opened());
-                    if block_on(opened).is_none() {
-                        break Some(TxnError::DeadlineExceeded {
-                            deadline: ask.span,
-                            stage: Stage::WaitedForGate,
-                        });
-                    }
-                }
-                Tried::NoSlot => {
-                    if Instant::now() >= ask.deadline {
-                        break Some(TxnError::ReadersFull {
-                            max: shared.config.max_readers(),
-                        });
-                    }
-                    shared.clear_stale_readers();
-                    thread::sleep(SLOT_RETRY);
-                }
-                Tried::Resized(seen) => {
-                    if let Err(error) = block_on(tries.adopt(seen, ask.deadline, ask.span)) {
-                        break Some(error);
-                    }
-                }
-                Tried::Refused(error) => break Some(error),
-            }
-        };
+        let served = catch_unwind(AssertUnwindSafe(|| serve(shared, &ask, &mut *job)));
+        let failure = served.unwrap_or_else(|panic| {
+            let supervision = &shared.supervision;
+            let panicked = supervision.panicked(Part::Reader, "a view", panic);
+            Some(TxnError::ActorPanicked(panicked))
+        });
         ask.let_go();
         quietly(|| match failure {
             None => job.answer(),
@@ -233,6 +197,54 @@ pub(crate) fn reader(shared: &Arc<Shared>, tasks: &flume::Receiver<Option<ViewTa
     // Those were for other readers, who would wait for them for ever.
     for _ in 0..others {
         let _ = shared.views.try_send(None);
+    }
+}
+
+/// Runs one view; or answers why that cannot be.
+fn serve(shared: &Arc<Shared>, ask: &Ask, job: &mut dyn ViewJob) -> Option<TxnError> {
+    let mut tries = Tries::new(shared);
+    let trace = ask.trace.clone();
+    let _trace = trace.enter();
+    let traced = !ask.trace.is_disabled();
+    shared.supervision.bombs.pass("a view on a reader thread");
+    loop {
+        if ask.ticket.given_up() {
+            return None;
+        }
+        let tried = try_view(shared, ask.site, &ask.name, ask.entry(), |txn| {
+            let began = traced.then(Instant::now);
+            job.run(txn, ask.site);
+            if let Some(began) = began {
+                ask.ran(began, Instant::now());
+            }
+        });
+        match tried {
+            Tried::Ran => return None,
+            Tried::Changing => {
+                let opened = shared.clock.until(ask.deadline, shared.gate.opened());
+                if block_on(opened).is_none() {
+                    return Some(TxnError::DeadlineExceeded {
+                        deadline: ask.span,
+                        stage: Stage::WaitedForGate,
+                    });
+                }
+            }
+            Tried::NoSlot => {
+                if Instant::now() >= ask.deadline {
+                    return Some(TxnError::ReadersFull {
+                        max: shared.config.max_readers(),
+                    });
+                }
+                shared.clear_stale_readers();
+                thread::sleep(SLOT_RETRY);
+            }
+            Tried::Resized(seen) => {
+                if let Err(error) = block_on(tries.adopt(seen, ask.deadline, ask.span)) {
+                    return Some(error);
+                }
+            }
+            Tried::Refused(error) => return Some(error),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod collecting;
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -19,14 +20,14 @@ use crate::config::{Durability, OnFatal};
 use crate::env::claims::Claims;
 use crate::env::gate::Occupant;
 use crate::env::gather::{Gather, Grouping};
-use crate::env::job::panic_message;
+use crate::env::job::quietly;
 use crate::env::outside::UNKNOWN;
 use crate::env::poison::PanicEvent;
 use crate::env::registry::OpenSpec;
 use crate::env::reserved::is_reserved;
 use crate::env::shared::{Command, Question, Shared};
 use crate::env::{raw, recovery};
-use crate::error::{DatabaseError, EnvError, StorageError, TxnError};
+use crate::error::{ActorPanicked, DatabaseError, EnvError, Part, StorageError, TxnError};
 
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
@@ -103,23 +104,36 @@ impl Writer {
         while !self.stopping && !self.shared.stop.load(Ordering::Acquire) {
             let turn = catch_unwind(AssertUnwindSafe(|| self.turn()));
             if let Err(panic) = turn {
-                // Nobody knows what was left half-way: the environment is opened anew, like after any fatal error.
-                let message = panic_message(&*panic);
-                std::mem::forget(panic);
-                // The batch is gone: nobody must be told that its body keeps the writer.
-                *self.shared.running.lock() = None;
-                self.shared.counters.in_batch.store(0, Ordering::Relaxed);
-                let error = heed::Error::Io(std::io::Error::other(format!("a panic: {message}")));
-                self.shared.poison(StorageError::new("writing", error));
+                self.after_panic("a turn of the writer", panic);
             }
         }
         self.shared.gate.shut_for_good();
-        self.close();
+        // Each step also if the one before panicked: whoever waits is answered, and the folder can be opened again.
+        for step in [Self::close, Self::drop_all, Self::drain] {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| step(&mut self))) {
+                self.after_panic("the end of the writer", panic);
+            }
+        }
         self.shared.writer_ended.store(true, Ordering::Release);
+    }
+
+    /// Nobody knows what was left half-way: the environment is opened anew, like after any fatal error.
+    pub(super) fn after_panic(&mut self, doing: &'static str, panic: Box<dyn Any + Send>) {
+        let shared = Arc::clone(&self.shared);
+        let panicked = shared.supervision.panicked(Part::Writer, doing, panic);
+        // The batch is gone: nobody must be told that its body keeps the writer.
+        *shared.running.lock() = None;
+        shared.counters.in_batch.store(0, Ordering::Relaxed);
+        self.recovering = false;
+        quietly(|| shared.poison(writer_panicked(&panicked)));
+        for asked in std::mem::take(&mut self.recovery_asked) {
+            quietly(|| asked.answer(Err(shared.recovery_needed().into())));
+        }
     }
 
     /// One command, or what is due without one.
     fn turn(&mut self) {
+        self.shared.supervision.bombs.pass("a turn of the writer");
         if let Some(event) = self.shared.poison.event()
             && !self
                 .handled
@@ -290,6 +304,10 @@ impl Writer {
 
     /// Flushes what no commit has flushed and closes the environment once the last view has ended.
     fn close(&mut self) {
+        self.shared
+            .supervision
+            .bombs
+            .pass("closing the environment");
         if self.unsynced_since.is_some()
             && self.shared.poison.event().is_none()
             && let Err(error) = self.sync()
@@ -300,14 +318,19 @@ impl Writer {
             self.drain();
             thread::sleep(Duration::from_micros(200));
         }
-        recovery::drop_env(&self.shared);
-        self.claims = None;
+        self.drop_all();
         // Whoever looked at the gate before it was shut may still be sending.
         while self.shared.sending.load(Ordering::SeqCst) > 0 {
             self.drain();
             thread::yield_now();
         }
         self.drain();
+    }
+
+    /// Closes the environment, if that has not been done.
+    fn drop_all(&mut self) {
+        recovery::drop_env(&self.shared);
+        self.claims = None;
     }
 
     /// The environment, unless it is poisoned: a failed resize has unmapped it, and nobody may look.
@@ -424,6 +447,12 @@ impl Writer {
             self.meta_sync = true;
         }
     }
+}
+
+/// What everybody is told from then on.
+fn writer_panicked(panicked: &ActorPanicked) -> StorageError {
+    let error = std::io::Error::other(format!("a panic: {}", panicked.message));
+    StorageError::new("writing", heed::Error::Io(error))
 }
 
 /// How long a failed recovery is left alone before it is tried again.

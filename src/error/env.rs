@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{TxnError, brief, duplicate};
+use super::{ActorPanicked, TxnError, brief, duplicate};
 use crate::env::Occupant;
 
 /// A database handle refused, or LMDB did.
@@ -205,6 +205,12 @@ impl StorageError {
             doing,
             source: Arc::new(source),
         }
+    }
+
+    /// A panic, where a failure of the file is told.
+    pub(crate) fn panicked(panicked: &ActorPanicked) -> Self {
+        let error = std::io::Error::other(panicked.clone());
+        Self::new("going on", heed::Error::Io(error))
     }
 
     /// What was being done.

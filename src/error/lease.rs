@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ErrorClass, brief};
+use super::{ActorPanicked, ErrorClass, brief};
 use crate::leases::{
     BadLeaseName, Holder, LeaseGuard, LeaseName, LeaseSettingsError, LostReason, StoreError,
 };
@@ -51,7 +51,8 @@ pub enum LeaseError {
         #[source]
         last: Arc<StoreError>,
     },
-    /// The store failed in a way that does not pass by itself: its table is missing, or its settings are wrong.
+    /// The store failed in a way that does not pass by itself: its table is missing, its settings are wrong, or it does not let
+    /// us in.
     #[error("the store of leases cannot be used")]
     Store(#[source] Arc<StoreError>),
     /// What was given is no name of a lease.
@@ -78,15 +79,17 @@ pub enum LeaseError {
         /// Why.
         reason: LostReason,
     },
-    /// Nothing says where leases are kept. Give the builder of the keeper a store.
-    #[error("there is no store of leases: give one to the keeper's builder (`lease_store`)")]
-    NoStore,
     /// The system has no thread left for the leases.
     #[error("no thread for the leases")]
     Thread(#[source] Arc<std::io::Error>),
     /// The leases of this process are being shut down.
     #[error("the leases are shutting down")]
     ShuttingDown,
+    /// What serves the leases of this process panicked. A request that came as a message was not carried out, and others are
+    /// served. If it was the thread that refreshes, all leases of the process are lost ([`LostReason::Shutdown`]); a keeper starts
+    /// them anew when it is asked for the next, and others get what was held when it expires.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
 }
 
 impl LeaseError {
@@ -96,11 +99,12 @@ impl LeaseError {
         match self {
             Self::Busy { .. } => ErrorClass::Conflict,
             Self::TimedOut { .. } => ErrorClass::OutOfTime,
-            Self::Unreachable { .. } | Self::Store(_) => ErrorClass::StoreUnreachable,
-            Self::BadName(_) | Self::BadSettings(_) | Self::NoStore => ErrorClass::BadConfig,
+            Self::Unreachable { .. } => ErrorClass::StoreUnreachable,
+            Self::Store(_) | Self::BadName(_) | Self::BadSettings(_) => ErrorClass::BadConfig,
             Self::TooManyWaiters { .. } | Self::Thread(_) => ErrorClass::Overloaded,
             Self::Lost { .. } => ErrorClass::LeaseLost,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
+            Self::ActorPanicked(_) => ErrorClass::Panic,
         }
     }
 

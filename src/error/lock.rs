@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ActorPanicked;
 use crate::locks::{ConflictKind, Denied, LimitKind, LockConflict, LockerId, Mode, Reason};
 
 /// Why a lock was not granted, or something else asked of the lock table was not done.
@@ -64,16 +65,29 @@ pub enum LockError {
     /// The lock table is being shut down.
     #[error("the lock table is shutting down")]
     ShuttingDown,
+    /// The lock table's actor panicked over the request, which was not carried out. The locker can be used as before.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
+    /// A panic has left the lock table half changed. It grants nothing any more: whoever holds locks keeps them until they are
+    /// released, and nobody gets others. When the last locker has ended, it begins anew by itself, empty. Remedy: release all,
+    /// and begin again.
+    #[error(
+        "the lock table is left half changed by a panic, and begins anew when its last locker has ended: {0}"
+    )]
+    Broken(ActorPanicked),
 }
 
 impl LockError {
-    /// Whether the same work may succeed if it is done again from its start: true for a deadlock and
-    /// the timeouts.
+    /// Whether the same work may succeed if it is done again from its start: true for a deadlock, the
+    /// timeouts, and a table that begins anew.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            LockError::Deadlock(_) | LockError::LockTimeout(_) | LockError::TransactionTimeout(_)
+            LockError::Deadlock(_)
+                | LockError::LockTimeout(_)
+                | LockError::TransactionTimeout(_)
+                | LockError::Broken(_)
         )
     }
 

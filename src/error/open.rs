@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Name, Site, body_name, brief};
+use super::{ActorPanicked, Name, Site, body_name, brief};
 use crate::config::ConfigError;
 use crate::env::Occupant;
 use crate::leases::LeaseName;
@@ -68,6 +68,9 @@ pub enum OpenError {
         "there is no actix `System` on this thread; leave out `in_current_system()` to get one"
     )]
     NoSystem,
+    /// An actor panicked while it was started; what had been started before was ended again.
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(#[source] io::Error),

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DbError, MapBusy, Name, Site, StorageError, body_name, brief};
+use super::{ActorPanicked, DbError, MapBusy, Name, Site, StorageError, body_name, brief};
 use crate::env::{BodyKind, PanicEvent};
 use crate::error::LockError;
 use crate::leases::{Fence, LeaseName, StoreId};
@@ -109,6 +109,10 @@ pub enum TxnError<E = Infallible> {
         /// Where the transaction was asked for.
         site: Site,
     },
+    /// A part of the runtime panicked over the transaction, which was not committed. Where that is not certain the answer is
+    /// [`MaybeCommitted`](Self::MaybeCommitted). See [`ActorPanicked`].
+    #[error(transparent)]
+    ActorPanicked(ActorPanicked),
     /// A transaction was begun inside the body of another one and would wait for it for ever. Remedy: end that body first.
     #[error("begun inside the body of the {outer} from {outer_site}: end it first")]
     NestedTransaction {
@@ -324,7 +328,7 @@ pub enum ErrorClass {
     Usage,
     /// A lease is not held any more, or a later holder was here.
     LeaseLost,
-    /// The body panicked.
+    /// The body, or a part of the runtime, panicked.
     Panic,
     /// The file could not be read or written, or its content is not what was expected.
     Storage,
@@ -347,6 +351,7 @@ impl<E> TxnError<E> {
                 | LockError::NotWeaker { .. }
                 | LockError::UnknownMode(_)
                 | LockError::Ended => ErrorClass::Usage,
+                LockError::ActorPanicked(_) => ErrorClass::Panic,
                 _ => ErrorClass::Conflict,
             },
             Self::RetriesExhausted { .. } => ErrorClass::RetriesExhausted,
@@ -361,7 +366,7 @@ impl<E> TxnError<E> {
             Self::MapBusy(_) | Self::MapChanging { .. } => ErrorClass::MapBusy,
             Self::RecoveryNeeded(_) => ErrorClass::RecoveryNeeded,
             Self::ShuttingDown => ErrorClass::ShuttingDown,
-            Self::BodyPanicked { .. } => ErrorClass::Panic,
+            Self::BodyPanicked { .. } | Self::ActorPanicked(_) => ErrorClass::Panic,
             Self::LeaseLost { .. } | Self::FenceTooSmall { .. } => ErrorClass::LeaseLost,
             Self::ReadChanged { .. } | Self::WriteConflict { .. } | Self::GaveWay { .. } => {
                 ErrorClass::Conflict
@@ -451,6 +456,7 @@ impl<E> TxnError<E> {
             RecoveryNeeded(event),
             ShuttingDown,
             BodyPanicked { message, site },
+            ActorPanicked(panicked),
             NestedTransaction { outer, outer_site },
             ReadersFull { max },
             ReadChanged { database },
@@ -527,6 +533,7 @@ impl TxnError {
                 message: message.clone(),
                 site,
             },
+            Self::ActorPanicked(panicked) => Self::ActorPanicked(panicked.clone()),
             &Self::NestedTransaction { outer, outer_site } => {
                 Self::NestedTransaction { outer, outer_site }
             }

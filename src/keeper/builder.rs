@@ -41,6 +41,8 @@ pub struct KeeperBuilder {
     in_current_system: bool,
     own_conflicts: Vec<(Text, ConflictTable)>,
     lease_store: Option<Arc<dyn LeaseStore>>,
+    #[cfg(test)]
+    pub(super) bombs: Vec<(crate::error::Part, &'static str)>,
 }
 
 impl KeeperBuilder {
@@ -131,6 +133,11 @@ impl KeeperBuilder {
         ));
         // It has none yet.
         let _ = runtime.leases.set(Arc::clone(&source));
+        core.shared.gives_up_with(&source.supervision);
+        #[cfg(test)]
+        for (part, place) in self.bombs {
+            runtime.bombs(part).set(place);
+        }
         let started = if self.in_current_system {
             Host::current(&runtime, &locks, &source)
         } else {
@@ -139,7 +146,8 @@ impl KeeperBuilder {
         let (host, addresses) = match started {
             Ok(started) => started,
             Err(error) => {
-                super::stop_in_background(&runtime);
+                // The folder can be opened again at once.
+                super::stop_now(&runtime);
                 return Err(error);
             }
         };

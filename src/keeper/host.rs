@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use actix::{Actor, Arbiter, System};
+use actix::{Actor, Arbiter, ArbiterHandle, System};
 
 use super::Addresses;
 use crate::actors::environment::Environment;
 use crate::actors::lease::LeaseActor;
 use crate::actors::lock_table::{LockTable, Locks};
+use crate::actors::supervised::Started;
 use crate::actors::supervisor::{Runtime, Supervisor};
 use crate::actors::worker_pool::WorkerPool;
-use crate::error::OpenError;
+use crate::error::{OpenError, Part};
 use crate::leases::LeaseSource;
 
 /// The threads that the actors run on.
@@ -29,25 +30,40 @@ impl Host {
         leases: &Arc<LeaseSource>,
     ) -> Result<(Self, Addresses), OpenError> {
         let (started, has_started) = mpsc::channel();
-        let (runtime, locks) = (Arc::clone(runtime), locks.clone());
-        let leases = Arc::clone(leases);
+        let stage = Stage {
+            runtime: Arc::clone(runtime),
+            locks: locks.clone(),
+            leases: Arc::clone(leases),
+        };
         let thread = thread::Builder::new()
             .name("lockkeeper-system".into())
             .spawn(move || {
                 let runner = System::new();
-                let started_actors = runner.block_on(async { start(&runtime, &locks, &leases) });
+                let started_actors = runner.block_on(async { stage.set() });
                 let system = System::current();
+                let is_up = started_actors.is_ok();
                 // The opener waits for this answer.
                 let _ = started.send((system, started_actors));
-                drop((runtime, locks, leases));
+                if !is_up {
+                    return;
+                }
                 if let Err(error) = runner.run() {
                     tracing::error!(target: "lockkeeper", %error, "the actors' system ended badly");
                 }
             })
             .map_err(OpenError::Thread)?;
-        let (system, (arbiters, addresses)) = has_started
+        let started = has_started
             .recv()
-            .map_err(|_| OpenError::Thread(std::io::Error::other("the system did not start")))?;
+            .map_err(|_| OpenError::Thread(std::io::Error::other("the system did not start")));
+        let (system, actors) = match started {
+            Ok((system, Ok(actors))) => (system, actors),
+            Ok((_, Err(error))) | Err(error) => {
+                // It ends, or has ended.
+                let _ = thread.join();
+                return Err(error);
+            }
+        };
+        let (arbiters, addresses) = actors;
         let host = Self {
             system: Some((system, thread)),
             arbiters,
@@ -64,7 +80,12 @@ impl Host {
         if System::try_current().is_none() {
             return Err(OpenError::NoSystem);
         }
-        let (arbiters, addresses) = start(runtime, locks, leases);
+        let stage = Stage {
+            runtime: Arc::clone(runtime),
+            locks: locks.clone(),
+            leases: Arc::clone(leases),
+        };
+        let (arbiters, addresses) = stage.set()?;
         let host = Self {
             system: None,
             arbiters,
@@ -95,29 +116,81 @@ impl Host {
     }
 }
 
-/// One busy actor starves the others on its thread: the lock table has one of its own, and so have the leases.
-fn start(
-    runtime: &Arc<Runtime>,
-    locks: &Locks,
-    leases: &Arc<LeaseSource>,
-) -> (Vec<Arbiter>, Addresses) {
-    let (transactions, table, for_leases) = (Arbiter::new(), Arbiter::new(), Arbiter::new());
-    let (source, pools) = (Arc::clone(leases), Arc::clone(&runtime.pools));
-    let (for_environment, for_supervisor) = (Arc::clone(runtime), Arc::clone(runtime));
-    let locks = locks.clone();
-    let addresses = Addresses {
-        environment: Environment::start_in_arbiter(&transactions.handle(), |_| {
-            Environment::new(for_environment)
-        }),
-        supervisor: Supervisor::start_in_arbiter(&transactions.handle(), |_| {
-            Supervisor::new(for_supervisor)
-        }),
-        lock_table: LockTable::start_in_arbiter(&table.handle(), |_| LockTable::new(locks)),
-        leases: LeaseActor::start_in_arbiter(&for_leases.handle(), |_| {
-            LeaseActor::with_source(source)
-        }),
-        // Beside the leases, whose actor waits in tasks of its own.
-        pools: WorkerPool::start_in_arbiter(&for_leases.handle(), |_| WorkerPool::new(pools)),
-    };
-    (vec![transactions, table, for_leases], addresses)
+/// What has to be made for the actors.
+struct Stage {
+    runtime: Arc<Runtime>,
+    locks: Locks,
+    leases: Arc<LeaseSource>,
+}
+
+impl Stage {
+    /// Starts the actors, and waits until each has started. If one does not, their threads end again.
+    ///
+    /// One busy actor starves the others on its thread: the lock table has one of its own, and so have the leases.
+    fn set(self) -> Result<(Vec<Arbiter>, Addresses), OpenError> {
+        let mut arbiters = Vec::new();
+        let started = self.start(&mut arbiters);
+        match started {
+            Ok(addresses) => Ok((arbiters, addresses)),
+            Err(error) => {
+                end(arbiters);
+                Err(error)
+            }
+        }
+    }
+
+    fn start(self, arbiters: &mut Vec<Arbiter>) -> Result<Addresses, OpenError> {
+        let mut arbiter = || -> Result<ArbiterHandle, OpenError> {
+            let arbiter = Arbiter::try_new().map_err(OpenError::Thread)?;
+            let handle = arbiter.handle();
+            arbiters.push(arbiter);
+            Ok(handle)
+        };
+        let (transactions, table, for_leases) = (arbiter()?, arbiter()?, arbiter()?);
+        let (tell, told) = mpsc::channel();
+        let started = |part| Started::new(part, tell.clone());
+        let (environment, supervisor) = (started(Part::Environment), started(Part::Supervisor));
+        let (lock_table, leases) = (started(Part::LockTable), started(Part::Leases));
+        drop(tell);
+        let for_environment = Arc::clone(&self.runtime);
+        let pools = Arc::clone(&self.runtime.pools);
+        let addresses = Addresses {
+            environment: Environment::start_in_arbiter(&transactions, |_| {
+                Environment::new(for_environment, Some(environment))
+            }),
+            supervisor: Supervisor::start_in_arbiter(&transactions, |_| {
+                Supervisor::new(self.runtime, Some(supervisor))
+            }),
+            lock_table: LockTable::start_in_arbiter(&table, |_| {
+                LockTable::of_keeper(self.locks, lock_table)
+            }),
+            leases: LeaseActor::start_in_arbiter(&for_leases, |_| {
+                LeaseActor::with_source(self.leases, Some(leases))
+            }),
+            // Beside the leases, whose actor waits in tasks of its own.
+            pools: WorkerPool::start_in_arbiter(&for_leases, |_| WorkerPool::new(pools)),
+        };
+        // Each says something, or goes away: then what it would have said it with does.
+        let mut failed = None;
+        for outcome in told {
+            if let Err(panicked) = outcome {
+                failed.get_or_insert(panicked);
+            }
+        }
+        match failed {
+            None => Ok(addresses),
+            Some(panicked) => Err(OpenError::ActorPanicked(panicked)),
+        }
+    }
+}
+
+/// Ends the actors' threads, and waits for that.
+fn end(arbiters: Vec<Arbiter>) {
+    for arbiter in &arbiters {
+        arbiter.stop();
+    }
+    for arbiter in arbiters {
+        // It has said whatever it had to say.
+        let _ = arbiter.join();
+    }
 }

@@ -14,23 +14,25 @@ use crate::messages::lease::{
 };
 
 impl Keeper {
-    /// A lease by name, to be acquired. The first lease of a keeper opens the store, which may take some milliseconds; what goes
-    /// wrong with that is answered when the lease is acquired.
+    /// A lease by name, to be acquired. The first lease of a keeper starts the thread that serves them; the store is asked
+    /// nothing, and the default one not opened, before a lease is acquired. What goes wrong with either is answered then.
     pub fn lease(&self, name: impl Into<Arc<str>>) -> Lease {
         Lease::new(self.leases(), name)
     }
 
-    /// The second door of leases: the same that the actor answers from, used in place.
+    /// The second door of leases: the same that the actor answers from, used in place. The first time it starts their thread;
+    /// the store is asked nothing.
     ///
     /// # Errors
-    /// [`LeaseError::ShuttingDown`] after [`shutdown`](Self::shutdown) and in the child of a fork; [`LeaseError::Store`] if the
-    /// default store cannot be opened.
+    /// [`LeaseError::ShuttingDown`] after [`shutdown`](Self::shutdown) and in the child of a fork; [`LeaseError::Thread`] if the
+    /// system has no thread left; [`LeaseError::BadSettings`].
     pub fn leases(&self) -> Result<Leases, LeaseError> {
         let runtime = &self.inner.runtime;
         if runtime.env.shared.forked() {
             return Err(LeaseError::ShuttingDown);
         }
-        let source = runtime.leases.get().ok_or(LeaseError::NoStore)?;
+        // Every keeper has one.
+        let source = runtime.leases.get().ok_or(LeaseError::ShuttingDown)?;
         source.leases()
     }
 

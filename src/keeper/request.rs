@@ -7,11 +7,12 @@ use std::time::Instant;
 use actix::Message;
 
 use super::Keeper;
-use crate::actors::lock_table::InPlace;
-use crate::env::gate::Entry;
+use crate::actors::lock_table::{InPlace, Locks};
+use crate::actors::supervisor::Runtime;
+use crate::env::gate::{Entry, Shut};
 use crate::env::{Ticket, Wait};
 use crate::error::LockError;
-use crate::error::{DatabaseError, EnvError, Stage, TxnError};
+use crate::error::{DatabaseError, EnvError, Stage, StorageError, TxnError};
 use crate::messages::environment::{
     ClearDatabase, ClearStaleReaders, CopyTo, DeleteDatabase, EnvStatsQuery, ForgetToken, Recover,
     SetMapSize, Sync,
@@ -22,6 +23,7 @@ use crate::messages::lock_table::{
     SetDetect, SetLimits, SetTimeouts, Upgrade,
 };
 use crate::messages::supervisor::{RunTxn, TxnStatsQuery};
+use crate::supervision::Supervision;
 
 /// A message that [`Keeper::send`] takes.
 pub trait Request: Message<Result: Send> + Send + 'static {
@@ -63,8 +65,19 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
             let started = Instant::now();
             let (deadline, span) = runtime.deadline(&mut self.options);
             if !direct {
+                let is_view = self.is_view();
                 let answer = supervisor.send(self).await;
-                return answer.unwrap_or_else(|_| Err(TxnError::ShuttingDown));
+                return answer.unwrap_or_else(|_| {
+                    let is_there = supervisor.connected();
+                    let why = unanswered(&runtime, &runtime.supervision, is_there);
+                    Err(match (why, is_view) {
+                        // Nobody knows how far it had come.
+                        (TxnError::ActorPanicked(panicked), false) => TxnError::MaybeCommitted {
+                            cause: Some(StorageError::panicked(&panicked)),
+                        },
+                        (why, _) => why.widen(),
+                    })
+                });
             }
             let outcome = if started >= deadline {
                 // The time has gone before the first poll; sent now, it might still be run before the timer says so.
@@ -86,6 +99,23 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
     }
 }
 
+/// Why an actor has not answered: it is gone, or a panic has taken the answer along.
+fn unanswered(runtime: &Runtime, of: &Supervision, is_there: bool) -> TxnError {
+    let is_closing = runtime.env.shared.gate.shut(Entry::Admitted) == Some(Shut::Closing);
+    match of.last() {
+        Some(panicked) if is_there && !is_closing => TxnError::ActorPanicked(panicked),
+        _ => TxnError::ShuttingDown,
+    }
+}
+
+fn lock_unanswered(runtime: &Runtime, is_there: bool) -> LockError {
+    let of = runtime.locks.as_ref().map(Locks::supervision);
+    match of.map(|of| unanswered(runtime, of, is_there)) {
+        Some(TxnError::ActorPanicked(panicked)) => LockError::ActorPanicked(panicked),
+        _ => LockError::ShuttingDown,
+    }
+}
+
 macro_rules! for_environment {
     ($($message:ty => $gone:expr),* $(,)?) => {
         $(impl Request for $message {
@@ -101,7 +131,7 @@ macro_rules! for_environment {
                     match environment.send(self).await {
                         Ok(answer) => answer,
                         #[allow(clippy::redundant_closure_call)]
-                        Err(_) => $gone(TxnError::ShuttingDown),
+                        Err(_) => $gone(unanswered(&runtime, &runtime.env.shared.supervision, environment.connected())),
                     }
                 }
             }
@@ -131,7 +161,7 @@ impl Request for Acquire {
                 return Err(LockError::ShuttingDown);
             }
             let answer = lock_table.send(self).await;
-            answer.unwrap_or(Err(LockError::ShuttingDown))
+            answer.unwrap_or_else(|_| Err(lock_unanswered(&runtime, lock_table.connected())))
         }
     }
 }
@@ -254,10 +284,13 @@ impl Request for LockMany {
         async move {
             let operations = self.ops.len();
             if runtime.env.shared.forked() {
-                return Err(LocksRefused::shutting_down(operations));
+                return Err(LocksRefused::all(operations, LockError::ShuttingDown));
             }
             let answer = actor.send(self).await;
-            answer.unwrap_or_else(|_| Err(LocksRefused::shutting_down(operations)))
+            answer.unwrap_or_else(|_| {
+                let error = lock_unanswered(&runtime, actor.connected());
+                Err(LocksRefused::all(operations, error))
+            })
         }
     }
 }

@@ -161,20 +161,20 @@ fn inside_of(runtime: &Runtime) -> Option<ShutdownError> {
 /// Whoever comes from here on is answered "shutting down".
 fn refuse_new(runtime: &Runtime) {
     runtime.stopping.stoppables.close();
-    runtime.refuse_new();
     if let Some(locks) = &runtime.locks {
-        locks.refuse_new();
+        guarded(|| locks.refuse_new());
     }
     if let Some(leases) = runtime.leases.get() {
         leases.refuse_new();
     }
+    // Last, since it wakes tasks of the application's.
+    guarded(|| runtime.refuse_new());
 }
 
 fn run(runtime: &Arc<Runtime>) {
-    refuse_new(runtime);
     let stopping = &runtime.stopping;
     let begun = Instant::now();
-
+    refuse_new(runtime);
     let run_on = stop_pools(stopping);
 
     stopping.reach(Stage::Transactions);
@@ -184,45 +184,44 @@ fn run(runtime: &Arc<Runtime>) {
     while runtime.in_flight() > 0 && Instant::now() < stopping.deadline().min(longest) {
         thread::sleep(Duration::from_micros(500));
     }
-    runtime.abort();
+    guarded(|| runtime.abort());
 
     stopping.reach(Stage::Locks);
     if let Some(locks) = &runtime.locks {
-        locks.shutdown();
+        guarded(|| locks.shutdown());
     }
 
     stopping.reach(Stage::Leases);
-    let held = match runtime.leases.get() {
-        Some(leases) => leases.close(|| stopping.deadline()),
-        None => Vec::new(),
-    };
+    let leases = runtime.leases.get();
+    let held = leases.and_then(|leases| guarded(|| leases.close(|| stopping.deadline())));
 
     stopping.reach(Stage::Environment);
-    let mut is_told = false;
-    runtime.env.stop(|| {
-        if !is_told && Instant::now() >= stopping.deadline() + ANSWER {
-            is_told = true;
-            let error = what_runs_on(runtime);
-            tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order: its end waits for this");
-        }
-    });
+    guarded(|| runtime.env.stop(late(runtime)));
     join_pools(stopping, run_on);
 
     stopping.reach(Stage::Actors);
     let host = stopping.host.lock().take();
-    if let Some(host) = host {
-        host.stop();
-    }
-    if let Some(leases) = runtime.leases.get() {
-        leases.join();
-    }
-    runtime.env.shared.clock.stop();
+    guarded(|| host.map(Host::stop));
+    guarded(|| leases.map(|leases| leases.join()));
+    guarded(|| runtime.env.shared.clock.stop());
 
-    let outcome = match held.is_empty() {
-        true => Ok(()),
-        false => Err(ShutdownError::LeasesMaybeHeld { names: held }),
+    let outcome = match held.unwrap_or_default() {
+        names if names.is_empty() => Ok(()),
+        names => Err(ShutdownError::LeasesMaybeHeld { names }),
     };
     stopping.outcome.send_replace(Some(outcome));
+}
+
+/// Says once, well after the deadline, what the end waits for: whoever asked for it may not have stayed.
+fn late(runtime: &Runtime) -> impl FnMut() {
+    let mut is_told = false;
+    move || {
+        if !is_told && Instant::now() >= runtime.stopping.deadline() + ANSWER {
+            is_told = true;
+            let error = what_runs_on(runtime);
+            tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order: its end waits for this");
+        }
+    }
 }
 
 /// Tells all pools, and waits for each until the deadline; answers those that run on.
@@ -262,11 +261,11 @@ fn join_pools(stopping: &Stopping, run_on: Vec<Arc<dyn Stops>>) {
     }
 }
 
-/// A panic on the way must not leave the rest running.
+/// A panic on the way, such as that of a waker of the application's, must not leave the rest running.
 fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     let ran = catch_unwind(AssertUnwindSafe(run));
     if ran.is_err() {
-        tracing::error!(target: "lockkeeper", "stopping a pool panicked");
+        tracing::error!(target: "lockkeeper", "a part of the stop panicked");
     }
     ran.ok()
 }
@@ -310,6 +309,14 @@ fn what_runs_on(runtime: &Runtime) -> ShutdownError {
     match found.len() {
         1 => found.remove(0),
         _ => ShutdownError::Several(found),
+    }
+}
+
+/// Stops a runtime whose actors could not be started, and waits for the end.
+pub(super) fn now(runtime: &Arc<Runtime>) {
+    let span = runtime.env.shared.config.shutdown_deadline();
+    if let Err(error) = crate::clock::block_on(stop(runtime, span)) {
+        tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
     }
 }
 

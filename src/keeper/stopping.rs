@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use super::stoppables::Registry;
 use super::{Keeper, stop};
 use crate::clock::block_on;
 use crate::error::ShutdownError;
@@ -128,22 +127,6 @@ impl Keeper {
                 Some(outcome) => outcome,
                 None => stop::stop(&runtime, deadline).await,
             }
-        }
-    }
-
-    /// What is stopped with the keeper, before it.
-    #[allow(dead_code, reason = "for pools of workers")]
-    pub(crate) fn stoppables(&self) -> &Registry {
-        &self.inner.runtime.stopping.stoppables
-    }
-
-    /// A handle for what the keeper itself runs: it does not keep the keeper from stopping when the application has dropped its
-    /// last one. Its clones are of the same kind.
-    #[allow(dead_code, reason = "for pools of workers")]
-    pub(crate) fn for_worker(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-            owner: None,
         }
     }
 }

@@ -12,7 +12,9 @@ use super::seen;
 use super::shared::Shared;
 use super::state::{ClaimAnswer, RefreshAnswer, RefreshItem, ReleaseAnswer, SendId};
 use super::view::Cell;
-use super::{Claim, Claimed, Fence, LeaseEvent, LeaseOperation, Refresh, Refreshed, StoreError};
+use super::{
+    Claim, Claimed, Fence, LeaseEvent, LeaseOperation, LeaseVerdict, Refresh, Refreshed, StoreError,
+};
 
 impl Shared {
     /// Asks the store something, after it has been prepared.
@@ -57,16 +59,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells of an error, and answers whether nobody wants to go on.
-    fn fault(&self, cell: &Cell, operation: LeaseOperation, error: &Arc<StoreError>) -> bool {
-        let (stop, count) = cell.fault(operation, error);
+    /// Tells of an error, and answers what is to come of it.
+    fn fault(
+        &self,
+        cell: &Cell,
+        operation: LeaseOperation,
+        error: &Arc<StoreError>,
+    ) -> LeaseVerdict {
+        let (verdict, count) = cell.fault(operation, error);
         self.tell(LeaseEvent::StoreFailed {
             name: cell.name.clone(),
             operation,
             error: Arc::clone(error),
             count,
         });
-        stop
+        verdict
     }
 
     /// `passed`: another process had it meanwhile.
@@ -93,8 +100,8 @@ impl Shared {
             }
             Err(error) => {
                 seen::store_failed(LeaseOperation::Acquire);
-                let stop = self.fault(cell, LeaseOperation::Acquire, &error);
-                ClaimAnswer::Failed { error, stop }
+                let verdict = self.fault(cell, LeaseOperation::Acquire, &error);
+                ClaimAnswer::Failed { error, verdict }
             }
         }
     }
@@ -145,8 +152,8 @@ pub(super) async fn hand_over(shared: Arc<Shared>, from: Arc<Cell>, to: Arc<Cell
         Ok((released, claimed)) => (Ok(released), Ok(claimed)),
         Err(error) => {
             let error = Arc::new(error);
-            let stop = shared.fault(&from, LeaseOperation::Release, &error);
-            (Err((Arc::clone(&error), stop)), Err(error))
+            let verdict = shared.fault(&from, LeaseOperation::Release, &error);
+            (Err((Arc::clone(&error), verdict)), Err(error))
         }
     };
     let claimed = shared.claim_answer(&to, claimed, false);
@@ -162,8 +169,8 @@ pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
         Err(error) => {
             let error = Arc::new(error);
             seen::store_failed(LeaseOperation::Release);
-            let stop = shared.fault(&cell, LeaseOperation::Release, &error);
-            Err((error, stop))
+            let verdict = shared.fault(&cell, LeaseOperation::Release, &error);
+            Err((error, verdict))
         }
     };
     shared.step(|book, now, fx| book.released(now, cell.key, answer, fx));
@@ -206,7 +213,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshI
             let error = Arc::new(error);
             seen::store_failed(LeaseOperation::Refresh);
             let failed = items.iter().map(|(cell, _)| RefreshAnswer::Failed {
-                stop: shared.fault(cell, LeaseOperation::Refresh, &error),
+                verdict: shared.fault(cell, LeaseOperation::Refresh, &error),
                 error: Arc::clone(&error),
             });
             failed.collect()

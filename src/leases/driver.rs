@@ -1,5 +1,6 @@
 //! The thread that serves the leases of a store: it keeps their times, and the store's futures run on it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::shared::Shared;
 use super::{LeaseConfig, LeaseName, LeaseStore, boottime};
+use crate::env::quietly;
 use crate::inside;
+use crate::supervision::Supervision;
 
 /// What the driver left behind when it ended.
 #[derive(Debug, Clone)]
@@ -28,9 +31,11 @@ const CLOSING: Duration = Duration::from_secs(1);
 pub(super) fn start(
     store: Arc<dyn LeaseStore>,
     config: LeaseConfig,
+    supervision: Arc<Supervision>,
 ) -> std::io::Result<Arc<Shared>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let shared = Arc::new(Shared::new(store, config, runtime.handle().clone()));
+    let handle = runtime.handle().clone();
+    let shared = Arc::new(Shared::new(store, config, handle, supervision));
     let for_thread = Arc::clone(&shared);
     let thread = thread::Builder::new()
         .name("lockkeeper-leases".into())
@@ -41,20 +46,31 @@ pub(super) fn start(
 
 fn run(runtime: &Runtime, shared: &Arc<Shared>) {
     let _inside = inside::callback(shared.as_owner(), "a handler of lease errors");
-    runtime.block_on(serve(shared));
-    shared.log_lost_rest();
-    let held = shared.held_names();
+    let serve = AssertUnwindSafe(|| runtime.block_on(serve(shared)));
+    if let Err(panic) = catch_unwind(serve) {
+        shared.break_down("serving leases", panic);
+    }
+    quietly(|| shared.log_lost_rest());
+    let mut held = Vec::new();
+    quietly(|| held = shared.held_names());
     let close = async {
         // It is asked nothing more, whatever it answers.
         let _ = tokio::time::timeout(CLOSING, shared.store.close()).await;
     };
-    runtime.block_on(close);
+    // After a panic others begin anew with the store.
+    if !shared.is_broken() {
+        quietly(|| runtime.block_on(close));
+    }
     shared.ended.send_replace(Some(Ended { held }));
 }
 
 async fn serve(shared: &Arc<Shared>) {
     loop {
-        shared.step(|book, now, fx| book.tick(now, fx));
+        shared.supervision.bombs.pass("the leases' driver");
+        let ticked = shared.step(|book, now, fx| book.tick(now, fx));
+        if ticked.is_none() {
+            return;
+        }
         let outlook = shared.outlook();
         let now = boottime::now();
         if let Some(by) = outlook.close_by

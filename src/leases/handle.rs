@@ -18,9 +18,10 @@ use super::{
     Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
     LeaseView, StoreError, boottime, driver, guard,
 };
-use crate::error::LeaseError;
+use crate::error::{LeaseError, Part};
 use crate::inside;
 use crate::messages::lease::{AcquireLease, LeaseStatus};
+use crate::supervision::Supervision;
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
 ///
@@ -152,9 +153,17 @@ impl Leases {
         store: Arc<dyn LeaseStore>,
         config: LeaseConfig,
     ) -> Result<Self, LeaseError> {
+        Self::start_supervised(store, config, Supervision::of(Part::Leases))
+    }
+
+    pub(crate) fn start_supervised(
+        store: Arc<dyn LeaseStore>,
+        config: LeaseConfig,
+        supervision: Arc<Supervision>,
+    ) -> Result<Self, LeaseError> {
         config.check()?;
         let thread = |error| LeaseError::Thread(Arc::new(error));
-        let shared = driver::start(store, config).map_err(thread)?;
+        let shared = driver::start(store, config, supervision).map_err(thread)?;
         let owner = Arc::new(Owner {
             shared: Arc::clone(&shared),
         });
@@ -455,6 +464,7 @@ where
 {
     let begun = boottime::now();
     let runtime = shared.runtime.clone();
+    let gone = Arc::clone(&shared);
     let task = async move {
         let asked = ask(Arc::clone(&shared.store));
         shared.call(shared.config.call_timeout, asked).await
@@ -467,7 +477,7 @@ where
             last: Arc::new(error),
         }),
         Ok(Err(error)) => Err(LeaseError::Store(Arc::new(error))),
-        Err(_) => Err(LeaseError::ShuttingDown),
+        Err(_) => Err(gone.gone()),
     }
 }
 

@@ -57,11 +57,35 @@ pub struct LeaseFault<'a> {
 /// What a [`LeaseHandler`] decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum LeaseVerdict {
-    /// Try again, as long as there is time. This is the default.
+    /// Try again, as long as there is time; but not after an error that waiting does not heal, as
+    /// [`StoreError::is_retryable`] tells. This is the default.
+    ///
+    /// What is held is refreshed on until its deadline also after [`StoreError::Denied`] and [`StoreError::BadConfig`]:
+    /// somebody may put that right in time.
     #[default]
     GoOn,
+    /// Try again, as long as there is time, whatever the error: for those who know that somebody is about to make the
+    /// database, or to give the right.
+    Insist,
     /// Give up: an acquire fails, a refresh loses the lease, a release answers that it may be held still.
     Stop,
+}
+
+impl LeaseVerdict {
+    /// Whether an acquire or a release is not tried again after this error.
+    pub(super) const fn ends(self, error: &StoreError) -> bool {
+        match self {
+            Self::GoOn => !error.is_retryable(),
+            Self::Insist => false,
+            Self::Stop => true,
+        }
+    }
+
+    /// Whether a refresh is not tried again after this error. Without the table there is no record that could be extended.
+    pub(super) const fn ends_refresh(self, error: &StoreError) -> bool {
+        let is_denied = matches!(error, StoreError::Denied(_) | StoreError::BadConfig(_));
+        self.ends(error) && !(is_denied && matches!(self, Self::GoOn))
+    }
 }
 
 /// Sees every error of the store that concerns a lease, and decides whether to go on (dbmutex's three error notifiers).

@@ -1,15 +1,17 @@
-//! Where a keeper's leases come from: a store that is made, and leases that are started, when somebody wants the first.
+//! Where a keeper's leases come from: they are started when somebody wants the first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{LeaseConfig, LeaseName, LeaseStore, Leases, LmdbLeases};
-use crate::error::LeaseError;
+use super::stores::lmdb::Later;
+use super::{LeaseConfig, LeaseName, LeaseStore, Leases};
+use crate::error::{LeaseError, Part};
 use crate::inside::{self, Owner};
+use crate::supervision::Supervision;
 
 pub(crate) struct LeaseSource {
     state: Mutex<State>,
@@ -17,6 +19,8 @@ pub(crate) struct LeaseSource {
     refusing: AtomicBool,
     folder: PathBuf,
     config: LeaseConfig,
+    /// Of the actor, and of the threads of what is started here.
+    pub(crate) supervision: Arc<Supervision>,
 }
 
 enum State {
@@ -38,6 +42,7 @@ impl LeaseSource {
             refusing: AtomicBool::new(false),
             folder,
             config,
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
@@ -48,22 +53,29 @@ impl LeaseSource {
             state: Mutex::new(State::Open(leases)),
             refusing: AtomicBool::new(false),
             folder: PathBuf::new(),
+            supervision: Supervision::of(Part::Leases),
         }
     }
 
-    /// The leases, started if need be. The first time may take some milliseconds.
+    /// The leases, started if need be, which takes a thread and asks the store nothing.
     pub(crate) fn leases(&self) -> Result<Leases, LeaseError> {
         if self.refusing.load(Ordering::Acquire) && !inside::is_worker() {
             return Err(LeaseError::ShuttingDown);
         }
         let mut state = self.state.lock();
         let store = match &*state {
-            State::Open(leases) => return Ok(leases.clone()),
+            State::Open(leases) if !leases.shared().is_broken() => return Ok(leases.clone()),
+            // A panic has ended them.
+            State::Open(leases) => Arc::clone(&leases.shared().store),
             State::Closed(_) => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
-            State::Unused(None) => default_store(&self.folder)?,
+            // Without a store of the application's they are kept beside the environment, in a file of their own.
+            State::Unused(None) => Arc::new(Later::at(&self.folder)),
         };
-        let leases = Leases::start_shared(store, self.config.clone())?;
+        let leases = {
+            let supervision = Arc::clone(&self.supervision);
+            Leases::start_supervised(store, self.config.clone(), supervision)?
+        };
         *state = State::Open(leases.clone());
         Ok(leases)
     }
@@ -115,13 +127,5 @@ impl LeaseSource {
         if let State::Closed(Some(leases)) = before {
             leases.join();
         }
-    }
-}
-
-/// Leases without a store of the application's are kept beside the environment, in a file of their own.
-fn default_store(folder: &Path) -> Result<Arc<dyn LeaseStore>, LeaseError> {
-    match LmdbLeases::open(folder) {
-        Ok(store) => Ok(Arc::new(store)),
-        Err(error) => Err(LeaseError::Store(Arc::new(error))),
     }
 }

@@ -187,13 +187,18 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
-    /// The store's URL or options are wrong. Not tried again.
+    /// The store's URL or options are wrong, or what they name is not there: a database, a folder. Not tried again.
     #[error("bad lease store: {0}")]
     BadConfig(String),
+    /// The store does not let this user in, or not do this: an unknown user, a wrong password, a right that is lacking, a file
+    /// that may not be opened. Not tried again.
+    #[error("the lease store denies access")]
+    Denied(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl StoreError {
-    /// Whether it may go better when it is tried again.
+    /// Whether it may go better when it is tried again. An acquire and a release end at the first error that waiting does not
+    /// heal, unless their handler says [`Insist`](crate::LeaseVerdict::Insist).
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         matches!(

@@ -135,8 +135,12 @@ impl Cell {
         self.token.get().copied().unwrap_or(Fence(0))
     }
 
-    /// Tells the handler of an error, and answers whether nobody wants to go on, and the count.
-    pub(super) fn fault(&self, operation: LeaseOperation, error: &StoreError) -> (bool, u32) {
+    /// Tells the handler of an error, and answers what it decided, and the count.
+    pub(super) fn fault(
+        &self,
+        operation: LeaseOperation,
+        error: &StoreError,
+    ) -> (LeaseVerdict, u32) {
         let count = self
             .count(operation)
             .fetch_add(1, Ordering::Relaxed)
@@ -149,7 +153,10 @@ impl Cell {
         };
         let told = std::panic::AssertUnwindSafe(|| self.handler.store_failed(&fault));
         let verdict = std::panic::catch_unwind(told).unwrap_or_default();
-        (self.fail_fast || verdict == LeaseVerdict::Stop, count)
+        match self.fail_fast {
+            true => (LeaseVerdict::Stop, count),
+            false => (verdict, count),
+        }
     }
 
     /// It went well: errors are counted anew.

@@ -47,7 +47,7 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
         let answer = std::task::ready!(Pin::new(&mut self.answer).poll(cx));
         self.is_answered = true;
-        let answer = answer.unwrap_or(Err(LeaseError::ShuttingDown));
+        let answer = answer.unwrap_or_else(|_| Err(self.leases.shared().gone()));
         self.seen.answered(answer.as_ref().err());
         Poll::Ready(answer)
     }

@@ -133,6 +133,21 @@ impl Table {
         }
     }
 
+    /// An empty table in the place of this one, whose numbers go on after those of this one.
+    #[must_use]
+    pub fn anew(&self, config: TableConfig) -> Self {
+        Self {
+            now: self.now,
+            lockers_made: self.lockers_made,
+            ages_given: self.ages_given,
+            arrivals: self.arrivals,
+            locks_made: self.locks_made,
+            history: self.history.clone(),
+            stats: self.stats,
+            ..Self::new(config)
+        }
+    }
+
     /// Tells the table the time; it never goes back. Calls that bring a moment do the same.
     pub fn tell_time(&mut self, now: Moment) {
         self.now = self.now.max(now);

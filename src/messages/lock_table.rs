@@ -284,8 +284,8 @@ pub struct LocksRefused {
 
 impl LocksRefused {
     /// None of so many operations was begun.
-    pub(crate) fn shutting_down(operations: usize) -> Self {
-        Self::new(LocksFailed::shutting_down(operations), Vec::new())
+    pub(crate) fn all(operations: usize, error: LockError) -> Self {
+        Self::new(LocksFailed::all(operations, error), Vec::new())
     }
 
     pub(crate) fn new(failed: LocksFailed, guards: Vec<LockGuard>) -> Self {

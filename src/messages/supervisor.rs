@@ -6,6 +6,7 @@ use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Message;
@@ -106,6 +107,8 @@ pub(crate) struct TxnOptions {
     pub permit: Option<Arc<OwnedSemaphorePermit>>,
     /// Set by a sender that keeps the deadline itself: the writer may then answer it directly.
     pub ticket: Option<Arc<Ticket>>,
+    /// Set when something is begun that may be committed, for a sender who wants to know.
+    pub begun: Option<Arc<AtomicBool>>,
 }
 
 impl TxnOptions {
@@ -133,6 +136,14 @@ impl TxnOptions {
             caller: None,
             permit: None,
             ticket: None,
+            begun: None,
+        }
+    }
+
+    /// From here on it may be committed.
+    pub(crate) fn has_begun(&self) {
+        if let Some(begun) = &self.begun {
+            begun.store(true, Ordering::Release);
         }
     }
 }

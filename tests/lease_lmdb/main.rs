@@ -7,6 +7,7 @@ mod crowd;
 mod folder;
 mod fork;
 mod leader;
+mod opening;
 mod peer;
 mod processes;
 mod support;

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::crowd;
 use crate::leader::Leader;
+use crate::opening;
 use crate::support::{block_on, extension, holder, name, wish};
 
 const FOLDER: &str = "LOCKKEEPER_TEST_LEASES";
@@ -26,6 +27,13 @@ pub struct Peer {
 impl Peer {
     /// Starts a process and has it open the leases.
     pub fn start(folder: &Path) -> Self {
+        let mut peer = Self::idle(folder);
+        assert_eq!(peer.ask("open"), "open");
+        peer
+    }
+
+    /// Starts a process that does nothing yet.
+    pub fn idle(folder: &Path) -> Self {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["peer::another_process", "--exact", "--nocapture"])
             .arg("--test-threads=1")
@@ -36,13 +44,11 @@ impl Peer {
             .unwrap();
         let orders = child.stdin.take().unwrap();
         let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut peer = Self {
+        Self {
             child,
             orders,
             answers,
-        };
-        assert_eq!(peer.ask("open"), "open");
-        peer
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -96,11 +102,20 @@ fn another_process() {
     };
     let mut store = None;
     let mut leader = None;
+    let mut writer = None;
     for order in std::io::stdin().lines() {
         let order = order.unwrap();
         let words: Vec<_> = order.split(' ').collect();
         let answer = match words[..] {
             ["lead"] => leader.insert(Leader::new(&folder)).token(),
+            ["keep", "the", "writer"] => {
+                writer = Some(opening::keep_the_writer(&folder));
+                "kept".into()
+            }
+            ["let", "it", "go"] => {
+                drop(writer.take());
+                "gone".into()
+            }
             ["write", text] => leader.as_ref().unwrap().write(text),
             _ => obey(&mut store, &folder, &words),
         };

@@ -177,6 +177,54 @@ async fn a_missing_table_is_not_tried_again_and_says_what_makes_it() {
 }
 
 #[tokio::test]
+async fn an_acquire_ends_at_the_first_error_that_waiting_does_not_heal() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    for op in [Op::Prepare, Op::Claim] {
+        store.always(op, Some(Fault::Denied));
+        let claims = store.asked(Op::Claim);
+        let lease = leases.lease("job");
+        let timeout = Duration::from_secs(60);
+        for error in [
+            soon(lease.acquire()).await.unwrap_err(),
+            soon(lease.acquire_timeout(timeout)).await.unwrap_err(),
+            soon(lease.try_acquire()).await.unwrap_err(),
+        ] {
+            assert!(!error.is_retryable() && error.class() == ErrorClass::BadConfig);
+            let LeaseError::Store(cause) = error else {
+                panic!("{error:?}")
+            };
+            assert!(matches!(*cause, StoreError::Denied(_)), "{cause:?}");
+        }
+        let expected = if op == Op::Claim { 3 } else { 0 };
+        assert_eq!(store.asked(Op::Claim), claims + expected);
+        store.always(op, None);
+    }
+    drop(soon(leases.acquire("job")).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_handler_can_insist_on_what_waiting_does_not_heal() {
+    let store = Memory::new();
+    let insist = |_: &LeaseFault<'_>| LeaseVerdict::Insist;
+    let leases = builder(&store).handler(insist).start().unwrap();
+    store.always(Op::Claim, Some(Fault::Denied));
+    let refused = soon(leases.acquire_timeout("job", 100 * MS)).await;
+    let Err(LeaseError::Unreachable { errors, last, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert!(errors >= 2 && matches!(*last, StoreError::Denied(_)));
+    let lease = leases.acquire("job");
+    let asked = store.asked(Op::Claim);
+    let given = async {
+        until(|| store.asked(Op::Claim) > asked + 1).await;
+        store.always(Op::Claim, None);
+    };
+    let (guard, ()) = tokio::join!(soon(lease), given);
+    assert!(guard.unwrap().is_held());
+}
+
+#[tokio::test]
 async fn a_lost_answer_to_a_claim_is_recognised_as_ours_and_verified() {
     let store = Memory::new();
     let leases = leases(&store);

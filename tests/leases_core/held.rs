@@ -73,6 +73,25 @@ async fn after_an_error_a_lease_is_doubtful_until_the_store_confirms_it() {
 }
 
 #[tokio::test]
+async fn what_is_held_is_kept_through_a_denial_that_is_put_right_in_time() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.always(Op::Refresh, Some(Fault::Denied));
+    let asked = store.asked(Op::Refresh);
+    until(|| store.asked(Op::Refresh) > asked + 2).await;
+    assert_eq!(guard.standing(), LeaseStanding::Doubtful);
+    store.always(Op::Refresh, None);
+    until(|| guard.standing() == LeaseStanding::Held).await;
+
+    // Without its table there is nothing left to be refreshed.
+    store.always(Op::Refresh, Some(Fault::NoTable));
+    let reason = soon(guard.lost()).await;
+    assert!(matches!(reason, LostReason::StoreError(_)), "{reason:?}");
+    assert!(store.is_held("job"), "it did not wait for the deadline");
+}
+
+#[tokio::test]
 async fn the_reasons_of_a_loss_are_told_apart() {
     let store = Memory::new();
     let leases = leases(&store);

@@ -55,6 +55,20 @@ async fn fail_fast_ends_a_release_at_the_first_error() {
 }
 
 #[tokio::test]
+async fn a_release_ends_at_the_first_error_that_waiting_does_not_heal() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.always(Op::Release, Some(Fault::Denied));
+    let failed = soon(guard.release()).await.unwrap_err();
+    assert!(failed.last.is_some_and(|error| !error.is_retryable()));
+    assert_eq!(store.asked(Op::Release), 1);
+    store.always(Op::Release, None);
+    let released = soon(failed.guard.release()).await.unwrap();
+    assert_eq!(released, Released::WasOurs);
+}
+
+#[tokio::test]
 async fn a_release_that_fails_is_tried_again_also_when_the_guard_was_dropped() {
     let store = Memory::new();
     let leases = builder(&store)

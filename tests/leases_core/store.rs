@@ -38,6 +38,8 @@ pub enum Fault {
     DoneThenHang,
     /// It is refused for good.
     NoTable,
+    /// Whoever asks is not let in.
+    Denied,
     /// It panics.
     Panic,
     /// The answer comes when the test says so.
@@ -243,6 +245,7 @@ impl Memory {
                     ddl: "create table".into(),
                 });
             }
+            Some(Fault::Denied) => return Err(StoreError::Denied("wrong password".into())),
             Some(Fault::Panic) => panic!("the store panics"),
             Some(Fault::Wait) => {
                 self.0.waiting.fetch_add(1, Ordering::SeqCst);

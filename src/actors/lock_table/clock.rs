@@ -53,29 +53,46 @@ impl Clock {
 fn run(shared: &Shared, stop: &AtomicBool) {
     let mut looked_at = Instant::now();
     while !stop.load(Ordering::Acquire) {
+        let pass = shared
+            .supervision
+            .guard("a pass of the clock", || pass(shared, &mut looked_at));
+        match pass {
+            Ok(Some(until)) => {
+                thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            }
+            Ok(None) => thread::park(),
+            // It goes on, but not as fast as it can.
+            Err(_) => thread::park_timeout(AFTER_PANIC),
+        }
+    }
+}
+
+/// Does what is due; answers until when the clock may sleep.
+fn pass(shared: &Shared, looked_at: &mut Instant) -> Option<Instant> {
+    loop {
         // The interval can have been changed while it slept.
-        let interval = shared.look(|state| state.config.detect_interval);
-        let mut detect_at = next_pass(looked_at, interval);
+        let interval = shared.aside(|state| state.config.detect_interval);
+        let mut detect_at = next_pass(*looked_at, interval);
         if detect_at.is_some_and(|at| at <= Instant::now()) {
-            shared.transition(|state, effects| {
+            // A broken table has no deadlocks.
+            let _ = shared.transition(|state, effects| {
                 if state.table.waiting() > 0 {
                     state.detect(shared.now(), VictimPolicy::Default, effects);
                 }
             });
-            looked_at = Instant::now();
-            detect_at = next_pass(looked_at, interval);
+            *looked_at = Instant::now();
+            detect_at = next_pass(*looked_at, interval);
         }
         let deadline = shared.expire();
         let until = [deadline, detect_at].into_iter().flatten().min();
-        if !shared.may_sleep_until(until) {
-            continue;
-        }
-        match until {
-            Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),
-            None => thread::park(),
+        if shared.may_sleep_until(until) {
+            return until;
         }
     }
 }
+
+/// How long the clock stands still after a panic.
+const AFTER_PANIC: Duration = Duration::from_millis(10);
 
 fn next_pass(last: Instant, interval: Duration) -> Option<Instant> {
     (!interval.is_zero())

@@ -49,6 +49,15 @@ impl Watches {
         self.by_number.remove(&number)?.waker
     }
 
+    /// Nobody can say any more who has ended.
+    pub(super) fn all_ended(&mut self, wakers: &mut Vec<Waker>) {
+        self.by_locker.clear();
+        for watch in self.by_number.values_mut() {
+            watch.left = 0;
+            wakers.extend(watch.waker.take());
+        }
+    }
+
     pub(super) fn ended(&mut self, locker: LockerId, wakers: &mut Vec<Waker>) {
         if self.by_locker.is_empty() {
             return;
@@ -64,7 +73,7 @@ impl Watches {
     }
 }
 
-/// Ready when all of some lockers have ended; see [`Locks::ended`].
+/// Ready when all of some lockers have ended, or the table has broken down; see [`Locks::ended`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Ended {
     locks: Locks,
@@ -106,7 +115,12 @@ impl Future for Ended {
             watch.left == 0
         });
         drop(waker);
-        if done { Poll::Ready(()) } else { Poll::Pending }
+        // In a table that is broken they have, as far as anybody can tell.
+        if done.unwrap_or(true) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
@@ -116,7 +130,7 @@ impl Drop for Ended {
             let waker = self
                 .locks
                 .shared()
-                .look(|state| state.watches.remove(number, &self.lockers));
+                .aside(|state| state.watches.remove(number, &self.lockers));
             drop(waker);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::broadcast;
 
 use crate::clock::coarse_now;
+use crate::error::ActorPanicked;
 use crate::locks::{Effect, LimitKind, LockConflict, OrderWarning};
 
 /// Something that an operator of a lock table wants to know.
@@ -28,6 +29,8 @@ pub enum LockEvent {
     },
     /// Classes of objects were locked in contradicting orders, which can become a deadlock.
     OrderContradicted(Arc<OrderWarning>),
+    /// A panic has left the table half changed: it grants nothing more, and begins anew when its last locker has ended.
+    Broken(ActorPanicked),
 }
 
 /// How many events a subscriber may be behind before the oldest are dropped for it.
@@ -51,6 +54,11 @@ impl Events {
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<LockEvent> {
         self.sender.subscribe()
+    }
+
+    pub(super) fn broken(&self, panicked: ActorPanicked) {
+        // Nobody may have subscribed.
+        let _ = self.sender.send(LockEvent::Broken(panicked));
     }
 
     /// Not under the table's mutex: a subscriber of the log can be anyone.

@@ -1,7 +1,6 @@
 //! The answer to a message that may have to wait several times: at once if it can be, otherwise by a task
 //! of its own.
 
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -11,9 +10,12 @@ use futures_util::future::{self, Either};
 
 /// What the lock table's handler answers to a message that asks for work that may have to wait. If whoever
 /// asked goes away, the work is dropped.
-pub struct Later<T, W = Pin<Box<dyn Future<Output = T>>>> {
-    work: W,
-    answer: PhantomData<fn() -> T>,
+pub struct Later<T, W = Pin<Box<dyn Future<Output = T>>>>(Work<T, W>);
+
+enum Work<T, W> {
+    Runs(W),
+    /// There is nothing to do.
+    Answered(Option<T>),
 }
 
 impl<T> Later<T> {
@@ -25,16 +27,27 @@ impl<T> Later<T> {
 impl<T, W> Later<T, W> {
     /// Work that is mostly done at once, and then needs no allocation.
     pub(super) fn unboxed(work: W) -> Self {
-        Self {
-            work,
-            answer: PhantomData,
-        }
+        Self(Work::Runs(work))
+    }
+
+    /// The answer is known.
+    pub(crate) fn answered(answer: T) -> Self {
+        Self(Work::Answered(Some(answer)))
     }
 }
 
 impl<T, W: Future<Output = T> + Unpin> Later<T, W> {
     fn poll_once(&mut self) -> Poll<T> {
-        Pin::new(&mut self.work).poll(&mut Context::from_waker(Waker::noop()))
+        self.0.poll(&mut Context::from_waker(Waker::noop()))
+    }
+}
+
+impl<T, W: Future<Output = T> + Unpin> Work<T, W> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        match self {
+            Self::Runs(work) => Pin::new(work).poll(context),
+            Self::Answered(answer) => answer.take().map_or(Poll::Pending, Poll::Ready),
+        }
     }
 }
 
@@ -63,7 +76,8 @@ where
             let answer = {
                 let gone = std::pin::pin!(sender.closed());
                 // Whoever went away first does not want what was granted afterwards.
-                match future::select(gone, self.work).await {
+                let work = std::future::poll_fn(|context| self.0.poll(context));
+                match future::select(gone, work).await {
                     Either::Right((answer, _)) => answer,
                     Either::Left(_) => return,
                 }

@@ -78,7 +78,8 @@ impl<'a> Lock<'a> {
             let (locker, object) = (self.locker.id(), &self.object);
             let shared = self.locker.shared();
             **place = mode;
-            **lock = shared.look(|state| state.table.lock_id(locker, object, mode));
+            let id = shared.look(|state| state.table.lock_id(locker, object, mode));
+            **lock = id.ok().flatten();
         }
     }
 }

@@ -29,6 +29,7 @@ pub struct Locker {
 }
 
 impl Locker {
+    /// Of a locker that [`Shared::lockers`] counts already.
     pub(super) fn new(id: LockerId, age: Age, locks: Locks) -> Self {
         Self {
             id,
@@ -96,9 +97,9 @@ impl Locker {
     /// [`LockError::NotHeld`]; [`LockError::NotWeaker`] if the new mode would exclude somebody whom the
     /// old one does not; [`LockError::Dead`], [`LockError::Ended`].
     pub fn downgrade(&self, object: &Object, from: Mode, to: Mode) -> Result<(), LockError> {
-        let done = self
-            .shared()
-            .transition(|state, effects| state.table.downgrade(self.id, object, from, to, effects));
+        let done = self.shared().transition(|state, effects| {
+            state.table.downgrade(self.id, object, from, to, effects)
+        })?;
         Ok(done?)
     }
 
@@ -139,7 +140,7 @@ impl Locker {
     pub(crate) fn pass_up(&self) -> Result<(), LockError> {
         let done = self
             .shared()
-            .transition(|state, effects| state.table.commit(self.id, effects));
+            .transition(|state, effects| state.table.commit(self.id, effects))?;
         if done.is_ok() {
             self.ended.store(true, Ordering::Release);
         }
@@ -154,7 +155,8 @@ impl Locker {
         }
         let ended = self
             .shared()
-            .transition(|state, effects| state.table.end(self.id, effects));
+            .transition(|state, effects| state.table.end(self.id, effects))
+            .unwrap_or(true);
         // Only now: whoever is told that it had ended may rely on its locks being free.
         self.ended.store(true, Ordering::Release);
         ended
@@ -225,6 +227,7 @@ impl Locker {
     pub fn unlock(&self, object: &Object, mode: Mode) -> bool {
         self.shared()
             .transition(|state, effects| state.table.unlock(self.id, object, mode, effects))
+            .unwrap_or(false)
     }
 
     /// Releases all of its locks on the object, in whatever mode and however often they were taken;
@@ -232,6 +235,7 @@ impl Locker {
     pub fn unlock_object(&self, object: &Object) -> usize {
         self.shared()
             .transition(|state, effects| state.table.unlock_object(self.id, object, effects))
+            .unwrap_or(0)
     }
 
     /// Releases what it holds for reading, its read and intent-read locks; answers how many that were.
@@ -239,6 +243,7 @@ impl Locker {
     pub fn release_reads(&self) -> usize {
         self.shared()
             .transition(|state, effects| state.table.release_reads(self.id, effects))
+            .unwrap_or(0)
     }
 
     /// Releases everything it holds itself, and answers how many locks that were. What it waits for, it
@@ -246,19 +251,21 @@ impl Locker {
     pub fn release_all(&self) -> usize {
         self.shared()
             .transition(|state, effects| state.table.release_all(self.id, effects))
+            .unwrap_or(0)
     }
 
     /// Whether others wait for what it waits for, or for what its family holds.
     pub(crate) fn waits_among_others(&self) -> bool {
         self.shared()
             .look(|state| state.table.waits_among_others(self.id))
+            .unwrap_or(false)
     }
 
     /// Whether it may ask for something, or why not.
     pub(crate) fn is_usable(&self) -> Result<(), LockError> {
         let usable = self
             .shared()
-            .look(|state| state.table.check_usable(self.id));
+            .look(|state| state.table.check_usable(self.id))?;
         Ok(usable?)
     }
 
@@ -270,6 +277,7 @@ impl Locker {
 impl Drop for Locker {
     fn drop(&mut self) {
         self.end();
+        self.shared().lockers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -296,7 +304,8 @@ impl LockGuard {
     pub(super) fn new(locker: Arc<Locker>, object: Object, mode: Mode) -> Self {
         let lock = locker
             .shared()
-            .look(|state| state.table.lock_id(locker.id, &object, mode));
+            .look(|state| state.table.lock_id(locker.id, &object, mode))
+            .unwrap_or_default();
         Self {
             locker,
             object,
@@ -364,7 +373,7 @@ impl LockGuard {
         let lock = self.locker.shared().transition(|state, effects| {
             state.table.downgrade(id, object, from, to, effects)?;
             Ok::<_, LockError>(state.table.lock_id(id, object, to))
-        })?;
+        })??;
         (self.mode, self.lock) = (to, lock);
         Ok(())
     }
@@ -387,10 +396,11 @@ impl LockGuard {
             let Some(first) = group.first() else {
                 continue;
             };
-            held &= first.locker.shared().transition(|state, effects| {
+            let released = first.locker.shared().transition(|state, effects| {
                 let locks = group.iter().map(|guard| guard.lock);
                 state.table.unlock_these(locks, effects)
             });
+            held &= released.unwrap_or(false);
         }
         held
     }
@@ -403,7 +413,9 @@ impl LockGuard {
 
     fn unlock(&self) -> bool {
         let shared = self.locker.shared();
-        shared.transition(|state, effects| state.table.unlock_these([self.lock], effects))
+        let released =
+            shared.transition(|state, effects| state.table.unlock_these([self.lock], effects));
+        released.unwrap_or(false)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use tokio::sync::broadcast;
@@ -19,6 +20,7 @@ use crate::locks::{
     VictimPolicy,
 };
 use crate::messages::lock_table::{PastDeadlock, SetDetect, SetLimits, SetTimeouts};
+use crate::supervision::Supervision;
 
 /// The lock table, to be used in place from any thread. Cheap to clone.
 ///
@@ -80,7 +82,8 @@ impl Locks {
         parent: Option<LockerId>,
         in_flight: bool,
     ) -> Result<Locker, LockError> {
-        let (id, age) = self.shared().transition(|state, effects| {
+        let mut counted = false;
+        let made = self.shared().transition(|state, effects| {
             let refused = state.refusing && !in_flight && !inside::is_worker();
             if state.closed || refused {
                 return Err(LockError::ShuttingDown);
@@ -95,8 +98,16 @@ impl Locks {
                 Some(parent) => state.table.begin_child(now, parent, spec)?,
             };
             state.table.take_events(effects);
-            Ok((id, state.table.age(id).ok_or(LockError::Ended)?))
-        })?;
+            let age = state.table.age(id).ok_or(LockError::Ended)?;
+            // Under the mutex: a broken table must not begin anew between this and the handle.
+            self.shared().lockers.fetch_add(1, Ordering::AcqRel);
+            counted = true;
+            Ok((id, age))
+        });
+        if made.is_err() && counted {
+            self.shared().lockers.fetch_sub(1, Ordering::AcqRel);
+        }
+        let (id, age) = made??;
         Ok(Locker::new(id, age, self.clone()))
     }
 
@@ -116,18 +127,18 @@ impl Locks {
         let now = self.shared().now();
         self.shared()
             .transition(|state, effects| state.detect(now, policy, effects))
+            .unwrap_or_default()
     }
 
     /// Changes how deadlocks are looked for; see [`SetDetect`].
     pub fn set_detect(&self, change: SetDetect) {
         let now = self.shared().now();
-        let config = self.shared().transition(|state, effects| {
-            let config = &mut state.config;
-            change.apply(config);
+        let config = self.changed(|config| change.apply(config));
+        let _ = self.shared().transition(|state, effects| {
+            let config = &state.config;
             let (on_block, policy) = (config.detect_on_block, config.detect_policy);
             state.wake_clock = true;
             state.table.set_detect(now, on_block, policy, effects);
-            state.config.clone()
         });
         // Who listens to the log can be anyone: not under the mutex.
         config.warn_if_endless();
@@ -136,14 +147,21 @@ impl Locks {
     /// Changes how long waits, transactions and locks last; see [`SetTimeouts`].
     pub fn set_timeouts(&self, change: SetTimeouts) {
         let now = self.shared().now();
-        let config = self.shared().transition(|state, _| {
-            change.apply(&mut state.config);
+        let config = self.changed(|config| change.apply(config));
+        let _ = self.shared().transition(|state, _| {
             state.wake_clock = true;
             let timeouts = state.config.timeouts();
             state.table.set_timeouts(now, timeouts);
-            state.config.clone()
         });
         config.warn_if_endless();
+    }
+
+    /// Notes a change of the settings, which a broken table begins anew with.
+    fn changed(&self, change: impl FnOnce(&mut LockConfig)) -> LockConfig {
+        self.shared().aside(|state| {
+            change(&mut state.config);
+            state.config.clone()
+        })
     }
 
     /// Changes the limits; see [`SetLimits`].
@@ -151,11 +169,15 @@ impl Locks {
     /// # Errors
     /// [`LimitInUse`] if one would be lower than what is in use; then none changes.
     pub fn set_limits(&self, change: SetLimits) -> Result<(), LimitInUse> {
-        self.shared().look(|state| {
+        let set = self.shared().look(|state| {
             let mut config = state.config.clone();
             change.apply(&mut config);
             state.table.set_limits(config.limits())?;
             state.config = config;
+            Ok(())
+        });
+        set.unwrap_or_else(|_| {
+            self.changed(|config| change.apply(config));
             Ok(())
         })
     }
@@ -163,13 +185,13 @@ impl Locks {
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> LockStats {
-        self.shared().look(|state| state.table.stats())
+        self.shared().aside(|state| state.table.stats())
     }
 
     /// Sets the counters to zero and answers what they were. What is in use and the limits are not
     /// touched.
     pub fn clear_stats(&self) -> LockStats {
-        self.shared().look(|state| {
+        self.shared().aside(|state| {
             let stats = state.table.stats();
             state.table.clear_stats();
             stats
@@ -185,13 +207,14 @@ impl Locks {
 
     /// The same, in no order.
     pub(super) fn copy(&self) -> LockSnapshot {
-        self.shared().transition(|state, _| state.table.copy())
+        let copy = self.shared().transition(|state, _| state.table.copy());
+        copy.unwrap_or_default()
     }
 
     /// The last 64 deadlocks, the oldest first, each with its full report.
     #[must_use]
     pub fn history(&self) -> Vec<PastDeadlock> {
-        let past = self.shared().look(|state| state.table.history());
+        let past = self.shared().aside(|state| state.table.history());
         let (now, clock) = (self.shared().now(), SystemTime::now());
         let past = past.into_iter().map(|record| {
             let at = clock.checked_sub(now.since(record.at)).unwrap_or(clock);
@@ -211,22 +234,24 @@ impl Locks {
     /// How the table is set: as at the start, with all changes since.
     #[must_use]
     pub fn config(&self) -> LockConfig {
-        self.shared().look(|state| state.config.clone())
+        self.shared().aside(|state| state.config.clone())
     }
 
     /// Refuses new lockers with [`LockError::ShuttingDown`]; those that there are go on.
     pub(crate) fn refuse_new(&self) {
-        self.shared().look(|state| state.refusing = true);
+        // One that a panic has broken refuses everybody.
+        let _ = self.shared().look(|state| state.refusing = true);
     }
 
     /// Refuses everything that waits, and everything that comes, with [`LockError::ShuttingDown`], and
     /// ends the clock. What is held stays held until its owners release it. Waits for the clock's
     /// thread to end, which takes no longer than a pass of the detector.
     pub fn shutdown(&self) {
-        self.shared().transition(|state, effects| {
-            state.closed = true;
-            state.table.refuse_all(effects);
-        });
+        self.shared().aside(|state| state.closed = true);
+        // Those who waited in a broken table were answered.
+        let _ = self
+            .shared()
+            .transition(|state, effects| state.table.refuse_all(effects));
         self.handle.clock.stop();
     }
 
@@ -234,6 +259,11 @@ impl Locks {
     pub(crate) fn covers(&self, object: &Object, mode: Mode, other: Mode) -> bool {
         self.shared()
             .look(|state| state.table.covers(object, mode, other))
+            .unwrap_or(false)
+    }
+
+    pub(crate) fn supervision(&self) -> &Arc<Supervision> {
+        &self.shared().supervision
     }
 
     pub(super) fn shared(&self) -> &Shared {

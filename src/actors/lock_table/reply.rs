@@ -129,7 +129,7 @@ impl Asked {
             sender,
         }));
         let mut gone = None;
-        let outcome = locks.shared().look(|state| {
+        let outcome = locks.shared().aside(|state| {
             let waiter = state.waiters.get_mut(&id)?;
             if let Waiter::Task {
                 outcome: outcome @ Some(_),
@@ -173,10 +173,10 @@ impl PendingReply {
         } = self.asked;
         let answer = match outcome {
             Ok(()) => Ok(LockGuard::new(locker, object, mode)),
-            Err(reason) => {
+            Err(end) => {
                 // Before the answer: whoever gets it may expect that a locker of its own is gone.
                 drop(locker);
-                Err(LockError::from(reason))
+                Err(LockError::from(end))
             }
         };
         span.end(answer.as_ref().err());
@@ -202,6 +202,7 @@ impl Wake for Abandon {
             }
             _ => None,
         });
+        // A broken table has answered all who wait.
         drop(waiter);
     }
 }

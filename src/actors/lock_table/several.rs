@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::locker::{LockGuard, Locker};
-use super::shared::{State, Waiter};
+use super::shared::{End, State, Waiter};
 use super::waiting::WaitSpan;
 use crate::error::LockError;
 use crate::locks::{Effect, Failure, Moment, OpOutcome, Progress, Reason, Sequence, Taken, WaitId};
@@ -38,14 +38,14 @@ pub struct LocksFailed {
 
 impl LocksFailed {
     /// None of so many operations was begun.
-    pub(crate) fn shutting_down(operations: usize) -> Self {
+    pub(crate) fn all(operations: usize, error: LockError) -> Self {
         let mut outcomes = vec![LockOutcome::NotReached; operations];
         if let Some(first) = outcomes.first_mut() {
-            *first = LockOutcome::Failed(LockError::ShuttingDown);
+            *first = LockOutcome::Failed(error.clone());
         }
         Self {
             at: 0,
-            error: LockError::ShuttingDown,
+            error,
             outcomes,
         }
     }
@@ -127,6 +127,8 @@ struct Running<L: AsRef<Locker>> {
     waits: Option<(WaitId, Option<WaitSpan>)>,
     /// Whether there will be guards, which want to know which locks they are for.
     guarded: bool,
+    /// How many there are.
+    operations: usize,
 }
 
 impl AsRef<Locker> for Locker {
@@ -138,6 +140,7 @@ impl AsRef<Locker> for Locker {
 impl<L: AsRef<Locker>> Running<L> {
     fn new(locker: L, ops: LockOps, site: &'static Location<'static>, guarded: bool) -> Self {
         let shared = locker.as_ref().shared();
+        let operations = ops.len();
         let (ops, all_or_nothing) = ops.into_core(|at| shared.moment(at));
         let sequence = Sequence::new(locker.as_ref().id(), ops, all_or_nothing, site);
         Self {
@@ -145,6 +148,7 @@ impl<L: AsRef<Locker>> Running<L> {
             sequence: Some(sequence),
             waits: None,
             guarded,
+            operations,
         }
     }
 
@@ -173,7 +177,7 @@ impl<L: AsRef<Locker>> Running<L> {
                     Some(outcome)
                 }
             };
-            let waits = shared.transition(|state, effects| {
+            let stepped = shared.transition(|state, effects| {
                 match outcome {
                     Some(Ok(())) => {
                         sequence.granted();
@@ -182,7 +186,11 @@ impl<L: AsRef<Locker>> Running<L> {
                             sequence.refused(closed, &mut state.table, effects);
                         }
                     }
-                    Some(Err(reason)) => sequence.refused(reason, &mut state.table, effects),
+                    Some(Err(End::Refused(reason))) => {
+                        sequence.refused(reason, &mut state.table, effects);
+                    }
+                    // The table has begun anew since: what was taken went with the old one.
+                    Some(Err(End::Broken(broken))) => return Err(broken),
                     None if state.closed => {
                         sequence.refused(Reason::ShuttingDown, &mut state.table, effects);
                     }
@@ -194,8 +202,17 @@ impl<L: AsRef<Locker>> Running<L> {
                 if self.guarded && waits.is_none() {
                     sequence.find_locks(&state.table);
                 }
-                waits
+                Ok(waits)
             });
+            let waits = match stepped.flatten() {
+                Ok(waits) => waits,
+                Err(broken) => {
+                    // What was taken stays with its locker, which has to end.
+                    self.sequence = None;
+                    let failed = LocksFailed::all(self.operations, broken.into());
+                    return Poll::Ready((Err(failed), Vec::new()));
+                }
+            };
             if waits.is_some() {
                 metrics::counter!("lockkeeper_lock_waits_total").increment(1);
             }

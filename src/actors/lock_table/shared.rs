@@ -5,7 +5,10 @@
 //! the mutex has been let go. Nothing that can run foreign code (a waker, a reply, a guard) is called
 //! or dropped under the mutex.
 
-use std::sync::OnceLock;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -18,15 +21,43 @@ use super::ended::Watches;
 use super::events::Events;
 use super::reply::PendingReply;
 use crate::clock::{coarse_now, exact_now};
-use crate::error::LockError;
+use crate::env::{panic_message, quietly};
+use crate::error::{ActorPanicked, LockError, Part};
 use crate::locks::{
     Attempt, DetectReport, Effect, LockerId, Mode, Moment, Object, Patience, Reason, Request,
     Table, VictimPolicy, WaitId,
 };
 use crate::messages::lock_table::Wait;
+use crate::supervision::Supervision;
 
 /// What a wait came to.
-pub(super) type Outcome = Result<(), Reason>;
+pub(super) type Outcome = Result<(), End>;
+
+/// Why a wait ended without its lock.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    Refused(Reason),
+    Broken(Broken),
+}
+
+impl From<End> for LockError {
+    fn from(end: End) -> Self {
+        match end {
+            End::Refused(reason) => reason.into(),
+            End::Broken(broken) => broken.into(),
+        }
+    }
+}
+
+/// A panic has left the table half changed.
+#[derive(Debug, Clone)]
+pub(super) struct Broken(ActorPanicked);
+
+impl From<Broken> for LockError {
+    fn from(Broken(panicked): Broken) -> Self {
+        Self::Broken(panicked)
+    }
+}
 
 /// How many waits time out, at most, before others are let in between.
 const EXPIRE_AT_ONCE: usize = 64;
@@ -36,6 +67,9 @@ pub(super) struct Shared {
     epoch: Epoch,
     pub clock: OnceLock<Thread>,
     pub events: Events,
+    pub supervision: Arc<Supervision>,
+    /// How many handles of lockers there are: who has none can name no lock.
+    pub lockers: AtomicUsize,
 }
 
 pub(super) struct State {
@@ -51,6 +85,8 @@ pub(super) struct State {
     pub closed: bool,
     /// Nobody new is let in, but those who are inside go on.
     pub refusing: bool,
+    /// A panic has left the table half changed: nothing is granted any more, and nobody looks at it.
+    broken: Option<Broken>,
 }
 
 /// Whoever is told when a wait ends.
@@ -97,24 +133,60 @@ impl Shared {
                 wake_clock: false,
                 closed: false,
                 refusing: false,
+                broken: None,
             }),
             epoch: Epoch::now(),
             clock: OnceLock::new(),
             events: Events::new(),
+            supervision: Supervision::of(Part::LockTable),
+            lockers: AtomicUsize::new(0),
         }
     }
 
-    /// Runs one step of the core, and carries out what follows from it.
-    pub(super) fn transition<R>(&self, step: impl FnOnce(&mut State, &mut Vec<Effect>) -> R) -> R {
-        let mut effects = Vec::new();
+    /// Runs one step of the core, and carries out what follows from it. If the step panics, the table is broken from then on: it
+    /// may be half changed, and whoever waits is told so.
+    pub(super) fn transition<R>(
+        &self,
+        step: impl FnOnce(&mut State, &mut Vec<Effect>) -> R,
+    ) -> Result<R, Broken> {
+        let mut afterwards = None;
         let mut state = self.state.lock();
+        self.whole(&mut state)?;
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            self.step(&mut state, &mut afterwards, step)
+        }));
+        let (answer, panic) = match stepped {
+            Ok(answer) => (Ok(answer), None),
+            Err(panic) => {
+                let broken = state.break_down(&*panic, afterwards.get_or_insert_default());
+                (Err(broken), Some(panic))
+            }
+        };
+        drop(state);
+        if let Some(afterwards) = afterwards {
+            afterwards.run(self);
+        }
+        if let Some(panic) = panic {
+            self.told_of(panic);
+        }
+        answer
+    }
+
+    fn step<R>(
+        &self,
+        state: &mut State,
+        afterwards: &mut Option<Afterwards>,
+        step: impl FnOnce(&mut State, &mut Vec<Effect>) -> R,
+    ) -> R {
+        let mut effects = Vec::new();
         let now = match state.config.max_hold.is_zero() {
             true => self.epoch.about(),
             // Locks are judged by how long they are held.
             false => self.now(),
         };
         state.table.tell_time(now);
-        let answer = step(&mut state, &mut effects);
+        let answer = step(state, &mut effects);
+        self.supervision.bombs.pass("a step of the table");
         if let Some(deadline) = state.table.next_deadline()
             && deadline < state.wake_at
         {
@@ -125,21 +197,53 @@ impl Shared {
         if effects.is_empty() && !wake_clock {
             return answer;
         }
-        let mut afterwards = Afterwards {
+        let afterwards = afterwards.insert(Afterwards {
             wake_clock,
             ..Afterwards::default()
-        };
+        });
         for effect in effects {
-            state.apply(effect, &mut afterwards);
+            state.apply(effect, afterwards);
         }
-        drop(state);
-        afterwards.run(self);
         answer
     }
 
     /// Looks at the table or at a waiter without a step of the core.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+    pub(super) fn look<R>(&self, look: impl FnOnce(&mut State) -> R) -> Result<R, Broken> {
+        let mut state = self.state.lock();
+        self.whole(&mut state)?;
+        let panic = match catch_unwind(AssertUnwindSafe(|| look(&mut state))) {
+            Ok(seen) => return Ok(seen),
+            Err(panic) => panic,
+        };
+        let mut afterwards = Afterwards::default();
+        let broken = state.break_down(&*panic, &mut afterwards);
+        drop(state);
+        afterwards.run(self);
+        self.told_of(panic);
+        Err(broken)
+    }
+
+    /// What concerns no lock: how the table is set, and who waits for an answer. It works on a broken table too.
+    pub(super) fn aside<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
         look(&mut self.state.lock())
+    }
+
+    /// A broken table begins anew when nobody is left who could hold anything in it.
+    fn whole(&self, state: &mut State) -> Result<(), Broken> {
+        match &state.broken {
+            None => Ok(()),
+            Some(_) if self.lockers.load(Ordering::Acquire) == 0 => {
+                state.begin_anew();
+                Ok(())
+            }
+            Some(broken) => Err(broken.clone()),
+        }
+    }
+
+    fn told_of(&self, panic: Box<dyn Any + Send>) {
+        let doing = "a step of the table";
+        let panicked = self.supervision.panicked(Part::LockTable, doing, panic);
+        self.events.broken(panicked);
     }
 
     /// Asks for a lock; both doors come through here. `None` is granted. A waiter stands ready for a
@@ -170,7 +274,7 @@ impl Shared {
             }
             state.waiters.insert(id, Waiter::task());
             Ok(waits)
-        });
+        })?;
         if let Ok(Some(_)) = asked {
             metrics::counter!("lockkeeper_lock_waits_total").increment(1);
         }
@@ -184,14 +288,14 @@ impl Shared {
                 return Err(LockError::ShuttingDown);
             }
             Ok(state.table.try_lock(request, effects)? == Attempt::Granted)
-        })
+        })?
     }
 
     /// Takes back a request whose asker is gone: out of the queue, or the lock that nobody picked up. An
     /// upgrade that nobody saw goes back to what it was. False if others bar the way back: then the locker
     /// keeps what it was given.
     pub(super) fn withdraw(&self, id: WaitId, asked: &Asked<'_>) -> bool {
-        let (waiter, taken_back) = self.transition(|state, effects| {
+        let withdrawn = self.transition(|state, effects| {
             let waiter = state.waiters.remove(&id);
             let taken_back = match &waiter {
                 Some(Waiter::Task {
@@ -210,6 +314,11 @@ impl Shared {
             };
             (waiter, taken_back)
         });
+        let Ok((waiter, taken_back)) = withdrawn else {
+            // Nobody gets it any more.
+            drop(self.aside(|state| state.waiters.remove(&id)));
+            return false;
+        };
         drop(waiter);
         taken_back
     }
@@ -218,7 +327,7 @@ impl Shared {
     pub(super) fn poll_wait(&self, id: WaitId, waker: &Waker) -> Option<Outcome> {
         // Clones and drops of wakers can run foreign code, so they happen outside the mutex.
         let mut waker = Some(waker.clone());
-        let outcome = self.look(|state| match state.waiters.get_mut(&id)? {
+        let outcome = self.aside(|state| match state.waiters.get_mut(&id)? {
             Waiter::Task {
                 outcome: Some(_), ..
             } => match state.waiters.remove(&id)? {
@@ -237,24 +346,25 @@ impl Shared {
 
     /// What the clock thread does when it wakes; answers when it has to wake again.
     pub(super) fn expire(&self) -> Option<Instant> {
-        while self
-            .transition(|state, effects| state.table.expire(self.now(), EXPIRE_AT_ONCE, effects))
-        {
-        }
-        self.look(|state| state.table.next_deadline())
-            .and_then(|deadline| self.epoch.instant(deadline))
+        let expire = |state: &mut State, effects: &mut Vec<Effect>| {
+            state.table.expire(self.now(), EXPIRE_AT_ONCE, effects)
+        };
+        while self.transition(expire).unwrap_or(false) {}
+        let next = self.look(|state| state.table.next_deadline());
+        next.ok().flatten().and_then(|at| self.epoch.instant(at))
     }
 
     /// Notes until when the clock thread sleeps. False if it must not, because a deadline came earlier.
     pub(super) fn may_sleep_until(&self, until: Option<Instant>) -> bool {
         let until = until.map_or(Moment(u64::MAX), |until| self.epoch.moment(until));
-        self.look(|state| {
+        let looked = self.look(|state| {
             state.wake_at = until;
             state
                 .table
                 .next_deadline()
                 .is_none_or(|deadline| deadline >= until)
-        })
+        });
+        looked.unwrap_or(true)
     }
 
     pub(super) fn patience(&self, wait: Wait) -> Patience {
@@ -334,12 +444,44 @@ impl State {
         report
     }
 
+    /// Ends all that is waited for: nobody else will. What is held stays with its lockers, and nothing more is granted.
+    fn break_down(&mut self, panic: &(dyn Any + Send), afterwards: &mut Afterwards) -> Broken {
+        let panicked = ActorPanicked::new(Part::LockTable, panic_message(panic));
+        let broken = Broken(panicked);
+        self.broken = Some(broken.clone());
+        let ids: Vec<WaitId> = self.waiters.keys().copied().collect();
+        for id in ids {
+            let is_open = |waiter: &Waiter| {
+                !matches!(
+                    waiter,
+                    Waiter::Task {
+                        outcome: Some(_),
+                        ..
+                    }
+                )
+            };
+            if self.waiters.get(&id).is_some_and(is_open) {
+                self.deliver(id, Err(End::Broken(broken.clone())), afterwards);
+            }
+        }
+        self.watches.all_ended(&mut afterwards.wakers);
+        broken
+    }
+
+    fn begin_anew(&mut self) {
+        self.table = self.table.anew(self.config.table());
+        self.broken = None;
+        self.wake_at = Moment(u64::MAX);
+        self.wake_clock = true;
+        tracing::warn!(target: "lockkeeper", "the lock table has begun anew");
+    }
+
     fn apply(&mut self, effect: Effect, afterwards: &mut Afterwards) {
         match effect {
             Effect::Granted(id) => self.deliver(id, Ok(()), afterwards),
             Effect::Refused(id, reason) => {
                 afterwards.timeouts += u64::from(reason.is_timeout());
-                self.deliver(id, Err(reason), afterwards);
+                self.deliver(id, Err(End::Refused(reason)), afterwards);
             }
             Effect::Ended(locker) => self.watches.ended(locker, &mut afterwards.wakers),
             event => {
@@ -374,11 +516,12 @@ impl Afterwards {
         {
             clock.unpark();
         }
+        // Wakers are the application's executor's: one that panics keeps nobody else from being woken.
         for waker in self.wakers {
-            waker.wake();
+            quietly(|| waker.wake());
         }
         for (reply, outcome) in self.replies {
-            reply.answer(outcome);
+            quietly(|| reply.answer(outcome));
         }
         if self.deadlocks > 0 {
             metrics::counter!("lockkeeper_deadlocks_total").increment(self.deadlocks);

@@ -89,6 +89,7 @@ impl Runtime {
             let result = match begun.await {
                 Ok(Begun::Answered(value)) => Ok(value),
                 Ok(Begun::Runs(attempt)) => {
+                    options.has_begun();
                     let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
                     // Whatever the closure made of it: it is run again.
                     let ended = match attempt.0.death() {

@@ -18,13 +18,14 @@ use super::locking::Taken;
 use crate::actors::lock_table::Locks;
 use crate::config::{Durability, WhenFull};
 use crate::env::gate::Entry;
-use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Typed, Waiting, random_seed};
-use crate::error::{Stage, TxnError};
+use crate::env::{Answer, Ask, Core, Fenced, Held, Reply, Ticket, Typed, Waiting, random_seed};
+use crate::error::{Part, Stage, TxnError};
 use crate::inside;
 use crate::keeper::Stopping;
 use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
 use crate::pool::Pools;
+use crate::supervision::Supervision;
 use crate::txn::handler::HandlerChain;
 use crate::txn::run::current_transaction;
 
@@ -46,6 +47,7 @@ pub struct Runtime {
     /// The longest deadline that any transaction has had, in nanoseconds.
     longest: AtomicU64,
     pub(super) counters: Counters,
+    pub(crate) supervision: Arc<Supervision>,
     /// Keys the digests of what interactive transactions read.
     pub(super) seed: [u64; 2],
 }
@@ -63,6 +65,15 @@ pub(super) struct Counters {
 
 impl Runtime {
     pub(crate) fn new(env: Arc<Core>, locks: Option<Locks>, handlers: HandlerChain) -> Self {
+        let supervision = Supervision::of(Part::Supervisor);
+        let parts = [Some(&supervision), Some(&env.shared.supervision)];
+        for part in parts
+            .into_iter()
+            .chain([locks.as_ref().map(Locks::supervision)])
+            .flatten()
+        {
+            env.shared.gives_up_with(part);
+        }
         let permits = Arc::new(Semaphore::new(env.shared.config.queue()));
         let longest = AtomicU64::new(nanos(env.shared.config.deadline()));
         Self {
@@ -77,6 +88,7 @@ impl Runtime {
             aborting: CancellationToken::new(),
             longest,
             counters: Counters::default(),
+            supervision,
             seed: [random_seed(), random_seed()],
         }
     }
@@ -121,6 +133,10 @@ impl Runtime {
         // Made when it is needed: most futures are ready at their first poll.
         let mut aborted = None;
         std::future::poll_fn(|cx| {
+            // First, since the timer that the future may wait for has ended then.
+            if self.aborting.is_cancelled() {
+                return Poll::Ready(None);
+            }
             if let Poll::Ready(out) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(out));
             }
@@ -271,20 +287,40 @@ impl Runtime {
         let (Body::Update(body), Some(ticket)) = (body, options.ticket.take()) else {
             return;
         };
-        let caller = options.caller.take();
-        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), &options);
-        trace.record("attempt", 1);
-        let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
-        ask.durability = options.durability.map(for_one_transaction);
-        ask.permit = options.permit.take();
-        ask.ticket = ticket;
-        ask.trace = trace;
+        let ask = self.supervision.guard("RunTxn, direct", || {
+            self.direct_ask(&mut options, ticket, deadline, span)
+        });
+        let ask = match ask {
+            Ok(ask) => ask,
+            Err(panicked) => {
+                drop(sender.send(Err(TxnError::ActorPanicked(panicked))));
+                return;
+            }
+        };
         if let Err((error, job)) = self
             .env
             .submit(ask, Typed::new(body, Reply::Direct(sender)))
         {
             job.fail(error);
         }
+    }
+
+    fn direct_ask(
+        &self,
+        options: &mut TxnOptions,
+        ticket: Arc<Ticket>,
+        deadline: Instant,
+        span: Duration,
+    ) -> Ask {
+        let caller = options.caller.take();
+        let trace = trace(&caller.unwrap_or_else(tracing::Span::none), options);
+        trace.record("attempt", 1);
+        let mut ask = Ask::new(options.name.take(), options.site, deadline, span);
+        ask.durability = options.durability.map(for_one_transaction);
+        ask.permit = options.permit.take();
+        ask.ticket = ticket;
+        ask.trace = trace;
+        ask
     }
 
     /// Runs a transaction to its end.
@@ -383,6 +419,7 @@ impl Runtime {
                     ask.durability = options.durability.map(for_one_transaction);
                     ask.locks = locks.map(|locks| Box::new(locks) as Held);
                     ask.attempts_before = attempts.number - 1;
+                    options.has_begun();
                     self.run_body(ask, current).await
                 }
             };

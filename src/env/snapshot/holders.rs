@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,7 +22,7 @@ use crate::env::job::quietly;
 use crate::env::shared::{Counters, Shared};
 use crate::env::transaction::{ReadTxn, Readable};
 use crate::env::view::{SLOT_RETRY, Tried, Tries, try_view};
-use crate::error::{Name, Site, StorageError, TxnError};
+use crate::error::{ActorPanicked, Name, Part, Site, StorageError, TxnError};
 
 /// See the module.
 pub(crate) struct Holders {
@@ -103,7 +104,9 @@ impl Core {
             };
             Holders::send(&shared, hold, place)?;
             // The thread keeps to the deadline by itself.
-            answer.await.unwrap_or(Err(TxnError::ShuttingDown))
+            answer
+                .await
+                .unwrap_or_else(|_| Err(shared.why_unanswered()))
         }
     }
 }
@@ -210,8 +213,13 @@ impl Holders {
 /// A thread that holds snapshots, one after the other, until it is told to end.
 fn holder(shared: &Arc<Shared>) {
     let holders = &shared.holders;
-    while let Ok(Some((hold, place))) = holders.tasks.recv() {
-        quietly(|| hold.carry_out(shared));
+    while let Ok(Some((mut hold, place))) = holders.tasks.recv() {
+        let carry_out = AssertUnwindSafe(|| hold.carry_out(shared));
+        if let Err(panic) = catch_unwind(carry_out) {
+            let supervision = &shared.supervision;
+            let panicked = supervision.panicked(Part::SnapshotHolder, "a snapshot", panic);
+            hold.fail(TxnError::ActorPanicked(panicked));
+        }
         holders.crew.lock().idle += 1;
         drop(place);
     }
@@ -219,7 +227,8 @@ fn holder(shared: &Arc<Shared>) {
 
 impl Hold {
     /// Takes the snapshot and serves it until it ends, or answers why there is none.
-    fn carry_out(mut self, shared: &Arc<Shared>) {
+    fn carry_out(&mut self, shared: &Arc<Shared>) {
+        shared.supervision.bombs.pass("taking a snapshot");
         match self.hold(shared) {
             Ok(unserved) => {
                 // Only now, when the thread is not inside any more: the application's values may do anything as they are dropped.
@@ -227,11 +236,14 @@ impl Hold {
                     quietly(|| drop(request));
                 }
             }
-            Err(error) => {
-                if let Some(reply) = self.reply.take() {
-                    quietly(|| drop(reply.send(Err(error))));
-                }
-            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Answers why there is none, if nobody has been answered.
+    fn fail(&mut self, error: TxnError) {
+        if let Some(reply) = self.reply.take() {
+            quietly(|| drop(reply.send(Err(error))));
         }
     }
 
@@ -284,9 +296,11 @@ impl Hold {
             quietly(|| drop(reply.send(Ok(snapshot))));
         }
         let generation = shared.generation.load(Ordering::Acquire);
+        let mut ends = Ends(Some(&held));
         let why = loop {
             match held.next() {
                 Next::Run(request) => {
+                    shared.supervision.bombs.pass("holding a snapshot");
                     quietly(|| request(txn));
                     if let Some(error) = txn.fatal() {
                         quietly(|| shared.report_fatal(error, generation));
@@ -299,6 +313,7 @@ impl Hold {
             }
         };
         let ousted = matches!(why, TxnError::SnapshotTooOld);
+        ends.0 = None;
         let unserved = held.end(why);
         if ousted {
             Counters::add(&shared.holders.ousted, 1);
@@ -307,5 +322,19 @@ impl Hold {
                 "a snapshot held over awaits had to end: the gate is shut for a change");
         }
         unserved
+    }
+}
+
+/// Ends a snapshot whose thread panics: whoever asks something of it is told so.
+struct Ends<'h>(Option<&'h Held>);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if let Some(held) = self.0 {
+            let panicked = ActorPanicked::new(Part::SnapshotHolder, "the snapshot ended in it");
+            for request in held.end(TxnError::ActorPanicked(panicked)) {
+                quietly(|| drop(request));
+            }
+        }
     }
 }

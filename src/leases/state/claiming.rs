@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Book, ClaimAnswer, ClaimWon, Effect, LeaseKey, Moment, Refusal, SendId, WaiterId};
-use crate::leases::{Claimed, Fence, LeaseRecord, StoreError};
+use crate::leases::{Claimed, Fence, LeaseRecord, LeaseVerdict, StoreError};
 
 /// How long after the known expiry of a holder the store is asked: a part of the poll interval, within bounds.
 const SOON_PART: u32 = 50;
@@ -45,9 +45,9 @@ impl Book {
                 entry.life.claim_refused(send);
                 self.claim_refused(now, key, record, foreign, fx);
             }
-            ClaimAnswer::Failed { error, stop } => {
+            ClaimAnswer::Failed { error, verdict } => {
                 entry.life.claim_failed(send);
-                self.claim_failed(now, key, error, stop, fx);
+                self.claim_failed(now, key, error, verdict, fx);
             }
         }
     }
@@ -187,7 +187,7 @@ impl Book {
         now: Moment,
         key: LeaseKey,
         error: Arc<StoreError>,
-        stop: bool,
+        verdict: LeaseVerdict,
         fx: &mut Vec<Effect>,
     ) {
         let Some(entry) = self.leases.get_mut(&key) else {
@@ -204,7 +204,7 @@ impl Book {
         waiter.errors += 1;
         waiter.failing = true;
         waiter.last = Some(Arc::clone(&error));
-        if !(stop || waiter.wish.once || !error.is_retryable()) {
+        if !(waiter.wish.once || verdict.ends(&error)) {
             let wait = self.jittered(poll);
             self.wake_at(key, now.after(wait));
             self.refuse_impatient(now, &name, fx);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::SendId;
-use crate::leases::{Claimed, Fence, LeaseName, LostReason, Refreshed, Released, StoreError};
+use crate::leases::{
+    Claimed, Fence, LeaseName, LeaseVerdict, LostReason, Refreshed, Released, StoreError,
+};
 
 /// Names one acquisition, from its first claim to its end. Never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,8 +95,11 @@ pub struct RefreshItem {
 pub enum ClaimAnswer {
     /// The store answered. `foreign`: another process is in the way, or had the lease while it was left to others.
     Claimed { claimed: Claimed, foreign: bool },
-    /// It failed; `stop`: nobody wants it tried again.
-    Failed { error: Arc<StoreError>, stop: bool },
+    /// It failed.
+    Failed {
+        error: Arc<StoreError>,
+        verdict: LeaseVerdict,
+    },
 }
 
 /// What came of a refresh.
@@ -102,6 +107,9 @@ pub enum ClaimAnswer {
 pub enum RefreshAnswer {
     /// The store answered.
     Refreshed(Refreshed),
-    /// It failed; `stop`: nobody wants it tried again.
-    Failed { error: Arc<StoreError>, stop: bool },
+    /// It failed.
+    Failed {
+        error: Arc<StoreError>,
+        verdict: LeaseVerdict,
+    },
 }

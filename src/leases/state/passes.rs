@@ -92,8 +92,8 @@ impl Book {
                 alone = entry.life.refresh_skipped(now, send);
                 None
             }
-            RefreshAnswer::Failed { error, stop } => {
-                let stop = stop || !error.is_retryable();
+            RefreshAnswer::Failed { error, verdict } => {
+                let stop = verdict.ends_refresh(&error);
                 let fault = LostReason::StoreError(error);
                 entry.life.refresh_failed(now, send, fault, stop)
             }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Book, ClaimAnswer, Effect, LeaseKey, Moment, Phase, SendId};
-use crate::leases::{LostReason, Released, StoreError};
+use crate::leases::{LeaseVerdict, LostReason, Released, StoreError};
 
 /// What came of a release.
-pub type ReleaseAnswer = Result<Released, (Arc<StoreError>, bool)>;
+pub type ReleaseAnswer = Result<Released, (Arc<StoreError>, LeaseVerdict)>;
 
 /// The first pause before a release that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -148,11 +148,11 @@ impl Book {
                 self.wake_at(key, now.after(wait));
             }
             Ok(outcome) => self.has_released(now, key, outcome, fx),
-            Err((error, stop)) => {
+            Err((error, verdict)) => {
                 let name = entry.name.clone();
                 if now >= entry.life.gone_by() {
                     self.has_released(now, key, Released::WasLost, fx);
-                } else if stop || !error.is_retryable() {
+                } else if verdict.ends(&error) {
                     entry.releasing = false;
                     fx.push(Effect::ReleaseStopped { key, error });
                     if entry.unowned {

@@ -6,6 +6,7 @@
 
 mod boot;
 mod file;
+mod later;
 mod record;
 mod worker;
 
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 use file::Key;
 use worker::Hold;
+
+pub(crate) use later::Later;
 
 use crate::env::{file_id, prepare_folder};
 use crate::error::OpenError;

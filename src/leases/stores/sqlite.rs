@@ -116,8 +116,7 @@ impl Backend for SqliteBackend {
             .bind(claim.holder.id.to_string())
             .bind(micros(claim.expiration))
             .bind(micros(claim.unclean_delay));
-        let row = take.fetch_optional(connection).await?;
-        row.as_ref().map(taken).transpose()
+        taken(take, connection).await
     }
 
     async fn hand(
@@ -133,8 +132,7 @@ impl Backend for SqliteBackend {
             .bind(claim.holder.id.to_string())
             .bind(micros(claim.expiration))
             .bind(from.id.to_string());
-        let row = hand.fetch_optional(connection).await?;
-        row.as_ref().map(taken).transpose()
+        taken(hand, connection).await
     }
 
     async fn add(&self, connection: &mut SqliteConnection, name: &LeaseName) -> sqlx::Result<()> {
@@ -194,12 +192,21 @@ impl Backend for SqliteBackend {
     }
 }
 
-fn taken(row: &SqliteRow) -> sqlx::Result<Taken> {
-    Ok(Taken {
+/// What a statement that returns the token brings. It is run to its end: the driver's `fetch_optional` stops at the row, and
+/// would not tell if the commit, which comes after it, failed.
+async fn taken(
+    statement: Query<'static, Sqlite, SqliteArguments>,
+    connection: &mut SqliteConnection,
+) -> sqlx::Result<Option<Taken>> {
+    let rows = statement.fetch_all(connection).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    Ok(Some(Taken {
         token: Fence(row.try_get::<i64, _>(0)?.unsigned_abs()),
         // The lock comes before the clock.
         waited: false,
-    })
+    }))
 }
 
 /// A row as [`Statements`] selects it.
@@ -214,3 +221,6 @@ fn read(row: &SqliteRow) -> sqlx::Result<Row> {
         left: row.try_get(6)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

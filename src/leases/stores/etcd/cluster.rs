@@ -225,6 +225,11 @@ impl Drop for Attempt<'_> {
 /// leader, no connection, a request that timed out inside of etcd).
 const UNREACHABLE: [i32; 4] = [1, 2, 4, 14];
 const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+/// What etcd says to somebody who may not come in, with codes that it also uses for other things. A token that is not known any
+/// more is not among it: the driver gets another.
+const NOT_LET_IN: [&str; 2] = ["authentication failed", "user name is empty"];
+const NO_USERS: &str = "authentication is not enabled";
 
 fn is_ended(error: &Error) -> bool {
     match error {
@@ -238,8 +243,16 @@ fn is_ended(error: &Error) -> bool {
 
 pub(super) fn to_store_error(error: Error) -> StoreError {
     match &error {
-        Error::GRpcStatus(status) if !UNREACHABLE.contains(&status.code().into()) => {
-            StoreError::Failed(error.into())
+        Error::GRpcStatus(status) => {
+            let (code, text) = (i32::from(status.code()), status.message());
+            let is_denied =
+                code == PERMISSION_DENIED || NOT_LET_IN.iter().any(|said| text.contains(said));
+            match code {
+                _ if is_denied => StoreError::Denied(error.into()),
+                _ if text.contains(NO_USERS) => StoreError::BadConfig(error.to_string()),
+                code if UNREACHABLE.contains(&code) => StoreError::Unreachable(error.into()),
+                _ => StoreError::Failed(error.into()),
+            }
         }
         Error::InvalidArgs(_) | Error::InvalidUri(_) => StoreError::BadConfig(error.to_string()),
         _ => StoreError::Unreachable(error.into()),

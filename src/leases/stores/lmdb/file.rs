@@ -251,7 +251,7 @@ impl File {
     }
 
     /// LMDB's slots are unmapped while no thread is about to free its own.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         let Some(Open { env, .. }) = self.open.take() else {
             return;
         };

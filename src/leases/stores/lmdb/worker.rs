@@ -2,6 +2,7 @@
 //! everything is done by one thread that does nothing else, for all handles of the process.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::boot::BootClock;
 use super::file::File;
-use crate::env::{file_id, forks, watch_forks};
+use crate::env::{file_id, forks, panic_message, quietly, watch_forks};
 use crate::leases::StoreError;
 
 /// Questions that wait for the thread; whoever asks more waits for room.
@@ -87,7 +88,13 @@ impl Worker {
         let mut file = File::new(path.to_owned(), clock);
         let run = move || {
             while let Ok(job) = queue.recv() {
-                job(&mut file);
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&mut file))) {
+                    let message = panic_message(&*panic);
+                    std::mem::forget(panic);
+                    tracing::error!(target: "lockkeeper", message, "the thread of the file of leases panicked");
+                    // Its transaction is undone. The next job opens the file anew.
+                    quietly(|| file.close());
+                }
             }
             drop(file);
             drop(alive);
@@ -151,7 +158,10 @@ impl Worker {
 
     fn gone(&self) -> StoreError {
         let path = self.path.display();
-        StoreError::Unreachable(format!("the thread of {path} has ended").into())
+        match self.jobs.is_disconnected() {
+            true => StoreError::Unreachable(format!("the thread of {path} has ended").into()),
+            false => StoreError::Failed(format!("the thread of {path} panicked over it").into()),
+        }
     }
 }
 
@@ -212,5 +222,23 @@ impl Hold {
 impl Clone for Hold {
     fn clone(&self) -> Self {
         Self(Mutex::new(self.0.lock().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::block_on;
+
+    #[test]
+    fn a_panic_over_one_question_is_answered_and_the_next_is_served() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let worker = Worker::of(&folder.path().join("leases.mdb")).expect("a worker");
+        for _ in 0..3 {
+            let panics = worker.ask::<()>(|_| panic!("a bomb"));
+            let error = block_on(panics).expect_err("it panicked");
+            assert!(matches!(error, StoreError::Failed(_)), "{error}");
+            block_on(worker.ask(File::prepare)).expect("it goes on");
+        }
     }
 }

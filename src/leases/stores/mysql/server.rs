@@ -27,10 +27,10 @@ pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection
     Ok(connection)
 }
 
-/// An error while connecting: the address and the password may become right, the database may be made.
+/// An error while connecting: what is not known to be for good may pass.
 fn connecting(error: &sqlx::Error) -> Kind {
     match kind(error) {
-        Kind::Other | Kind::Forbidden => Kind::Unreachable,
+        Kind::Other => Kind::Unreachable,
         kind => kind,
     }
 }
@@ -55,6 +55,10 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
         sqlx::Error::Configuration(_) => return Kind::BadConfig,
         _ => return Kind::Other,
     };
+    kind_of(number)
+}
+
+fn kind_of(number: u16) -> Kind {
     match number {
         // Too many connections, shutting down, aborted, killed, timed out.
         1040 | 1053 | 1077 | 1079 | 1152 | 1203 | 1317 | 1927 | 2006 | 2013 | 4031 => {
@@ -65,7 +69,12 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
         // A table that somebody made meanwhile, a deadlock, a record that changed, a statement to prepare again.
         1020 | 1050 | 1213 | 1412 | 1615 => Kind::Again,
         1205 | 3572 => Kind::LockTimeout,
-        1044 | 1045 | 1142 | 1143 | 1227 => Kind::Forbidden,
+        // A wrong password, or no user of this name from here; a right that is lacking; an account that is locked or whose
+        // password has to be changed first.
+        1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1698 | 1820 | 1862 | 3118 | 4151 => {
+            Kind::Forbidden
+        }
+        // No database was named, or none of this name is there.
         1046 | 1049 => Kind::BadConfig,
         _ => Kind::Other,
     }
@@ -145,4 +154,28 @@ pub(super) fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
         _ => (kind == "timestamp(6)", "timestamp(6)"),
     };
     if fits { Ok(()) } else { Err(expected) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waiting_heals_is_told_from_what_it_does_not() {
+        let table = [
+            (Kind::Forbidden, &[1044, 1045, 1130, 1142, 1698, 3118][..]),
+            (Kind::BadConfig, &[1046, 1049]),
+            // Too many connections, of this user too, shutting down, a connection that broke.
+            (Kind::Unreachable, &[1040, 1203, 1053, 2013]),
+            (Kind::ReadOnly, &[1290, 1836]),
+            (Kind::Again, &[1020, 1213]),
+            (Kind::LockTimeout, &[1205]),
+            (Kind::Other, &[0, 1114, 1146]),
+        ];
+        for (kind, numbers) in table {
+            for &number in numbers {
+                assert_eq!(kind_of(number), kind, "{number}");
+            }
+        }
+    }
 }

@@ -24,7 +24,7 @@ pub(super) async fn open(server: &PgConnectOptions) -> Result<PgConnection, Stor
     Ok(connection)
 }
 
-/// An error while connecting: the address and the password may become right, the database may be made.
+/// An error while connecting: what is not known to be for good may pass.
 fn connecting(error: &sqlx::Error) -> Kind {
     match kind(error) {
         Kind::Other => Kind::Unreachable,
@@ -45,7 +45,11 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
         sqlx::Error::Configuration(_) => return Kind::BadConfig,
         _ => return Kind::Other,
     };
-    match &*code {
+    kind_of(&code)
+}
+
+fn kind_of(code: &str) -> Kind {
+    match code {
         // Lost, shutting down, crashed, starting up, too many connections.
         "57P01" | "57P02" | "57P03" | "57P05" | "53300" => Kind::Unreachable,
         code if code.starts_with("08") => Kind::Unreachable,
@@ -54,8 +58,10 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
         // statement that a pooler lost.
         "40001" | "40P01" | "42P07" | "42710" | "26000" | "XX000" => Kind::Again,
         "55P03" => Kind::LockTimeout,
-        "42501" => Kind::Forbidden,
-        "3F000" => Kind::BadConfig,
+        // A right that is lacking; no such user, or none that may come from here; a wrong password.
+        "42501" | "28000" | "28P01" => Kind::Forbidden,
+        // No such database, no such schema.
+        "3D000" | "3F000" => Kind::BadConfig,
         _ => Kind::Other,
     }
 }
@@ -123,4 +129,31 @@ pub(super) fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
         _ => (kind == "timestamptz", "timestamptz"),
     };
     if fits { Ok(()) } else { Err(expected) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waiting_heals_is_told_from_what_it_does_not() {
+        let table = [
+            (Kind::Forbidden, &["28P01", "28000", "42501"][..]),
+            (Kind::BadConfig, &["3D000", "3F000"]),
+            // Too many connections, starting up, shutting down, a connection that broke.
+            (
+                Kind::Unreachable,
+                &["53300", "57P03", "57P01", "08006", "08P01"],
+            ),
+            (Kind::ReadOnly, &["25006"]),
+            (Kind::Again, &["40001", "40P01"]),
+            (Kind::LockTimeout, &["55P03"]),
+            (Kind::Other, &["42P01", "53100", ""]),
+        ];
+        for (kind, codes) in table {
+            for code in codes {
+                assert_eq!(kind_of(code), kind, "{code}");
+            }
+        }
+    }
 }

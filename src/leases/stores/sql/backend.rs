@@ -146,9 +146,9 @@ pub(in crate::leases::stores) enum Kind {
     Again,
     /// Somebody kept the row locked for longer than a statement waits.
     LockTimeout,
-    /// The right is lacking.
+    /// This user may not do this, or may not come in.
     Forbidden,
-    /// The address or the options are wrong.
+    /// The address or the options are wrong, or name what is not there.
     BadConfig,
     /// Anything else.
     Other,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::leases::StoreError;
 
 /// Opens a connection to one of several servers, beginning with the one that answered last. One that can be written to is
-/// preferred to an error; "it only reads" is a better answer than "it cannot be reached".
+/// preferred to an error; "it only reads" is a better answer than "it cannot be reached", and that is a better one than what is
+/// for good with one server, as long as another may come back.
 pub(in crate::leases::stores) async fn connect_to_one_of<'a, O, C, F>(
     servers: &'a [O],
     last: &AtomicUsize,
@@ -31,12 +32,50 @@ where
                 return Ok(connection);
             }
             Err(error) => {
-                let worse = !matches!(failure, Some(StoreError::ReadOnly(_)));
-                if worse || matches!(error, StoreError::ReadOnly(_)) {
+                if failure
+                    .as_ref()
+                    .is_none_or(|last| hope(&error) >= hope(last))
+                {
                     failure = Some(error);
                 }
             }
         }
     }
     Err(failure.unwrap_or_else(|| StoreError::BadConfig("no server was named".to_owned())))
+}
+
+const fn hope(error: &StoreError) -> u8 {
+    match error {
+        StoreError::ReadOnly(_) => 2,
+        error => error.is_retryable() as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answers(servers: &[fn() -> StoreError]) -> StoreError {
+        let open = |server: &fn() -> StoreError| std::future::ready(Err::<(), _>(server()));
+        let (patience, last) = (Duration::from_secs(1), AtomicUsize::new(0));
+        let opened = connect_to_one_of(servers, &last, patience, open);
+        opened.await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn of_several_servers_the_one_that_may_come_back_decides() {
+        let away = || StoreError::Unreachable("refused".into());
+        let denied = || StoreError::Denied("password".into());
+        let reads = || StoreError::ReadOnly(None);
+        for servers in [[away, denied, denied], [denied, denied, away]] {
+            assert!(matches!(
+                answers(&servers).await,
+                StoreError::Unreachable(_)
+            ));
+        }
+        for servers in [[away, reads, denied], [denied, reads, away]] {
+            assert!(matches!(answers(&servers).await, StoreError::ReadOnly(_)));
+        }
+        assert!(matches!(answers(&[denied]).await, StoreError::Denied(_)));
+    }
 }

@@ -353,9 +353,8 @@ pub(in crate::leases::stores) fn fault(kind: Kind, error: sqlx::Error) -> StoreE
         Kind::Unreachable => StoreError::Unreachable(Box::new(error)),
         Kind::ReadOnly => StoreError::ReadOnly(Some(Box::new(error))),
         Kind::BadConfig => StoreError::BadConfig(error.to_string()),
-        Kind::Again | Kind::LockTimeout | Kind::Forbidden | Kind::Other => {
-            StoreError::Failed(Box::new(error))
-        }
+        Kind::Forbidden => StoreError::Denied(Box::new(error)),
+        Kind::Again | Kind::LockTimeout | Kind::Other => StoreError::Failed(Box::new(error)),
     }
 }
 

@@ -1,0 +1,133 @@
+//! What is left to do when the mutex has been let go: stores are asked, answers given, events told.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::Shared;
+use crate::clock::coarse_now;
+use crate::error::LeaseError;
+use crate::leases::limit::Verdict;
+use crate::leases::seen::{self, Acquiring};
+use crate::leases::state::{RefreshItem, SendId};
+use crate::leases::view::{Cell, Ending};
+use crate::leases::waiting::Answer;
+use crate::leases::{Fence, LeaseEvent, LeaseGuard, LeaseName, Leases, LostReason, calls};
+
+/// One of them.
+pub(super) enum Action {
+    Claim(Arc<Cell>, SendId, Option<Fence>),
+    HandOver(Arc<Cell>, Arc<Cell>, SendId),
+    Refresh(Vec<(Arc<Cell>, RefreshItem)>),
+    Release(Arc<Cell>),
+    Grant(oneshot::Sender<Answer>, Arc<Cell>),
+    Refuse(oneshot::Sender<Answer>, LeaseError),
+    Tell(LeaseEvent),
+    Confirm(Arc<Cell>, SendId),
+    Lost(Arc<Cell>, LostReason),
+    Waits(Arc<Acquiring>, LeaseName),
+    NotHeld,
+    End(Arc<Cell>, Ending),
+    Listen,
+}
+
+impl Shared {
+    pub(super) fn carry_out(self: &Arc<Self>, action: Action) {
+        match action {
+            Action::Claim(cell, send, left_with) => {
+                let claim = calls::claim(Arc::clone(self), cell, send, left_with);
+                self.serve(claim);
+            }
+            Action::HandOver(from, to, send) => {
+                self.serve(calls::hand_over(Arc::clone(self), from, to, send));
+            }
+            Action::Release(cell) => {
+                self.serve(calls::release(Arc::clone(self), cell));
+            }
+            Action::Refresh(items) => {
+                let only = match items.as_slice() {
+                    [(cell, _)] => Some(Arc::clone(cell)),
+                    _ => None,
+                };
+                let task = self.serve(calls::refresh(Arc::clone(self), items));
+                if let Some(cell) = only {
+                    *cell.refreshing.lock() = Some(task.abort_handle());
+                }
+            }
+            Action::Grant(reply, cell) => self.grant(reply, cell),
+            Action::Refuse(reply, error) => drop(reply.send(Err(error))),
+            Action::Lost(cell, reason) => {
+                cell.tell_lost(reason.clone());
+                seen::lost(&reason);
+                self.log_lost(&cell, &reason);
+                self.tell(LeaseEvent::Lost {
+                    name: cell.name.clone(),
+                    token: cell.token(),
+                    reason,
+                });
+            }
+            Action::End(cell, ending) => {
+                if let Ending::Released(outcome) = ending {
+                    self.tell(LeaseEvent::Released {
+                        name: cell.name.clone(),
+                        token: cell.token(),
+                        outcome,
+                    });
+                }
+                cell.ending.send_replace(ending);
+            }
+            Action::Tell(event) => self.tell(event),
+            Action::Waits(seen, name) => seen.waits(&name),
+            Action::NotHeld => seen::not_held(),
+            Action::Confirm(cell, send) => cell.confirm(send),
+            Action::Listen => {
+                if !self.is_listening.swap(true, Ordering::Relaxed) {
+                    self.serve(calls::listen(Arc::clone(self)));
+                }
+            }
+        }
+    }
+
+    fn grant(self: &Arc<Self>, reply: oneshot::Sender<Answer>, cell: Arc<Cell>) {
+        seen::held();
+        if let Some(id) = self.store_id.get() {
+            // It has been asked for before anything else.
+            let _ = cell.store.set(id.clone());
+        }
+        self.tell(LeaseEvent::Acquired {
+            name: cell.name.clone(),
+            token: cell.token(),
+        });
+        match self.owner.get().and_then(Weak::upgrade) {
+            // An answer that nobody takes comes back, and its guard gives the lease back.
+            Some(owner) => drop(reply.send(Ok(LeaseGuard::new(cell, Leases::of(owner))))),
+            None => self.release(&cell, true),
+        }
+    }
+
+    /// All leases may be lost at once.
+    fn log_lost(self: &Arc<Self>, cell: &Cell, reason: &LostReason) {
+        match self.losses.another(coarse_now()) {
+            Verdict::Log => {
+                tracing::warn!(target: "lockkeeper", lease = cell.name.as_str(), token = cell.token().0, %reason, "a lease was lost");
+            }
+            Verdict::First => {
+                let shared = Arc::clone(self);
+                self.runtime.spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    shared.log_lost_rest();
+                });
+            }
+            Verdict::Count => {}
+        }
+    }
+
+    /// Says how many losses were not logged.
+    pub(in crate::leases) fn log_lost_rest(&self) {
+        if let Some(more) = self.losses.held_back() {
+            tracing::warn!(target: "lockkeeper", more, "more leases were lost");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Those who wait for leases: what they want, in which order they come, and what they are told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::book::Timer;
+use super::{Book, Effect, LeaseKey, Moment, Phase, Timing, WaiterId};
+use crate::leases::{LeaseName, LeaseRecord, StoreError};
+
+/// What a waiter wants.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The times of the lease.
+    pub timing: Timing,
+    /// How often the store is asked.
+    pub poll: Duration,
+    /// When the waiter's time is over.
+    pub until: Option<Moment>,
+    /// Whether it is asked for once, without waiting.
+    pub once: bool,
+}
+
+/// Why a waiter does not get the lease.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// Somebody holds it, and the waiter did not want to wait. In this process: without a record.
+    Busy {
+        by: Option<LeaseKey>,
+        record: Option<LeaseRecord>,
+        remaining: Option<Duration>,
+    },
+    /// Its time was over.
+    TimedOut {
+        waited: Duration,
+        by: Option<LeaseKey>,
+        record: Option<LeaseRecord>,
+        errors: u32,
+        last: Option<Arc<StoreError>>,
+    },
+    /// The store failed, and nobody wants to go on or the time was over.
+    Unreachable {
+        waited: Duration,
+        errors: u32,
+        last: Arc<StoreError>,
+    },
+    /// The store cannot be used.
+    Unusable(Arc<StoreError>),
+    /// So many wait already.
+    TooMany { limit: usize },
+    /// The leases are shut down.
+    ShuttingDown,
+}
+
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub name: LeaseName,
+    pub wish: Wish,
+    pub since: Moment,
+    pub errors: u32,
+    /// How the store failed when it was asked last; none if it answered then.
+    pub failing: bool,
+    pub last: Option<Arc<StoreError>>,
+}
+
+impl Book {
+    /// Somebody wants a lease. What becomes of it comes as [`Effect::Granted`] or [`Effect::Refused`].
+    ///
+    /// # Errors
+    /// [`Refusal::TooMany`] and [`Refusal::ShuttingDown`], at once.
+    pub fn ask(&mut self, now: Moment, name: &LeaseName, wish: Wish) -> Result<WaiterId, Refusal> {
+        if self.closed {
+            return Err(Refusal::ShuttingDown);
+        }
+        let limit = self.bounds.waiters;
+        let turns = self.names.entry(name.clone()).or_default();
+        if turns.waiting() >= limit {
+            return Err(Refusal::TooMany { limit });
+        }
+        let id = WaiterId(self.next_waiter);
+        self.next_waiter += 1;
+        turns.queue.push_back(id);
+        if wish.once {
+            turns.impatient.push(id);
+        }
+        if let Some(until) = wish.until {
+            self.timers.insert((until, Timer::Waiter(id)));
+        }
+        let waiter = Waiter {
+            name: name.clone(),
+            wish,
+            since: now,
+            errors: 0,
+            failing: false,
+            last: None,
+        };
+        self.waiters.insert(id, waiter);
+        Ok(id)
+    }
+
+    /// Whether a waiter is behind others of this process.
+    #[must_use]
+    pub fn is_behind(&self, name: &LeaseName, waiter: WaiterId) -> bool {
+        let turns = self.names.get(name);
+        turns.is_some_and(|turns| turns.queue.back() == Some(&waiter))
+    }
+
+    /// A waiter has gone away.
+    pub fn abandon(&mut self, now: Moment, waiter: WaiterId, fx: &mut Vec<Effect>) {
+        if let Some(waiter) = self.take_waiter(waiter) {
+            self.withdraw(now, &waiter.0, waiter.1, fx);
+        }
+    }
+
+    /// The time of a waiter is over.
+    pub(super) fn waiter_due(&mut self, now: Moment, id: WaiterId, fx: &mut Vec<Effect>) {
+        let Some((id, waiter)) = self.take_waiter(id) else {
+            return;
+        };
+        let name = waiter.name.clone();
+        let waited = now.since(waiter.since);
+        let turns = self.names.get(&waiter.name);
+        let (by, seen) = turns.map_or((None, None), |turns| (turns.holder, turns.seen.clone()));
+        let refusal = match &waiter.last {
+            Some(last) if waiter.failing => Refusal::Unreachable {
+                waited,
+                errors: waiter.errors,
+                last: Arc::clone(last),
+            },
+            _ => Refusal::TimedOut {
+                waited,
+                by,
+                record: seen.map(|(record, at)| aged(record, now.since(at))),
+                errors: waiter.errors,
+                last: waiter.last.clone(),
+            },
+        };
+        fx.push(Effect::Refused {
+            waiter: id,
+            name: name.clone(),
+            refusal,
+        });
+        self.withdraw(now, &id, waiter, fx);
+    }
+
+    /// A waiter was taken out: what was done for it is undone.
+    pub(super) fn withdraw(
+        &mut self,
+        now: Moment,
+        id: &WaiterId,
+        waiter: Waiter,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(turns) = self.names.get_mut(&waiter.name) else {
+            return;
+        };
+        turns.queue.retain(|other| other != id);
+        let asker = turns
+            .asker
+            .and_then(|key| Some((key, self.leases.get_mut(&key)?)));
+        if let Some((key, entry)) = asker
+            && entry.waiter == Some(*id)
+        {
+            entry.waiter = None;
+            entry.unowned = true;
+            if *entry.life.phase() == Phase::Verifying {
+                if let Some(turns) = self.names.get_mut(&waiter.name) {
+                    turns.asker = None;
+                    turns.holder = Some(key);
+                }
+                self.give_back(now, key, fx);
+            } else if entry.claim.is_none() {
+                self.drop_asker(now, key, fx);
+            }
+            // Else its answer decides: what is granted to nobody is given back.
+        }
+        self.advance(now, &waiter.name, fx);
+    }
+
+    /// Those who do not want to wait are told what is known.
+    pub(super) fn refuse_impatient(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
+        let Some(turns) = self
+            .names
+            .get(name)
+            .filter(|turns| !turns.impatient.is_empty())
+        else {
+            return;
+        };
+        let (by, seen) = match (turns.holder, &turns.seen) {
+            (Some(key), _) => (Some(key), None),
+            // The store is just being asked for the first time: what it answers is for them too.
+            (None, None) => return,
+            (None, Some((record, at))) => (None, Some(aged(record.clone(), now.since(*at)))),
+        };
+        let remaining = match by.and_then(|key| self.leases.get(&key)?.life.deadline()) {
+            Some(deadline) => Some(deadline.since(now)),
+            None => seen.as_ref().and_then(|record| record.remaining),
+        };
+        let waits = |id: &WaiterId| turns.queue.contains(id);
+        let impatient: Vec<_> = turns.impatient.iter().copied().filter(waits).collect();
+        for id in impatient {
+            self.take_waiter(id);
+            if let Some(turns) = self.names.get_mut(name) {
+                turns.queue.retain(|other| *other != id);
+            }
+            let refusal = Refusal::Busy {
+                by,
+                record: seen.clone(),
+                remaining,
+            };
+            fx.push(Effect::Refused {
+                waiter: id,
+                name: name.clone(),
+                refusal,
+            });
+        }
+    }
+
+    pub(super) fn take_waiter(&mut self, id: WaiterId) -> Option<(WaiterId, Waiter)> {
+        let waiter = self.waiters.remove(&id)?;
+        if let Some(until) = waiter.wish.until {
+            self.timers.remove(&(until, Timer::Waiter(id)));
+        }
+        if waiter.wish.once
+            && let Some(turns) = self.names.get_mut(&waiter.name)
+        {
+            turns.impatient.retain(|other| *other != id);
+        }
+        Some((id, waiter))
+    }
+}
+
+/// A record as it is now, if nobody has refreshed it since.
+fn aged(mut record: LeaseRecord, age: Duration) -> LeaseRecord {
+    record.remaining = record
+        .remaining
+        .map(|remaining| remaining.saturating_sub(age));
+    record
+}

@@ -1,0 +1,81 @@
+//! Opening the leases of a keeper may wait for another process. Whoever wants one must not.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lockkeeper::heed::{Env, EnvFlags, EnvOpenOptions, RwTxn};
+use lockkeeper::{AcquireLease, Keeper, LeaseError, ListLeases};
+
+use crate::peer::Peer;
+use crate::support::{PATIENCE, block_on};
+
+/// Makes the file, and keeps LMDB's writer of it: nobody can say that it is one of leases meanwhile.
+#[expect(unsafe_code, reason = "heed marks opening as unsafe")]
+pub fn keep_the_writer(folder: &Path) -> RwTxn<'static> {
+    let mut options = EnvOpenOptions::new();
+    options.map_size(1 << 20);
+    // SAFETY: this process opens the file once, and has no other flags.
+    let env: Env = unsafe {
+        options.flags(EnvFlags::NO_SUB_DIR);
+        options.open(folder.join("leases.mdb")).unwrap()
+    };
+    Box::leak(Box::new(env)).write_txn().unwrap()
+}
+
+#[test]
+fn who_wants_a_lease_is_not_kept_by_an_opening_that_waits_for_another_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = Keeper::open(folder.path()).unwrap();
+    let mut peer = Peer::idle(folder.path());
+    assert_eq!(peer.ask("keep the writer"), "kept");
+
+    // On this thread, and through the actor, whose other messages are answered meanwhile.
+    let late = Duration::from_millis(50);
+    let began = Instant::now();
+    block_on(async {
+        let lease = keeper.lease("job").acquire_timeout(late);
+        let message = keeper.send(AcquireLease::new("other").timeout(late));
+        let (one, other) = tokio::join!(lease, message);
+        for refused in [one.unwrap_err(), other.unwrap_err()] {
+            let in_time = matches!(
+                refused,
+                LeaseError::TimedOut { .. } | LeaseError::Unreachable { .. }
+            );
+            assert!(in_time, "{refused:?}");
+        }
+        // A caller who goes away leaves nothing behind that would keep the next.
+        drop(tokio::time::timeout(late, keeper.send(ListLeases)).await);
+        drop(tokio::time::timeout(late, keeper.lease("job").acquire()).await);
+    });
+    assert!(began.elapsed() < PATIENCE / 10, "{:?}", began.elapsed());
+
+    assert_eq!(peer.ask("let it go"), "gone");
+    let guard = block_on(keeper.lease("job").acquire_timeout(PATIENCE)).unwrap();
+    assert!(guard.is_held());
+    block_on(guard.release()).unwrap();
+}
+
+#[test]
+fn a_keeper_ends_in_time_while_its_leases_are_being_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = Keeper::open(folder.path()).unwrap();
+    let mut peer = Peer::idle(folder.path());
+    assert_eq!(peer.ask("keep the writer"), "kept");
+    let waiting = block_on(async {
+        let mut waiting = Box::pin(keeper.lease("job").acquire());
+        let late = Duration::from_millis(50);
+        assert!(tokio::time::timeout(late, &mut waiting).await.is_err());
+        waiting
+    });
+    let began = Instant::now();
+    let _ = keeper.blocking_shutdown(Duration::from_secs(1));
+    assert!(began.elapsed() < PATIENCE / 10, "{:?}", began.elapsed());
+    let refused = block_on(waiting).unwrap_err();
+    assert!(matches!(refused, LeaseError::ShuttingDown), "{refused:?}");
+
+    // What was opened after all is closed: the folder is free for another keeper.
+    assert_eq!(peer.ask("let it go"), "gone");
+    drop(keeper);
+    let keeper = Keeper::open(folder.path()).unwrap();
+    block_on(keeper.lease("job").acquire_timeout(PATIENCE)).unwrap();
+}

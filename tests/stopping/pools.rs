@@ -1,0 +1,173 @@
+//! The workers of a keeper's pools are told first, served until they have ended, and joined.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lockkeeper::heed::byteorder::BigEndian;
+use lockkeeper::heed::types::{Str, U64};
+use lockkeeper::{
+    Acquire, LockerSpec, Mode, Object, Records, RunTxn, ShutdownError, TxnError, Wait, Worker,
+};
+use parking_lot::Mutex;
+
+use crate::rt::{PATIENCE, aside, block_on, builder, bump, latch, open, read, until_closed};
+
+const SOON: Duration = Duration::from_millis(50);
+const LONG: Duration = Duration::from_secs(20);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Uses whatever a keeper has.
+async fn everything(worker: &Worker, records: Records<Str, U64<BigEndian>>) -> Result<(), Failure> {
+    let keeper = worker.keeper();
+    let counters = keeper.database("counters").await?;
+    keeper.run(bump(counters, "n")).await?;
+    keeper.send(bump(counters, "n")).await?;
+    keeper.view(move |txn| Ok(counters.get(txn, "n")?)).await?;
+    keeper.run(RunTxn::view(|_| Ok(()))).await?;
+    let done: Result<(), TxnError> = keeper
+        .transaction("last", |txn| async move {
+            let n: Option<u64> = txn.get_as(records, "n").await?;
+            Ok(txn.put(records, "n", &(n.unwrap_or(0) + 1)).await?)
+        })
+        .await;
+    done?;
+    let begun = keeper.begin().await?;
+    begun.put(records, "m", &1).await?;
+    begun.commit().await?;
+    let object = Object::new("boats", b"1");
+    let locker = keeper.locks().locker(LockerSpec::new())?;
+    locker.blocking_lock(&object, Mode::Write, Wait::No)?;
+    drop(locker);
+    let guard = keeper.lease("last").try_acquire().await?;
+    guard.release().await.map_err(|_| "held still")?;
+    Ok(())
+}
+
+#[test]
+fn a_worker_is_served_until_it_has_ended_while_everybody_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let records: Records<Str, U64<BigEndian>> = keeper.blocking_records("counters").unwrap();
+    let (mut latch, latched) = latch();
+    let latched = std::sync::Arc::new(Mutex::new(Some(latched)));
+    let (told, was_told) = mpsc::channel();
+    let pool = keeper.pool("import").start(move |worker: Worker| {
+        let (told, latched) = (told.clone(), latched.lock().take());
+        async move {
+            worker.stopped().await;
+            let latched = latched.ok_or("it runs once")?;
+            // A thread for work that blocks is none of the worker's own, but whoever awaits it is.
+            tokio::task::spawn_blocking(move || latched.pass()).await?;
+            told.send(everything(&worker, records).await)?;
+            Ok(())
+        }
+    });
+    let _pool = pool.unwrap();
+    let stops = {
+        let keeper = keeper.clone();
+        aside(move || keeper.blocking_shutdown(LONG))
+    };
+    until_closed(&keeper);
+    latch.entered();
+    let refused = keeper.blocking_update(|_| Ok(()));
+    assert!(matches!(refused, Err(TxnError::ShuttingDown)));
+    let acquire = Acquire::new(Object::new("boats", b"2"), Mode::Read);
+    assert!(keeper.blocking_send(acquire).is_err());
+    let late = keeper.pool("late").start(|_| async { Ok(()) });
+    assert!(late.is_err());
+    assert!(!stops.is_finished());
+    latch.open();
+    was_told.recv_timeout(PATIENCE).unwrap().unwrap();
+    stops.join().unwrap().unwrap();
+    let (again, counters) = open(folder.path());
+    assert_eq!(read(&again, counters, "n"), Some(3));
+}
+
+#[test]
+fn i14_in_a_worker_of_either_kind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (asked, was_asked) = mpsc::channel();
+    let ask = asked.clone();
+    let by_task = keeper.pool("tasks").start(move |worker: Worker| {
+        let ask = ask.clone();
+        async move {
+            let answers = [
+                worker.keeper().shutdown(Duration::MAX).await,
+                worker.keeper().blocking_shutdown(Duration::MAX),
+            ];
+            let _ = ask.send(("tasks", answers));
+            worker.stopped().await;
+            Ok(())
+        }
+    });
+    let by_thread = keeper
+        .pool("threads")
+        .start_blocking(move |worker: Worker| {
+            let answers = [
+                block_on(worker.keeper().shutdown(Duration::MAX)),
+                worker.keeper().blocking_shutdown(Duration::MAX),
+            ];
+            let _ = asked.send(("threads", answers));
+            block_on(worker.stopped());
+            Ok(())
+        });
+    let _pools = (by_task.unwrap(), by_thread.unwrap());
+    for _ in 0..2 {
+        let (name, answers) = was_asked.recv_timeout(PATIENCE).unwrap();
+        for answer in answers {
+            assert!(
+                matches!(&answer, Err(ShutdownError::InsideWorker { pool }) if **pool == *name),
+                "{answer:?}"
+            );
+        }
+    }
+    keeper.blocking_update(|_| Ok(())).unwrap();
+    keeper.blocking_shutdown(LONG).unwrap();
+}
+
+#[test]
+fn a_worker_that_runs_on_is_named_keeps_no_environment_open_and_is_joined_when_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (mut latch, latched) = latch();
+    let latched = Mutex::new(latched);
+    let pool = keeper.pool("deaf").start_blocking(move |_| {
+        latched.lock().pass();
+        Ok(())
+    });
+    let _pool = pool.unwrap();
+    latch.entered();
+    let outcome = keeper.blocking_shutdown(SOON);
+    let Err(ShutdownError::WorkersRunOn { pool, .. }) = &outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(&**pool, "deaf");
+    assert!(outcome.unwrap_err().is_retryable());
+    crate::rt::until(|| builder(folder.path()).open().is_ok());
+    latch.open();
+    keeper.blocking_shutdown(LONG).unwrap();
+}
+
+#[test]
+fn the_last_handle_of_the_application_stops_the_pools_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, counters) = open(folder.path());
+    let (worked, has_worked) = mpsc::channel();
+    let pool = keeper.pool("steady").start(move |worker: Worker| {
+        let worked = worked.clone();
+        async move {
+            while !worker.is_stopping() {
+                worker.keeper().run(bump(counters, "n")).await?;
+                let _ = worked.send(());
+            }
+            Ok(())
+        }
+    });
+    let pool = pool.unwrap();
+    has_worked.recv_timeout(PATIENCE).unwrap();
+    drop(keeper);
+    crate::rt::until(|| builder(folder.path()).open().is_ok());
+    drop(pool);
+}
