@@ -245,11 +245,15 @@ fn patience(cell: &Cell) -> Duration {
 
 /// Wakes waiters when the store tells of releases. While it cannot, they poll.
 pub(super) async fn listen(shared: Arc<Shared>) {
+    let mut pause = shared.config.poll;
     loop {
         let Some(wakeups) = shared.store.wakeups() else {
             return;
         };
-        if let Ok(mut wakeups) = shared.call(shared.config.call_timeout, wakeups).await {
+        let listening = AssertUnwindSafe(wakeups).catch_unwind();
+        let listening = tokio::time::timeout(LISTENING, listening).await;
+        if let Ok(Ok(Ok(mut wakeups))) = listening {
+            pause = shared.config.poll;
             // Something may have happened before.
             shared.step(|book, now, fx| book.woken(now, None, fx));
             loop {
@@ -264,6 +268,13 @@ pub(super) async fn listen(shared: Arc<Shared>) {
                 }
             }
         }
-        tokio::time::sleep(shared.config.poll).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).clamp(QUIET, MOST_QUIET.max(shared.config.poll));
     }
 }
+
+/// How long a store has to begin to tell of releases: longer than for an answer, since it makes sure of it.
+const LISTENING: Duration = Duration::from_secs(15);
+/// A store that cannot tell of releases now is asked again after a while: it may have no connection left.
+const QUIET: Duration = Duration::from_millis(250);
+const MOST_QUIET: Duration = Duration::from_secs(30);

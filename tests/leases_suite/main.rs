@@ -15,6 +15,7 @@ mod peer;
 mod restart;
 mod stopped;
 mod told;
+mod wanted;
 
 #[path = "../support/servers/etcd.rs"]
 mod etcd_server;
@@ -79,6 +80,18 @@ macro_rules! on_every_store {
     };
 }
 
+/// What every store does whose waiters poll.
+macro_rules! on_every_polled_store {
+    ($($store:ident: $kind:ident),+ $(,)?) => {
+        $(mod $store {
+            #[test]
+            fn whoever_gives_back_hears_whether_another_wanted_it_meanwhile() {
+                crate::wanted::test(crate::ground::Kind::$kind);
+            }
+        })+
+    };
+}
+
 /// What every store does that is a server.
 macro_rules! on_every_server {
     ($($store:ident: $kind:ident),+ $(,)?) => {
@@ -99,4 +112,5 @@ macro_rules! on_every_server {
 }
 
 on_every_store! { etcd: Etcd, lmdb: Lmdb, mariadb: Mariadb, postgres: Postgres, sqlite: Sqlite }
+on_every_polled_store! { lmdb_polled: Lmdb, mariadb_polled: Mariadb, sqlite_polled: Sqlite }
 on_every_server! { etcd_server_in_trouble: Etcd, mariadb_in_trouble: Mariadb, postgres_in_trouble: Postgres }

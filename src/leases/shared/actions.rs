@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::Shared;
@@ -93,6 +94,14 @@ impl Shared {
     /// Asks the store something. What can be sent at once is sent by the thread that wants it, which saves the way to the
     /// driver's thread; the answer is always waited for there, whatever becomes of the caller.
     fn begin(self: &Arc<Self>, call: impl Future<Output = ()> + Send + 'static) {
+        if self.ended.borrow().is_some() {
+            return;
+        }
+        // In the destructor of a thread-local nothing can be polled.
+        if Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed()) {
+            self.runtime.spawn(self.guarded(call));
+            return;
+        }
         let mut call = Box::pin(self.guarded(call));
         let context = self.runtime.enter();
         // The driver looks again, whatever is woken until then.

@@ -64,14 +64,14 @@ impl Book {
         let asker = self.names.get(name).and_then(|turns| turns.asker);
         let waits = asker.and_then(|key| {
             let entry = self.leases.get(&key)?;
-            entry.wake.map(|_| (key, entry.poll))
+            entry.wake.map(|at| (key, entry.poll, at))
         });
-        if let Some((key, poll)) = waits
+        if let Some((key, poll, at)) = waits
             && let Some(turns) = self.names.get_mut(name)
         {
             let defers = turns.defers(now, poll);
             if !defers.is_zero() {
-                return self.wake_at(key, now.after(defers));
+                return self.wake_at(key, now.after(defers).min(at));
             }
         }
         self.ask_again(now, name, fx);

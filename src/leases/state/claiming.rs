@@ -10,6 +10,9 @@ use crate::leases::{Claimed, Fence, LeaseRecord, LeaseVerdict, StoreError};
 const SOON_PART: u32 = 50;
 const SOONEST: Duration = Duration::from_millis(1);
 const SOON: Duration = Duration::from_millis(20);
+/// After each failure in a row a store is left alone for so much longer, up to so many.
+const FAILING: Duration = Duration::from_millis(50);
+const MOST_FAILURES: u32 = 20;
 
 impl Book {
     /// What came of a claim.
@@ -214,8 +217,10 @@ impl Book {
         waiter.errors += 1;
         waiter.failing = true;
         waiter.last = Some(Arc::clone(&error));
+        let failures = waiter.errors.min(MOST_FAILURES);
         if !(waiter.wish.once || verdict.ends(&error)) {
-            let wait = self.jittered(poll);
+            // Many who poll fast would keep a store from getting up again.
+            let wait = self.jittered(poll.max(FAILING * failures));
             self.wake_at(key, now.after(wait));
             self.refuse_impatient(now, &name, fx);
             return;

@@ -1,5 +1,7 @@
 //! Refreshes: one pass for all leases of the process.
 
+use std::time::Duration;
+
 use super::book::Timer;
 use super::effect::RefreshItem;
 use super::{Book, Effect, LeaseKey, Moment, Phase, RefreshAnswer, SendId};
@@ -9,21 +11,27 @@ use crate::leases::{LeaseRecord, LostReason, Refreshed};
 const CHUNK: usize = 500;
 
 impl Book {
-    /// Sends what is due. A pass takes along whatever is due within a refresh interval, so that leases that were acquired at
+    /// Sends what is due. A pass takes along whatever of the like is due within a refresh interval, so that leases that were acquired at
     /// different times share one from then on; what found its record locked goes by itself.
     pub(super) fn refresh_due(&mut self, now: Moment, fx: &mut Vec<Effect>) {
         let mut keys = Vec::new();
         if let Some(&(at, key)) = self.dues.first()
             && at <= now
         {
-            let refresh = self
-                .leases
-                .get(&key)
-                .map(|entry| entry.life.timing().refresh());
-            let until = now.after(refresh.unwrap_or_default());
+            let refresh_of = |key: &LeaseKey| {
+                let entry = self.leases.get(key);
+                entry.map_or(Duration::ZERO, |entry| entry.life.timing().refresh())
+            };
+            let refresh = refresh_of(&key);
+            let until = now.after(refresh);
+            // The whole pass is waited for as long as the shortest of them allows: one that is refreshed seldom goes apart.
+            let alike = |key: &LeaseKey| {
+                let own = refresh_of(key);
+                own <= refresh * 2 && refresh <= own * 2
+            };
+            let due = self.dues.range(..=(until, LeaseKey(u64::MAX)));
             keys.extend(
-                self.dues
-                    .range(..=(until, LeaseKey(u64::MAX)))
+                due.filter(|(at, key)| *at <= now || alike(key))
                     .map(|(_, key)| *key),
             );
         }

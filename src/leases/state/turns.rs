@@ -200,3 +200,61 @@ impl Turns {
             && now >= self.keep_until
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: Duration = Duration::from_secs(1);
+
+    fn at(millis: u64) -> Moment {
+        Moment(millis * 1_000_000)
+    }
+
+    fn holder(pid: u32) -> Holder {
+        Holder {
+            id: format!("id {pid}").into(),
+            host: "here".into(),
+            pid,
+        }
+    }
+
+    #[test]
+    fn whoever_had_his_turn_lets_each_that_is_known_go_first_and_then_none() {
+        let mut turns = Turns::default();
+        for pid in [1, 2, 3, 2] {
+            turns.saw(at(0), &holder(pid));
+        }
+        assert_eq!(turns.defers(at(1), POLL), Duration::ZERO, "it had none yet");
+        turns.won(at(2), Fence(1));
+        let mut deferred = vec![turns.defers(at(3), POLL)];
+        for _ in 0..4 {
+            turns.told(at(4));
+            deferred.push(turns.defers(at(4), POLL));
+        }
+        let expected = [3, 2, 1, 0, 0].map(|others| HEAD_START * others);
+        assert_eq!(deferred, expected);
+    }
+
+    #[test]
+    fn others_that_were_not_seen_for_long_are_not_waited_for() {
+        let mut turns = Turns::default();
+        turns.saw(at(0), &holder(1));
+        turns.saw(at(9_000), &holder(2));
+        turns.won(at(9_000), Fence(1));
+        assert_eq!(turns.defers(at(9_999), POLL), HEAD_START * 2);
+        assert_eq!(turns.defers(at(10_000), POLL), HEAD_START);
+        assert_eq!(turns.defers(at(19_000), POLL), Duration::ZERO);
+    }
+
+    #[test]
+    fn no_crowd_is_waited_for_longer_than_its_bound() {
+        let mut turns = Turns::default();
+        for pid in 0..1_000 {
+            turns.saw(at(0), &holder(pid));
+        }
+        turns.won(at(0), Fence(1));
+        let most = u32::try_from(MOST_OTHERS).unwrap_or_default();
+        assert_eq!(turns.defers(at(1), POLL), HEAD_START * most);
+    }
+}

@@ -175,7 +175,7 @@ impl EtcdLeases {
         LeaseRecord::new(name, holder, fence(kv.create_revision()), Some(remaining))
     }
 
-    async fn give_back(&self, name: &LeaseName, holder: &Holder) -> Result<Released, StoreError> {
+    async fn let_go(&self, name: &LeaseName, holder: &Holder) -> Result<Released, StoreError> {
         let key = self.prefix.key(name);
         let ours = (name.clone(), Arc::clone(&holder.id));
         let known = self.carriers.lock().forget(&ours);
@@ -315,7 +315,7 @@ impl LeaseStore for EtcdLeases {
     }
 
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released> {
-        Box::pin(self.give_back(name, holder))
+        Box::pin(self.let_go(name, holder))
     }
 
     fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {

@@ -33,8 +33,8 @@ const FILE: &str = "leases.mdb";
 /// A store of leases in a folder, for all processes of one machine. It needs no server and is there without any feature.
 ///
 /// The leases are in `leases.mdb`, an LMDB environment of its own whose commits are always flushed; it may lie beside the
-/// application's environment. `leases.wanted` beside it says who waits, and may be removed at any time. All handles of a process share one thread, which is there as long as one of them is; clones are
-/// cheap. Waiters of other processes poll.
+/// application's environment. `leases.wanted` beside it says who waits, and may be removed at any time. All handles of a process
+/// share one thread, which is there as long as one of them is; clones are cheap. Waiters of other processes poll.
 ///
 /// - The folder must be on a disk of this machine: LMDB's locks do not work over network file systems.
 /// - Containers that share the folder must share a pid namespace.

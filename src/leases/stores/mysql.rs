@@ -259,5 +259,6 @@ fn read(row: &MySqlRow) -> sqlx::Result<Row> {
         pid: row.try_get(4)?,
         id: row.try_get(5)?,
         left: row.try_get(6)?,
+        noted: row.try_get::<i64, _>(7)? != 0,
     })
 }

@@ -243,6 +243,8 @@ fn read(row: &PgRow) -> sqlx::Result<Row> {
         pid: row.try_get("locker_pid")?,
         id: row.try_get("locker_id")?,
         left: row.try_get("left_micros")?,
+        // Those who want it are woken.
+        noted: true,
     })
 }
 

@@ -164,12 +164,11 @@ impl Backend for SqliteBackend {
     }
 
     async fn want(&self, connection: &mut SqliteConnection, name: &LeaseName) -> sqlx::Result<()> {
-        let patience = sqlx::query("pragma busy_timeout").fetch_one(&mut *connection);
-        let patience: i64 = patience.await?.try_get(0)?;
-        let set = |patience| AssertSqlSafe(format!("pragma busy_timeout = {patience}"));
+        let set = |millis| AssertSqlSafe(format!("pragma busy_timeout = {millis}"));
         sqlx::raw_sql(set(0)).execute(&mut *connection).await?;
         let want = query(&self.statements.want).bind(name.as_str().to_owned());
         let wanted = want.execute(&mut *connection).await;
+        let patience = BUSY_TIMEOUT.as_millis();
         sqlx::raw_sql(set(patience)).execute(connection).await?;
         match wanted {
             Err(error) if server::kind(&error) != Kind::LockTimeout => Err(error),
@@ -235,6 +234,7 @@ fn read(row: &SqliteRow) -> sqlx::Result<Row> {
         pid: row.try_get(4)?,
         id: row.try_get(5)?,
         left: row.try_get(6)?,
+        noted: row.try_get::<i64, _>(7)? != 0,
     })
 }
 

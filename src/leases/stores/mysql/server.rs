@@ -7,7 +7,7 @@ use super::super::sql::{Column, Kind, Shape, fault};
 use crate::leases::{StoreError, TableName};
 
 /// How long a statement waits for the lock of a row, in seconds.
-pub(super) const LOCK_TIMEOUT: u32 = 5;
+pub(super) const LOCK_TIMEOUT: u32 = 2;
 
 /// Opens a connection, if it is one to a server that can be written to. Some users may write to a replica: what counts is
 /// whether others may.

@@ -23,7 +23,7 @@ pub(super) struct Statements {
 /// A row as it is read. `sysdate` is the time of the moment, not of the statement.
 const COLUMNS: &str = "convert(name using utf8mb4), cast(locked as signed), cast(locked_count as signed), \
      convert(locker_host using utf8mb4), cast(locker_pid as signed), convert(locker_id using utf8mb4), \
-     cast(timestampdiff(microsecond, sysdate(6), expires_at) as signed)";
+     cast(timestampdiff(microsecond, sysdate(6), expires_at) as signed), cast(ifnull(updated_at < locked_at, 0) as signed)";
 /// The first part finds the row by the key, whose collation may take several names for one; the second compares bytes.
 const THIS_NAME: &str =
     "name = ? and cast(convert(name using utf8mb4) as binary) = cast(? as binary)";
@@ -55,7 +55,7 @@ impl Statements {
                  locked_count = last_insert_id(locked_count + if(locked and ifnull({THIS_HOLDER}, false), 0, 1)), \
                  locked = true, locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), \
                  refresh_at = sysdate(6), expires_at = date_add(sysdate(6), interval ? microsecond), \
-                 updated_at = refresh_at \
+                 updated_at = greatest(locked_at, sysdate(6)) \
                  where {THIS_NAME} and (not locked or {THIS_HOLDER} \
                  or expires_at < date_sub(sysdate(6), interval ? microsecond))"
             )
@@ -63,7 +63,8 @@ impl Statements {
             hand: format!(
                 "update {table} set {FREED}, locked_count = last_insert_id(locked_count + 1), locked = true, \
                  locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), refresh_at = sysdate(6), \
-                 expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = refresh_at \
+                 expires_at = date_add(sysdate(6), interval ? microsecond), \
+                 updated_at = greatest(locked_at, sysdate(6)) \
                  where {THIS_NAME} and locked and {THIS_HOLDER}"
             )
             .into(),
@@ -71,18 +72,18 @@ impl Statements {
             row_for_update: format!("{row} for update").into(),
             row: row.into(),
             rows: format!("select {COLUMNS} from {table} order by {BY_NAME}").into(),
-            // Whoever wants it changes the time of the last change, which is that of the last refresh otherwise.
+            // Whoever wants it sets the time of the last change before that of the claim, where it never is otherwise.
             unnoted: format!(
-                "select 1 from {table} where {THIS_NAME} and locked and updated_at = refresh_at \
+                "select 1 from {table} where {THIS_NAME} and locked and updated_at >= locked_at \
                  for update skip locked"
             )
             .into(),
             want: format!(
-                "update {table} set updated_at = date_add(refresh_at, interval 1 microsecond) where {THIS_NAME}"
+                "update {table} set updated_at = date_sub(locked_at, interval 1 microsecond) where {THIS_NAME}"
             )
             .into(),
             free: format!(
-                "update {table} set locked_count = locked_count + 0 * last_insert_id(if(updated_at <=> refresh_at, 1, {NOTED})), \
+                "update {table} set locked_count = locked_count + 0 * last_insert_id(if(updated_at < locked_at, {NOTED}, 1)), \
                  {FREED}, updated_at = sysdate(6) where {THIS_NAME} and locked and {THIS_HOLDER}"
             )
             .into(),
@@ -107,7 +108,8 @@ impl Statements {
         let (table, names) = (&self.table, placeholders(names));
         format!(
             "update {table} set refresh_at = sysdate(6), \
-             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = refresh_at \
+             expires_at = date_add(sysdate(6), interval ? microsecond), \
+             updated_at = if(updated_at < locked_at, updated_at, sysdate(6)) \
              where name in ({names})"
         )
     }
@@ -117,7 +119,8 @@ impl Statements {
         let table = &self.table;
         format!(
             "update {table} set refresh_at = sysdate(6), \
-             expires_at = date_add(sysdate(6), interval ? microsecond), updated_at = refresh_at \
+             expires_at = date_add(sysdate(6), interval ? microsecond), \
+             updated_at = if(updated_at < locked_at, updated_at, sysdate(6)) \
              where {THIS_NAME} and locked and {THIS_HOLDER} and locked_count = ? and expires_at > sysdate(6)"
         )
     }

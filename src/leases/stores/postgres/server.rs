@@ -44,8 +44,12 @@ pub(super) async fn look_for_pooler(
     pooled: &AtomicBool,
 ) -> sqlx::Result<()> {
     let age = "select coalesce((select extract(epoch from clock_timestamp() - backend_start) * 1000000 \
-         from pg_stat_activity where pid = pg_backend_pid()), 0)::bigint";
-    let row = sqlx::raw_sql(age).fetch_one(connection).await?;
+         from pg_stat_get_activity(pg_backend_pid())), 0)::bigint";
+    let row = match sqlx::raw_sql(age).fetch_one(connection).await {
+        // Whoever may not look is taken for one who is alone.
+        Err(sqlx::Error::Database(_)) => return Ok(()),
+        row => row?,
+    };
     let age = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
     if Duration::from_micros(age) > began.elapsed() {
         say_pooled(pooled);

@@ -6,7 +6,7 @@ use crate::leases::TableName;
 
 /// How long a statement waits for the lock of a row, in milliseconds. It is said in the statement, for the statement alone,
 /// since behind a pooler a session is shared with strangers.
-const LOCK_TIMEOUT: &str = "5000";
+const LOCK_TIMEOUT: &str = "2000";
 
 /// What they are made of once, so that the server prepares each once for a connection.
 pub(super) struct Statements {

@@ -17,7 +17,7 @@ use super::statements::CHANNEL;
 use crate::leases::{LeaseName, StoreError, StoreFuture, Wakeups};
 
 /// How long the first notification may take, which we send ourselves, before it is certain that none ever arrives.
-const PROOF: Duration = Duration::from_secs(5);
+const PROOF: Duration = Duration::from_secs(2);
 /// No name of a lease contains a NUL, but neither may a notification: these bytes can only be ours since a name that is equal
 /// merely wakes somebody for nothing.
 const PROOF_PREFIX: &str = "lockkeeper proof ";

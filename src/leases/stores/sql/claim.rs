@@ -65,9 +65,12 @@ impl<B: Backend> SqlStore<B> {
                     added = true;
                 }
                 Some(row) if row.keeps_out(&claim.holder.id, claim.unclean_delay) => {
+                    let noted = row.noted;
                     if let Some(record) = row.record_delayed(claim.unclean_delay) {
                         self.seen_busy.note(&claim.name, B::UPDATES_WAIT);
-                        self.backend.want(connection, &claim.name).await?;
+                        if !noted {
+                            self.backend.want(connection, &claim.name).await?;
+                        }
                         return Ok(Attempt::Claimed(Claimed::Busy(record)));
                     }
                 }
@@ -87,8 +90,9 @@ impl<B: Backend> SqlStore<B> {
     ) -> sqlx::Result<Option<Claimed>> {
         let row = self.backend.row(connection, &claim.name).await?;
         let busy = row.filter(|row| row.keeps_out(&claim.holder.id, claim.unclean_delay));
+        let noted = busy.as_ref().is_some_and(|row| row.noted);
         let record = busy.and_then(|row| row.record_delayed(claim.unclean_delay));
-        if record.is_some() {
+        if record.is_some() && !noted {
             self.backend.want(connection, &claim.name).await?;
         }
         Ok(record.map(Claimed::Busy))

@@ -14,6 +14,8 @@ pub(in crate::leases::stores) struct Row {
     pub(in crate::leases::stores) pid: Option<i64>,
     pub(in crate::leases::stores) id: Option<String>,
     pub(in crate::leases::stores) left: i64,
+    /// Others were noted to want it, or need not be.
+    pub(in crate::leases::stores) noted: bool,
 }
 
 impl Row {
@@ -77,6 +79,7 @@ mod tests {
             pid: Some(-1),
             id: Some("a".to_owned()),
             left,
+            noted: false,
         }
     }
 

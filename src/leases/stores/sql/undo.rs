@@ -16,7 +16,7 @@ use super::{Backend, SqlStore};
 use crate::leases::{Claim, LeaseName, LeaseStore, StoreError};
 
 /// How long the answer to a claim is waited for after nobody wants it any more: longer than a statement waits for a lock.
-const LAST_WAIT: Duration = Duration::from_secs(7);
+const LAST_WAIT: Duration = Duration::from_secs(4);
 /// How often, and how far apart, it is then tried to give back what may have been granted.
 const TRIES: u32 = 5;
 const BETWEEN: Duration = Duration::from_secs(1);

@@ -38,7 +38,7 @@ impl Statements {
         let columns = format!(
             "cast(name as text), cast(locked as integer), cast(locked_count as integer), \
              cast(locker_host as text), cast(locker_pid as integer), cast(locker_id as text), \
-             cast(expires_at - {NOW} as integer)"
+             cast(expires_at - {NOW} as integer), coalesce(updated_at < locked_at, 0)"
         );
         let freed = format!(
             "locked = 0, released_at = {NOW}, updated_at = {NOW}, \
@@ -72,7 +72,8 @@ impl Statements {
             rows: format!("select {columns} from {table} order by name collate binary").into(),
             extend: format!(
                 "update {table} as t set refresh_at = {NOW}, expires_at = {NOW} + wanted.micros, \
-                 updated_at = {NOW} from (select value ->> 0 as name, value ->> 1 as id, \
+                 updated_at = case when updated_at < locked_at then updated_at else {NOW} end \
+                 from (select value ->> 0 as name, value ->> 1 as id, \
                  value ->> 2 as token, value ->> 3 as micros from {wanted}) as wanted \
                  where t.name = wanted.name and t.locked and t.locker_id = wanted.id \
                  and t.locked_count = wanted.token and t.expires_at > {NOW} returning name"
@@ -83,16 +84,16 @@ impl Statements {
                  where name in (select value ->> 0 from {wanted})"
             )
             .into(),
-            // Whoever wants it changes the time of the last change, which is that of the last refresh otherwise.
+            // Whoever wants it sets the time of the last change before that of the claim, where it never is otherwise.
             want: format!(
-                "update {table} set updated_at = refresh_at + 1 \
-                 where {this} and locked and updated_at = refresh_at"
+                "update {table} set updated_at = locked_at - 1 \
+                 where {this} and locked and updated_at >= locked_at"
             )
             .into(),
             // What is returned is the new row.
             free: format!(
                 "update {table} set {freed}, \
-                 refresh_at = case when updated_at = refresh_at then refresh_at end \
+                 refresh_at = case when updated_at >= locked_at then refresh_at end \
                  where {this} and locked and locker_id = ?2 returning refresh_at is null"
             )
             .into(),
