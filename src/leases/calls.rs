@@ -4,6 +4,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -35,10 +36,23 @@ impl Shared {
                 Err(StoreError::Unreachable(text.into()))
             }
         };
+        self.home().await;
         if answer.is_err() {
             self.is_prepared.store(false, Ordering::Release);
         }
         answer
+    }
+
+    /// Ends on the driver's thread: a call may have been begun by another, on which nothing of the leases' must run.
+    async fn home(&self) {
+        std::future::poll_fn(|context| {
+            if self.driver.get() == Some(&std::thread::current().id()) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 
     async fn prepare(&self) -> Result<(), StoreError> {

@@ -45,6 +45,8 @@ pub(super) fn start(
 }
 
 fn run(runtime: &Runtime, shared: &Arc<Shared>) {
+    // Only this thread says so.
+    let _ = shared.driver.set(thread::current().id());
     let _inside = inside::callback(shared.as_owner(), "a handler of lease errors");
     let serve = AssertUnwindSafe(|| runtime.block_on(serve(shared)));
     if let Err(panic) = catch_unwind(serve) {

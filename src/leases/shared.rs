@@ -10,7 +10,7 @@ mod state;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub ended: watch::Sender<Option<Ended>>,
     /// The driver's thread, to be joined.
     pub thread: Mutex<Option<JoinHandle<()>>>,
+    /// Which thread that is.
+    pub driver: OnceLock<ThreadId>,
     /// Nobody new may ask.
     pub refusing: AtomicBool,
     pub supervision: Arc<Supervision>,
@@ -96,6 +98,7 @@ impl Shared {
             losses: Limit::default(),
             ended: watch::Sender::new(None),
             thread: Mutex::new(None),
+            driver: OnceLock::new(),
             refusing: AtomicBool::new(false),
             supervision,
             broken: OnceLock::new(),
