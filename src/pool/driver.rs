@@ -199,7 +199,7 @@ impl Stops for Threads {
         "the threads of the pools".into()
     }
 
-    fn tell(&self) {
+    fn tell(&self, _: Instant) {
         if let Some(pools) = self.0.upgrade() {
             pools.state.lock().closed = true;
         }

@@ -58,9 +58,14 @@ impl Supervision {
     /// that what is left to do is done. At `by` those that are fed are told to stop, and the others abandoned. A pool that is over,
     /// or gives up, is left as it is.
     pub fn drain(&mut self, by: Instant, now: Instant) {
+        self.drain_to(by, crate::clock::far(by, self.spec.grace), now);
+    }
+
+    /// Like [`drain`](Self::drain), but those that are fed are abandoned at `end`, and not when their grace has passed.
+    pub fn drain_to(&mut self, by: Instant, end: Instant, now: Instant) {
         match &mut self.phase {
             Phase::Running | Phase::Paused if self.spec.fed => {
-                self.phase = Phase::Draining { by };
+                self.phase = Phase::Draining { by, end };
                 self.effects.push(Effect::Drain);
             }
             Phase::Running | Phase::Paused => {
@@ -69,7 +74,13 @@ impl Supervision {
                     then: Last::Drained,
                 };
             }
-            Phase::Draining { by: before } => *before = by.min(*before),
+            Phase::Draining {
+                by: notice,
+                end: last,
+            } => {
+                *notice = by.min(*notice);
+                *last = end.min(*last);
+            }
             Phase::Stopping { by: before, .. } => {
                 *before = Some(before.map_or(by, |before| before.min(by)));
             }
