@@ -60,6 +60,11 @@ impl Pools {
             return Err(PoolError::NameTaken { name: parts.name });
         }
         let runtime = self.threads(&mut state, !parts.body.is_blocking(), stoppables)?;
+        let before = at.and_then(|at| state.pools.get(at));
+        if before.is_some_and(|pool| !pool.retire_if_quiet()) {
+            // It was resumed meanwhile.
+            return Err(PoolError::NameTaken { name: parts.name });
+        }
         let pool = Arc::new(Shared::new(parts, Arc::downgrade(self), runtime));
         let registered = stoppables.add(Arc::clone(&pool) as _);
         let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, ReentrantMutex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -39,8 +39,11 @@ pub(crate) struct Shared {
     pub(super) body: Body,
     pub(super) runtime: Option<Handle>,
     pub(super) feed: Option<Arc<dyn Feed>>,
+    /// Whoever tells the feed has it. A job that is dropped may come to scale its own pool.
+    feeding: ReentrantMutex<()>,
     gates: Option<Arc<dyn Gates>>,
-    pub(super) draining: CancellationToken,
+    /// Of the workers that start now; anew after a failure.
+    pub(super) draining: Mutex<CancellationToken>,
     leases: Mutex<BTreeMap<Option<usize>, LeaseView>>,
     pub(super) born: Instant,
     /// The process that it belongs to.
@@ -92,8 +95,9 @@ impl Shared {
             body: parts.body,
             runtime,
             feed: parts.feed,
+            feeding: ReentrantMutex::new(()),
             gates: parts.gates,
-            draining: CancellationToken::new(),
+            draining: Mutex::default(),
             leases: Mutex::default(),
             born: now,
             pid: std::process::id(),
@@ -168,7 +172,9 @@ impl Shared {
                 core.open_gate(Who::One(*worker), now);
             }
             Ok(())
-        })
+        })?;
+        self.tell_feed();
+        Ok(())
     }
 
     /// Opens a gate; runs that start from now on are given this lease. Starts nothing itself: it returns at once.
@@ -247,8 +253,9 @@ impl Shared {
         self.is_settled.load(Ordering::Acquire)
     }
 
-    /// The keeper does not have to stop it any more.
+    /// Nobody serves it any more, and the keeper does not have to stop it.
     pub(super) fn leave(&self) {
+        self.core.lock().retire();
         let registration = self.registration.lock().take();
         drop(registration);
     }
@@ -306,6 +313,8 @@ impl Shared {
 
     fn tell_feed(&self) {
         let Some(feed) = &self.feed else { return };
+        // What is told last is how it stands.
+        let _one = self.feeding.lock();
         let (state, last) = {
             let core = self.core.lock();
             let last = core.failures().last();
@@ -345,7 +354,8 @@ impl Shared {
                 if let Some(feed) = &self.feed {
                     quietly(|| feed.drain());
                 }
-                quietly(|| self.draining.cancel());
+                let draining = self.draining.lock().clone();
+                quietly(|| draining.cancel());
             }
             Effect::Over
             | Effect::EndedLate { .. }
@@ -381,10 +391,15 @@ impl Shared {
         let begins_anew = self.change(|core, now| {
             let failed = core.state() == PoolState::Failed;
             core.resume(now)?;
+            if failed {
+                *self.draining.lock() = CancellationToken::new();
+            }
             self.is_settled.store(false, Ordering::Release);
             self.is_quiet.store(false, Ordering::Release);
             Ok(failed)
         })?;
+        // At once: whoever has resumed it may submit the next moment.
+        self.tell_feed();
         if begins_anew {
             self.announce();
         }

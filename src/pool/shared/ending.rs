@@ -113,11 +113,22 @@ impl Shared {
         Some(what.into())
     }
 
+    /// Whether nothing of it runs, and its name is free; it is not resumed then.
+    pub(in crate::pool) fn retire_if_quiet(&self) -> bool {
+        let mut core = self.core.lock();
+        let is_quiet = self.is_quiet();
+        if is_quiet {
+            core.retire();
+        }
+        is_quiet
+    }
+
     /// Whether nothing of it is left: it may be forgotten.
     pub(in crate::pool) fn is_gone(&self) -> bool {
-        let state = self.state();
+        let core = self.core.lock();
+        let state = core.state();
         state.is_over()
-            && state != PoolState::Failed
+            && (state != PoolState::Failed || core.is_retired())
             && self.is_settled()
             && self.runs.lock().is_empty()
     }
@@ -134,11 +145,14 @@ impl Stops for Shared {
         let left = deadline.saturating_duration_since(now);
         // Workers that go on with what is queued are told a little before they are abandoned.
         let notice = now + (left - (left / TIME_TO_STOP).min(self.spec.grace));
-        self.change(|core, now| match core.state() {
-            PoolState::Running | PoolState::Draining if self.spec.fed => {
-                core.drain_to(notice, deadline, now);
+        self.change(|core, now| {
+            core.retire();
+            match core.state() {
+                PoolState::Running | PoolState::Draining if self.spec.fed => {
+                    core.drain_to(notice, deadline, now);
+                }
+                _ => core.stop(deadline, now),
             }
-            _ => core.stop(deadline, now),
         });
         if let Some(feed) = &self.feed {
             // At once: the driver may be busy with others.

@@ -38,9 +38,14 @@ impl Supervision {
     ///
     /// # Errors
     ///
-    /// The pool's state, when it drains, stops, or is over without having failed.
+    /// The pool's state, when it drains, stops, is over without having failed, or was [retired](Self::retire).
     pub fn resume(&mut self, now: Instant) -> Result<(), PoolState> {
+        if self.retired {
+            return Err(self.state());
+        }
         if self.phase == Phase::Over(Last::Failed) {
+            // The one that failed was drained, not the one that begins now.
+            self.effects.retain(|effect| *effect != Effect::Drain);
             self.window.clear();
             for slot in &mut self.slots {
                 slot.row = 0;
@@ -52,6 +57,16 @@ impl Supervision {
         self.phase = Phase::Running;
         self.settle(now);
         Ok(())
+    }
+
+    /// If it has failed, or does, it is not resumed any more: nobody would start its workers.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    /// Whether it was [retired](Self::retire).
+    pub fn is_retired(&self) -> bool {
+        self.retired
     }
 
     /// Ends the pool when its workers have: those that are fed end by themselves, the others are told to stop. A pause ends, so

@@ -32,6 +32,8 @@ pub struct Supervision {
     pub(super) failures: VecDeque<Arc<FailureNote>>,
     pub(super) totals: Totals,
     pub(super) effects: Vec<Effect>,
+    /// Nobody starts anything any more.
+    pub(super) retired: bool,
     next_run: u64,
 }
 
@@ -123,6 +125,7 @@ impl Supervision {
             failures: VecDeque::new(),
             totals: Totals::default(),
             effects: Vec::new(),
+            retired: false,
             next_run: 0,
             spec,
         };
