@@ -20,7 +20,7 @@ use super::driver::Pools;
 use super::failure::WorkerFailure;
 use super::seams::{Abandoned, Feed, Gates};
 use super::stats::PoolStats;
-use super::supervise::{Effect, End, PoolState, RunId, Spec, Supervision, Who};
+use super::supervise::{Cause, Effect, End, PoolState, RunId, Spec, Supervision, Who};
 use super::worker::Control;
 use crate::env::{EnvId, quietly};
 use crate::keeper::WeakKeeper;
@@ -288,7 +288,22 @@ impl Shared {
             }
             acted = true;
             for effect in effects {
-                self.carry_out(effect);
+                // The application's subscriber, recorder and wakers are called by it.
+                quietly(|| super::run::observe(self, &effect));
+                let start = match &effect {
+                    Effect::Start { run, .. } => Some(*run),
+                    _ => None,
+                };
+                let mut is_done = false;
+                quietly(|| {
+                    self.carry_out(effect);
+                    is_done = true;
+                });
+                if let Some(run) = start.filter(|_| !is_done) {
+                    let end = End::Failed(Cause::NotStarted("its start panicked".into()));
+                    // One that has told of its end already is not counted twice.
+                    self.change(|core, now| core.ended(run, end, now));
+                }
             }
         };
         let reap = self.reap();
@@ -296,19 +311,31 @@ impl Shared {
         if dirty || acted || linger.is_some() {
             self.tell_feed();
             let live = self.core.lock().live(Who::All).0;
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "there are at most some thousands"
-            )]
-            metrics::gauge!("lockkeeper_pool_workers", "pool" => self.name.to_string())
-                .set(live as f64);
-            self.changed
-                .send_modify(|version| *version = version.wrapping_add(1));
+            quietly(|| self.gauge(live));
+            // It wakes whoever waits.
+            quietly(|| {
+                self.changed
+                    .send_modify(|version| *version = version.wrapping_add(1));
+            });
             // Whoever is between looking and waiting has the lock.
             drop(self.told.lock());
             self.turned.notify_all();
         }
         [next, reap, linger].into_iter().flatten().min()
+    }
+
+    fn gauge(&self, live: usize) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "there are at most some thousands"
+        )]
+        metrics::gauge!("lockkeeper_pool_workers", "pool" => self.name.to_string())
+            .set(live as f64);
+    }
+
+    /// Something may be left to do.
+    pub(super) fn come_again(&self) {
+        self.dirty.store(true, Ordering::Release);
     }
 
     fn tell_feed(&self) {
@@ -327,7 +354,6 @@ impl Shared {
     }
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {
-        super::run::observe(self, &effect);
         match effect {
             Effect::Start {
                 worker,

@@ -387,3 +387,31 @@ fn a_pool_that_failed_and_is_served_no_more_is_not_resumed() {
     block_on(keeper.shutdown(LONG)).unwrap();
     assert!(is_refused(&left));
 }
+
+#[test]
+fn a_waker_that_panics_takes_no_supervision_along() {
+    struct Burns;
+    impl std::task::Wake for Burns {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker burns");
+        }
+    }
+    let (_folder, keeper) = keeper();
+    let pool = keeper.pool("steady").start(|worker| async move {
+        worker.stopped().await;
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    until("it runs", || running(&pool) == 1);
+    let waker = Arc::new(Burns).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut wait = std::pin::pin!(pool.wait());
+    assert!(wait.as_mut().poll(&mut cx).is_pending());
+    pool.scale(2).unwrap();
+    let other = quick(&keeper, "other").start(|_| async { Ok(()) });
+    until("another one is served", || {
+        let stats = other.as_ref().unwrap().stats();
+        stats.restarts > 0
+    });
+    block_on(pool.stop(LONG)).unwrap();
+}
