@@ -305,7 +305,11 @@ pub(crate) fn guarded<T, E>(
 pub(crate) fn quietly(what: impl FnOnce()) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(what)) {
         let message = panic_message(&*panic);
-        tracing::error!(target: "lockkeeper", message, "a value of the application panicked while it was dropped or answered");
+        // So may the application's subscriber.
+        let told = catch_unwind(|| {
+            tracing::error!(target: "lockkeeper", message, "a value of the application panicked while it was dropped or answered");
+        });
+        std::mem::forget(told);
         // Its own drop may panic once more; it is small.
         std::mem::forget(panic);
     }

@@ -108,6 +108,9 @@ pub(super) fn begin(runtime: &Arc<Runtime>, span: Duration) -> Result<(), Shutdo
     let mut progress = stopping.progress.lock();
     progress.deadline = Some(progress.deadline.map_or(deadline, |set| set.min(deadline)));
     if progress.begun {
+        drop(progress);
+        // They keep their time themselves.
+        tell_pools(stopping);
         return Ok(());
     }
     let for_thread = Arc::clone(runtime);
@@ -175,8 +178,17 @@ fn refuse_new(runtime: &Runtime) {
     if let Some(leases) = runtime.leases.get() {
         leases.refuse_new();
     }
-    // Last, since it wakes tasks of the application's.
+    // Last, since these wake tasks of the application's.
     guarded(|| runtime.refuse_new());
+    tell_pools(&runtime.stopping);
+}
+
+/// All at once and by the same deadline, so that none of them waits for the others before it is told.
+fn tell_pools(stopping: &Stopping) {
+    let deadline = stopping.deadline();
+    for pool in stopping.stoppables.members() {
+        guarded(|| pool.tell(deadline));
+    }
 }
 
 fn run(runtime: &Arc<Runtime>) {
@@ -232,14 +244,10 @@ fn late(runtime: &Runtime) -> impl FnMut() {
     }
 }
 
-/// Tells all pools, and waits for each until the deadline; answers those that run on.
+/// Waits for all pools, which were told, until the deadline; answers those that run on.
 fn stop_pools(stopping: &Stopping) -> Vec<Arc<dyn Stops>> {
-    let pools = stopping.stoppables.members();
-    for pool in &pools {
-        guarded(|| pool.tell());
-    }
     let mut run_on = Vec::new();
-    for pool in pools {
+    for pool in stopping.stoppables.members() {
         stopping.reach(Stage::Pool(pool.name()));
         let stopped = guarded(|| pool.stop(stopping.deadline()));
         if let Some(Err(rest)) = stopped {

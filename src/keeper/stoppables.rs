@@ -1,8 +1,8 @@
 //! What a keeper has to stop in order before itself: whatever runs the application's code for as long as the keeper lives, such
 //! as pools of workers.
 //!
-//! A stop first closes the registry, so that nothing joins it any more, tells everybody, the newest first, and then waits for
-//! each. Meanwhile the keeper goes on serving *them*: what they have begun they can finish (see [`inside`](crate::inside)),
+//! A stop first closes the registry, so that nothing joins it any more, tells everybody at once by when, and then waits for
+//! each, the newest first. Meanwhile the keeper goes on serving *them*: what they have begun they can finish (see [`inside`](crate::inside)),
 //! while everybody else is refused.
 
 use std::collections::BTreeMap;
@@ -17,13 +17,14 @@ pub(crate) trait Stops: Send + Sync {
     /// Names it in errors and in the log.
     fn name(&self) -> Arc<str>;
 
-    /// Says that it is to end: it takes nothing new, and whoever works is told. Returns at once; may come more than once.
-    fn tell(&self);
+    /// Says that it is to end: it takes nothing new, and whoever works may finish until the deadline and is given up then. Returns
+    /// at once; may come more than once, and the earliest deadline counts.
+    fn tell(&self, deadline: Instant);
 
-    /// Ends it: what works may finish until the deadline, is given up then, and every thread that can be joined is joined.
+    /// Waits for the end of what was told, and joins every thread that can be joined.
     ///
-    /// It blocks, on a thread of the keeper's own, until shortly after the deadline at the latest. What runs on then is in the
-    /// answer, and it is asked again, with later deadlines, until nothing does.
+    /// It blocks, on a thread of the keeper's own, until shortly after this deadline at the latest, or after an earlier one that it
+    /// is told meanwhile. What runs on then is in the answer, and it is asked again until nothing does.
     fn stop(&self, deadline: Instant) -> Result<(), RunsOn>;
 }
 
@@ -120,7 +121,7 @@ mod tests {
         fn name(&self) -> Arc<str> {
             self.0.into()
         }
-        fn tell(&self) {}
+        fn tell(&self, _: Instant) {}
         fn stop(&self, _: Instant) -> Result<(), RunsOn> {
             Ok(())
         }

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use super::shared::{Parts, Shared};
 use super::stats::PoolStats;
+use crate::bombs::Bombs;
 use crate::env::quietly;
 use crate::error::PoolError;
 use crate::keeper::stoppables::{Registration, Registry, RunsOn, ShuttingDown, Stops};
@@ -21,6 +22,7 @@ use crate::keeper::stoppables::{Registration, Registry, RunsOn, ShuttingDown, St
 pub(crate) struct Pools {
     state: Mutex<State>,
     woken: Condvar,
+    pub(crate) bombs: Bombs,
 }
 
 #[derive(Default)]
@@ -43,6 +45,8 @@ const FEWEST_THREADS: usize = 2;
 const MOST_THREADS: usize = 8;
 /// For threads that have nothing to do but end.
 const GRACE: Duration = Duration::from_millis(500);
+/// A turn that panicked is made again after this.
+const AFTER_PANIC: Duration = Duration::from_millis(10);
 
 impl Pools {
     /// Starts a pool, and has the keeper stop it with itself.
@@ -60,6 +64,11 @@ impl Pools {
             return Err(PoolError::NameTaken { name: parts.name });
         }
         let runtime = self.threads(&mut state, !parts.body.is_blocking(), stoppables)?;
+        let before = at.and_then(|at| state.pools.get(at));
+        if before.is_some_and(|pool| !pool.retire_if_quiet()) {
+            // It was resumed meanwhile.
+            return Err(PoolError::NameTaken { name: parts.name });
+        }
         let pool = Arc::new(Shared::new(parts, Arc::downgrade(self), runtime));
         let registered = stoppables.add(Arc::clone(&pool) as _);
         let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;
@@ -132,7 +141,7 @@ impl Pools {
                 state.woken = false;
                 state.pools.clone()
             };
-            let next = pools.iter().filter_map(Shared::turn).min();
+            let next = pools.iter().filter_map(|pool| self.turn(pool)).min();
             drop(pools);
             let mut state = self.state.lock();
             let (gone, rest) = state
@@ -153,6 +162,22 @@ impl Pools {
                 }
             }
         }
+    }
+
+    /// A turn of one pool. If it panics, all others go on, and so does this one.
+    fn turn(&self, pool: &Arc<Shared>) -> Option<Instant> {
+        let mut next = None;
+        let mut is_done = false;
+        quietly(|| {
+            self.bombs.pass("a turn of the pools");
+            next = pool.turn();
+            is_done = true;
+        });
+        if is_done {
+            return next;
+        }
+        pool.come_again();
+        Some(Instant::now() + AFTER_PANIC)
     }
 
     /// A pool has ended, and the keeper stops. With the last one the threads end.
@@ -199,7 +224,7 @@ impl Stops for Threads {
         "the threads of the pools".into()
     }
 
-    fn tell(&self) {
+    fn tell(&self, _: Instant) {
         if let Some(pools) = self.0.upgrade() {
             pools.state.lock().closed = true;
         }

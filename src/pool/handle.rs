@@ -91,7 +91,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`PoolError::Ended`] when the pool drains, stops, or is over without having failed.
+    /// [`PoolError::Ended`] when the pool drains, stops, or is over without having failed; also when it has failed, and was stopped or
+    /// replaced by another of its name since.
     pub fn resume(&self) -> Result<(), PoolError> {
         self.is_ours()?;
         self.shared.resume().map_err(|state| self.ended(state))
@@ -120,7 +121,7 @@ impl Pool {
     }
 
     /// Tells all workers to stop, and answers when the pool is over. Workers that have not ended at the deadline are abandoned: async
-    /// ones are dropped at their next await, blocking ones run on.
+    /// ones are dropped at their next await, blocking ones run on. A pool that has failed is not resumed any more, and is forgotten.
     ///
     /// # Errors
     ///
@@ -131,6 +132,7 @@ impl Pool {
     ) -> impl Future<Output = Result<(), PoolError>> + Send + use<> {
         let change = |core: &mut Supervision, now: Instant| {
             core.stop(crate::clock::far(now, deadline), now);
+            core.retire();
         };
         let asked = self.ask(change);
         let pool = self.clone();

@@ -11,7 +11,8 @@ use crate::error::RetryError;
 
 /// What feeds the workers of a pool: a queue of jobs.
 ///
-/// Called on the pool's driver thread, [`failed`](Self::failed) on the worker's own. It must be short, and call nothing of the
+/// Called on the pool's driver thread, [`failed`](Self::failed) on the worker's own, [`drain`](Self::drain) and
+/// [`stands`](Self::stands) also where the pool is resumed, scaled, or stopped with the keeper. It must be short, and call nothing of the
 /// pool that waits.
 pub(crate) trait Feed: Send + Sync {
     /// What is counted about the jobs.

@@ -1,13 +1,15 @@
 //! One pool: its core behind a short mutex, and its runs. Transitions may come from any thread; what they decide is carried out by
 //! the driver thread alone, in order.
 
+mod ending;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, ReentrantMutex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -18,24 +20,12 @@ use super::driver::Pools;
 use super::failure::WorkerFailure;
 use super::seams::{Abandoned, Feed, Gates};
 use super::stats::PoolStats;
-use super::supervise::{Effect, End, PoolState, RunId, Spec, Supervision, Who};
+use super::supervise::{Cause, Effect, End, PoolState, RunId, Spec, Supervision, Who};
 use super::worker::Control;
 use crate::env::{EnvId, quietly};
 use crate::keeper::WeakKeeper;
-use crate::keeper::stoppables::{Registration, RunsOn, Stops};
+use crate::keeper::stoppables::Registration;
 use crate::leases::LeaseView;
-
-/// A pool that is over waits so long for async runs that it has dropped just now.
-const LINGER: Duration = Duration::from_millis(250);
-/// And so long for leases to be given back, which nobody needs for it to be over: they may go on after that.
-const LINGER_FOR_LEASES: Duration = Duration::from_secs(2);
-/// A thread that has said how it ended is gone within moments.
-const REAP: Duration = Duration::from_millis(1);
-/// But nobody knows what the application's thread-locals do when they are dropped.
-const REAP_LATER: Duration = Duration::from_secs(1);
-const QUICK_REAPS: u32 = 100;
-/// When the keeper stops, workers are told this part of the time before its end, if they were not before.
-const TIME_TO_STOP: u32 = 10;
 
 /// A pool.
 pub(crate) struct Shared {
@@ -49,8 +39,11 @@ pub(crate) struct Shared {
     pub(super) body: Body,
     pub(super) runtime: Option<Handle>,
     pub(super) feed: Option<Arc<dyn Feed>>,
+    /// Whoever tells the feed has it. A job that is dropped may come to scale its own pool.
+    feeding: ReentrantMutex<()>,
     gates: Option<Arc<dyn Gates>>,
-    pub(super) draining: CancellationToken,
+    /// Of the workers that start now; anew after a failure.
+    pub(super) draining: Mutex<CancellationToken>,
     leases: Mutex<BTreeMap<Option<usize>, LeaseView>>,
     pub(super) born: Instant,
     /// The process that it belongs to.
@@ -63,8 +56,8 @@ pub(crate) struct Shared {
     is_settled: AtomicBool,
     /// It is over, and no run is left, not even an abandoned one.
     is_quiet: AtomicBool,
-    /// For threads that wait until it is.
-    turning: Mutex<()>,
+    /// The earliest time that the keeper gave it, for threads that wait for its end.
+    told: Mutex<Option<Instant>>,
     turned: Condvar,
     pub(super) registration: Mutex<Option<Registration>>,
 }
@@ -102,8 +95,9 @@ impl Shared {
             body: parts.body,
             runtime,
             feed: parts.feed,
+            feeding: ReentrantMutex::new(()),
             gates: parts.gates,
-            draining: CancellationToken::new(),
+            draining: Mutex::default(),
             leases: Mutex::default(),
             born: now,
             pid: std::process::id(),
@@ -112,7 +106,7 @@ impl Shared {
             over_since: Mutex::default(),
             is_settled: AtomicBool::new(false),
             is_quiet: AtomicBool::new(false),
-            turning: Mutex::default(),
+            told: Mutex::default(),
             turned: Condvar::new(),
             registration: Mutex::default(),
         }
@@ -178,7 +172,9 @@ impl Shared {
                 core.open_gate(Who::One(*worker), now);
             }
             Ok(())
-        })
+        })?;
+        self.tell_feed();
+        Ok(())
     }
 
     /// Opens a gate; runs that start from now on are given this lease. Starts nothing itself: it returns at once.
@@ -257,8 +253,9 @@ impl Shared {
         self.is_settled.load(Ordering::Acquire)
     }
 
-    /// The keeper does not have to stop it any more.
+    /// Nobody serves it any more, and the keeper does not have to stop it.
     pub(super) fn leave(&self) {
+        self.core.lock().retire();
         let registration = self.registration.lock().take();
         drop(registration);
     }
@@ -280,9 +277,8 @@ impl Shared {
             let (effects, next) = {
                 let mut core = self.core.lock();
                 if self.spec.heartbeat.is_some() {
-                    for (run, held) in self.runs.lock().iter() {
-                        core.beat(*run, held.control.heard());
-                    }
+                    let runs = self.runs.lock();
+                    core.listen_to(|run| runs.get(&run).map(|held| held.control.heard()));
                 }
                 core.tick(Instant::now());
                 (core.take_effects(), core.next_deadline())
@@ -292,7 +288,22 @@ impl Shared {
             }
             acted = true;
             for effect in effects {
-                self.carry_out(effect);
+                // The application's subscriber, recorder and wakers are called by it.
+                quietly(|| super::run::observe(self, &effect));
+                let start = match &effect {
+                    Effect::Start { run, .. } => Some(*run),
+                    _ => None,
+                };
+                let mut is_done = false;
+                quietly(|| {
+                    self.carry_out(effect);
+                    is_done = true;
+                });
+                if let Some(run) = start.filter(|_| !is_done) {
+                    let end = End::Failed(Cause::NotStarted("its start panicked".into()));
+                    // One that has told of its end already is not counted twice.
+                    self.change(|core, now| core.ended(run, end, now));
+                }
             }
         };
         let reap = self.reap();
@@ -300,23 +311,37 @@ impl Shared {
         if dirty || acted || linger.is_some() {
             self.tell_feed();
             let live = self.core.lock().live(Who::All).0;
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "there are at most some thousands"
-            )]
-            metrics::gauge!("lockkeeper_pool_workers", "pool" => self.name.to_string())
-                .set(live as f64);
-            self.changed
-                .send_modify(|version| *version = version.wrapping_add(1));
+            quietly(|| self.gauge(live));
+            // It wakes whoever waits.
+            quietly(|| {
+                self.changed
+                    .send_modify(|version| *version = version.wrapping_add(1));
+            });
             // Whoever is between looking and waiting has the lock.
-            drop(self.turning.lock());
+            drop(self.told.lock());
             self.turned.notify_all();
         }
         [next, reap, linger].into_iter().flatten().min()
     }
 
+    fn gauge(&self, live: usize) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "there are at most some thousands"
+        )]
+        metrics::gauge!("lockkeeper_pool_workers", "pool" => self.name.to_string())
+            .set(live as f64);
+    }
+
+    /// Something may be left to do.
+    pub(super) fn come_again(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
     fn tell_feed(&self) {
         let Some(feed) = &self.feed else { return };
+        // What is told last is how it stands.
+        let _one = self.feeding.lock();
         let (state, last) = {
             let core = self.core.lock();
             let last = core.failures().last();
@@ -329,7 +354,6 @@ impl Shared {
     }
 
     fn carry_out(self: &Arc<Self>, effect: Effect) {
-        super::run::observe(self, &effect);
         match effect {
             Effect::Start {
                 worker,
@@ -356,7 +380,8 @@ impl Shared {
                 if let Some(feed) = &self.feed {
                     quietly(|| feed.drain());
                 }
-                quietly(|| self.draining.cancel());
+                let draining = self.draining.lock().clone();
+                quietly(|| draining.cancel());
             }
             Effect::Over
             | Effect::EndedLate { .. }
@@ -387,104 +412,24 @@ impl Shared {
         }
     }
 
-    /// Forgets runs that have ended, and joins their threads.
-    fn reap(&self) -> Option<Instant> {
-        let mut again = None;
-        let mut joined = Vec::new();
-        let mut runs = self.runs.lock();
-        runs.retain(|_, run| {
-            if !run.control.ended.load(Ordering::Acquire) {
-                return true;
-            }
-            match run.thread.take() {
-                None => false,
-                Some(thread) if thread.is_finished() => {
-                    joined.push(thread);
-                    false
-                }
-                Some(thread) => {
-                    run.thread = Some(thread);
-                    run.reaps += 1;
-                    let pause = if run.reaps < QUICK_REAPS {
-                        REAP
-                    } else {
-                        REAP_LATER
-                    };
-                    let at = Instant::now() + pause;
-                    again = Some(again.map_or(at, |again: Instant| again.min(at)));
-                    true
-                }
-            }
-        });
-        drop(runs);
-        for thread in joined {
-            // It has said how it ended.
-            drop(thread.join());
-        }
-        again
-    }
-
-    /// Looks whether the pool is over; answers when to look again.
-    fn settle(&self) -> Option<Instant> {
-        // Held throughout: a pool that failed may be resumed meanwhile.
-        let core = self.core.lock();
-        let mut since = self.over_since.lock();
-        if !core.state().is_over() {
-            *since = None;
-            return None;
-        }
-        let is_quiet = core.live(Who::All).1 == 0 && self.runs.lock().is_empty();
-        self.is_quiet.store(is_quiet, Ordering::Release);
-        if self.is_settled() {
-            return None;
-        }
-        let now = Instant::now();
-        let at_rest = self.gates.as_ref().is_none_or(|gates| gates.at_rest());
-        let linger = match is_quiet && !at_rest {
-            true => LINGER_FOR_LEASES,
-            false => LINGER,
-        };
-        let until = *since.get_or_insert(now) + linger;
-        if (is_quiet && at_rest) || now >= until {
-            self.is_settled.store(true, Ordering::Release);
-            return Some(now);
-        }
-        Some(until)
-    }
-
     /// Has a pool that failed begin anew, or ends a pause.
     pub(super) fn resume(self: &Arc<Self>) -> Result<(), PoolState> {
         let begins_anew = self.change(|core, now| {
             let failed = core.state() == PoolState::Failed;
             core.resume(now)?;
+            if failed {
+                *self.draining.lock() = CancellationToken::new();
+            }
             self.is_settled.store(false, Ordering::Release);
             self.is_quiet.store(false, Ordering::Release);
             Ok(failed)
         })?;
+        // At once: whoever has resumed it may submit the next moment.
+        self.tell_feed();
         if begins_anew {
             self.announce();
         }
         Ok(())
-    }
-
-    /// Blocks until nothing of it runs, or this time has come; says which.
-    fn wait_until_quiet(&self, until: Instant) -> bool {
-        let mut turning = self.turning.lock();
-        while !self.is_quiet() {
-            if self.turned.wait_until(&mut turning, until).timed_out() {
-                return self.is_quiet();
-            }
-        }
-        true
-    }
-
-    /// Whether nothing of it is left: it may be forgotten.
-    pub(super) fn is_gone(&self) -> bool {
-        let state = self.state();
-        state.is_over()
-            && state != PoolState::Failed
-            && self.is_settled()
-            && self.runs.lock().is_empty()
     }
 
     /// The gates are told that the pool has started.
@@ -492,43 +437,6 @@ impl Shared {
         if let Some(gates) = &self.gates {
             quietly(|| gates.started(self));
         }
-    }
-}
-
-impl Stops for Shared {
-    fn name(&self) -> Arc<str> {
-        Arc::clone(&self.name)
-    }
-
-    /// What is in a queue is done, unless the pool was paused; other workers are told to stop.
-    fn tell(&self) {
-        let never = crate::clock::far(Instant::now(), Duration::MAX);
-        self.change(|core, now| match core.state() {
-            PoolState::Running | PoolState::Draining if self.spec.fed => core.drain(never, now),
-            _ => core.stop(never, now),
-        });
-    }
-
-    fn stop(&self, deadline: Instant) -> Result<(), RunsOn> {
-        let time = deadline.saturating_duration_since(Instant::now());
-        // Workers that go on with what is queued are told a little before they are abandoned.
-        let until = deadline - (time / TIME_TO_STOP).min(self.spec.grace);
-        if !self.wait_until_quiet(until) {
-            self.change(|core, now| core.stop(deadline, now));
-            self.wait_until_quiet(deadline + LINGER);
-        }
-        let workers: Vec<_> = self.core.lock().abandoned().collect();
-        if workers.is_empty() {
-            if let Some(pools) = self.pools.upgrade() {
-                pools.forget(self);
-            }
-            return Ok(());
-        }
-        let what = match &*workers {
-            [worker] => format!("worker {worker} runs on"),
-            workers => format!("workers {workers:?} run on"),
-        };
-        Err(RunsOn { what: what.into() })
     }
 }
 

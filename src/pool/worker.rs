@@ -31,6 +31,7 @@ struct Inner {
     restarts: u64,
     lease: Option<LeaseView>,
     control: Arc<Control>,
+    draining: CancellationToken,
 }
 
 /// The pool's hold on a run.
@@ -55,8 +56,10 @@ impl Worker {
         lease: Option<LeaseView>,
         control: Arc<Control>,
     ) -> Self {
+        let draining = pool.draining.lock().clone();
         Self {
             inner: Arc::new(Inner {
+                draining,
                 pool,
                 keeper,
                 number,
@@ -137,7 +140,7 @@ impl Worker {
 
     /// Is cancelled when the pool drains: nothing new comes, and the worker ends when there is nothing left to do.
     pub(super) fn draining(&self) -> &CancellationToken {
-        &self.inner.pool.draining
+        &self.inner.draining
     }
 
     /// This run.

@@ -356,3 +356,62 @@ fn an_error_is_kept_with_its_sources() {
     let message = &pool.stats().last_failures[0].message;
     assert_eq!(&**message, "the import stopped: no more paper");
 }
+
+#[test]
+fn a_pool_that_failed_and_is_served_no_more_is_not_resumed() {
+    let (_folder, keeper) = keeper();
+    let start = |name: &str| {
+        let pool = keeper.pool(name).intensity(0, LONG);
+        let pool = pool.start(|_| async { Err("at once".into()) }).unwrap();
+        block_on(pool.wait()).unwrap_err();
+        pool
+    };
+    let is_refused = |pool: &lockkeeper::Pool| {
+        let state = PoolState::Failed;
+        matches!(pool.resume(), Err(PoolError::Ended { state: told, .. }) if told == state)
+    };
+    let replaced = start("again");
+    until("its name is free", || {
+        let other = keeper.pool("again").start(|worker| async move {
+            worker.stopped().await;
+            Ok(())
+        });
+        other.is_ok()
+    });
+    assert!(is_refused(&replaced));
+    let stopped = start("stopped");
+    block_on(stopped.stop(LONG)).unwrap_err();
+    assert!(is_refused(&stopped));
+    until("it is forgotten", || keeper.find_pool("stopped").is_err());
+    let left = start("left");
+    block_on(keeper.shutdown(LONG)).unwrap();
+    assert!(is_refused(&left));
+}
+
+#[test]
+fn a_waker_that_panics_takes_no_supervision_along() {
+    struct Burns;
+    impl std::task::Wake for Burns {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker burns");
+        }
+    }
+    let (_folder, keeper) = keeper();
+    let pool = keeper.pool("steady").start(|worker| async move {
+        worker.stopped().await;
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    until("it runs", || running(&pool) == 1);
+    let waker = Arc::new(Burns).into();
+    let mut cx = std::task::Context::from_waker(&waker);
+    let mut wait = std::pin::pin!(pool.wait());
+    assert!(wait.as_mut().poll(&mut cx).is_pending());
+    pool.scale(2).unwrap();
+    let other = quick(&keeper, "other").start(|_| async { Ok(()) });
+    until("another one is served", || {
+        let stats = other.as_ref().unwrap().stats();
+        stats.restarts > 0
+    });
+    block_on(pool.stop(LONG)).unwrap();
+}

@@ -146,14 +146,7 @@ async fn a_pool_that_fails_answers_everything_with_why_and_takes_jobs_again_when
     assert!(matches!(late, JobError::PoolFailed { .. }) && !late.is_retryable());
     assert!(handed_back <= 3);
     jobs.resume().unwrap();
-    until("it takes jobs again", || jobs.state() == PoolState::Running);
-    let again = loop {
-        match soon(jobs.submit(TWO)).await {
-            // The queue is told a moment later.
-            Err(JobError::PoolFailed { .. }) => tokio::task::yield_now().await,
-            answer => break answer,
-        }
-    };
+    let again = soon(jobs.submit(TWO)).await;
     assert_eq!(again.unwrap(), 2);
 }
 
@@ -182,13 +175,7 @@ async fn with_no_worker_left_everything_is_answered_until_there_are_more() {
     let late = soon(jobs.submit(TWO)).await.unwrap_err();
     assert!(matches!(late, JobError::NoWorkers { .. }), "{late:?}");
     jobs.scale(2).unwrap();
-    until("there is one", || jobs.state() == PoolState::Running);
-    let again = loop {
-        match soon(jobs.submit(TWO)).await {
-            Err(JobError::NoWorkers { .. }) => tokio::task::yield_now().await,
-            answer => break answer,
-        }
-    };
+    let again = soon(jobs.submit(TWO)).await;
     assert_eq!(again.unwrap(), 2);
 }
 
@@ -245,6 +232,33 @@ async fn a_drain_takes_nothing_new_and_does_what_is_queued() {
     }
     soon(drained).await.unwrap().unwrap();
     assert_eq!(jobs.state(), PoolState::Drained);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_fails_while_it_drains_does_not_drain_any_more_when_it_is_resumed() {
+    let (_folder, keeper) = keeper();
+    let stage = Stage::new();
+    let jobs = stage.serve(quick(&keeper, "jobs").intensity(0, LONG).queue(2));
+    let holds = send(&jobs, HOLD);
+    stage.until_begun(HOLD);
+    let burns = send(&jobs, Do::Panic);
+    until_queued(&jobs, 1, 0);
+    let drained = tokio::spawn(jobs.drain(LONG));
+    until("it drains", || jobs.state() == PoolState::Draining);
+    stage.let_go();
+    soon(holds).await.unwrap().unwrap();
+    assert!(soon(burns).await.unwrap().is_err());
+    let failed = soon(drained).await.unwrap();
+    assert!(
+        matches!(failed, Err(PoolError::Failed { .. })),
+        "{failed:?}"
+    );
+    jobs.resume().unwrap();
+    for _ in 0..10 {
+        assert_eq!(soon(jobs.submit(TWO)).await.unwrap(), 2);
+    }
+    let stats = jobs.stats();
+    assert_eq!((stats.state, stats.failures), (PoolState::Running, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

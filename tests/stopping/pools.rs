@@ -6,7 +6,8 @@ use std::time::Duration;
 use lockkeeper::heed::byteorder::BigEndian;
 use lockkeeper::heed::types::{Str, U64};
 use lockkeeper::{
-    Acquire, LockerSpec, Mode, Object, Records, RunTxn, ShutdownError, TxnError, Wait, Worker,
+    Acquire, Job, JobError, LockerSpec, Mode, Object, Records, RunTxn, ShutdownError, TxnError,
+    Wait, Worker,
 };
 use parking_lot::Mutex;
 
@@ -148,6 +149,108 @@ fn a_worker_that_runs_on_is_named_keeps_no_environment_open_and_is_joined_when_i
     crate::rt::until(|| builder(folder.path()).open().is_ok());
     latch.open();
     keeper.blocking_shutdown(LONG).unwrap();
+}
+
+#[test]
+fn a_second_more_urgent_shutdown_cuts_the_workers_short() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (entered, has_entered) = mpsc::channel();
+    let pool = keeper.pool("deaf").start(move |_| {
+        let entered = entered.clone();
+        async move {
+            let _ = entered.send(());
+            std::future::pending::<()>().await;
+            Ok(())
+        }
+    });
+    let pool = pool.unwrap();
+    has_entered.recv_timeout(PATIENCE).unwrap();
+    let patient = {
+        let keeper = keeper.clone();
+        aside(move || keeper.blocking_shutdown(Duration::MAX))
+    };
+    until_closed(&keeper);
+    // It waits for this pool, and would for ever.
+    crate::rt::until(|| pool.stats().workers.stopping == 1);
+    keeper.blocking_shutdown(Duration::ZERO).unwrap();
+    patient.join().unwrap().unwrap();
+    assert_eq!(pool.stats().abandoned, 1);
+}
+
+#[test]
+fn a_second_more_urgent_shutdown_does_not_wait_for_a_thread_that_nobody_can_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (mut latch, latched) = latch();
+    let latched = Mutex::new(latched);
+    let pool = keeper.pool("deaf").start_blocking(move |_| {
+        latched.lock().pass();
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    latch.entered();
+    let patient = {
+        let keeper = keeper.clone();
+        aside(move || keeper.blocking_shutdown(Duration::MAX))
+    };
+    until_closed(&keeper);
+    crate::rt::until(|| pool.stats().workers.stopping == 1);
+    let outcome = keeper.blocking_shutdown(SOON);
+    assert!(
+        matches!(outcome, Err(ShutdownError::WorkersRunOn { .. })),
+        "{outcome:?}"
+    );
+    crate::rt::until(|| builder(folder.path()).open().is_ok());
+    latch.open();
+    patient.join().unwrap().unwrap();
+}
+
+#[test]
+fn job_pools_take_nothing_new_from_the_call_on_and_each_has_notice_before_the_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (entered, has_entered) = mpsc::channel();
+    let pools: Vec<_> = ["first", "second"]
+        .into_iter()
+        .map(|name| {
+            let entered = entered.clone();
+            let handler = move |job: Job<u8>| {
+                let entered = entered.clone();
+                async move {
+                    let _ = entered.send(());
+                    job.worker().stopped().await;
+                    Ok::<_, ()>(*job)
+                }
+            };
+            keeper.pool(name).serve(handler).unwrap()
+        })
+        .collect();
+    let answers: Vec<_> = pools
+        .iter()
+        .map(|pool| {
+            let answer = pool.submit(1);
+            aside(move || block_on(answer))
+        })
+        .collect();
+    for _ in &pools {
+        has_entered.recv_timeout(PATIENCE).unwrap();
+    }
+    let mut stops = std::pin::pin!(keeper.shutdown(Duration::from_secs(2)));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(stops.as_mut().poll(&mut cx).is_pending());
+    for pool in &pools {
+        let late = block_on(pool.submit(2));
+        assert!(
+            matches!(late, Err(JobError::Stopped { job: 2 })),
+            "{late:?}"
+        );
+    }
+    // Each was told a little before the end, and so could answer.
+    for answer in answers {
+        assert!(matches!(answer.join().unwrap(), Ok(1)));
+    }
+    block_on(stops).unwrap();
 }
 
 #[test]

@@ -38,9 +38,14 @@ impl Supervision {
     ///
     /// # Errors
     ///
-    /// The pool's state, when it drains, stops, or is over without having failed.
+    /// The pool's state, when it drains, stops, is over without having failed, or was [retired](Self::retire).
     pub fn resume(&mut self, now: Instant) -> Result<(), PoolState> {
+        if self.retired {
+            return Err(self.state());
+        }
         if self.phase == Phase::Over(Last::Failed) {
+            // The one that failed was drained, not the one that begins now.
+            self.effects.retain(|effect| *effect != Effect::Drain);
             self.window.clear();
             for slot in &mut self.slots {
                 slot.row = 0;
@@ -54,13 +59,28 @@ impl Supervision {
         Ok(())
     }
 
+    /// If it has failed, or does, it is not resumed any more: nobody would start its workers.
+    pub fn retire(&mut self) {
+        self.retired = true;
+    }
+
+    /// Whether it was [retired](Self::retire).
+    pub fn is_retired(&self) -> bool {
+        self.retired
+    }
+
     /// Ends the pool when its workers have: those that are fed end by themselves, the others are told to stop. A pause ends, so
     /// that what is left to do is done. At `by` those that are fed are told to stop, and the others abandoned. A pool that is over,
     /// or gives up, is left as it is.
     pub fn drain(&mut self, by: Instant, now: Instant) {
+        self.drain_to(by, crate::clock::far(by, self.spec.grace), now);
+    }
+
+    /// Like [`drain`](Self::drain), but those that are fed are abandoned at `end`, and not when their grace has passed.
+    pub fn drain_to(&mut self, by: Instant, end: Instant, now: Instant) {
         match &mut self.phase {
             Phase::Running | Phase::Paused if self.spec.fed => {
-                self.phase = Phase::Draining { by };
+                self.phase = Phase::Draining { by, end };
                 self.effects.push(Effect::Drain);
             }
             Phase::Running | Phase::Paused => {
@@ -69,7 +89,13 @@ impl Supervision {
                     then: Last::Drained,
                 };
             }
-            Phase::Draining { by: before } => *before = by.min(*before),
+            Phase::Draining {
+                by: notice,
+                end: last,
+            } => {
+                *notice = by.min(*notice);
+                *last = end.min(*last);
+            }
             Phase::Stopping { by: before, .. } => {
                 *before = Some(before.map_or(by, |before| before.min(by)));
             }

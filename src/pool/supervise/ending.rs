@@ -42,17 +42,24 @@ impl Supervision {
 
     /// A worker was heard at this time.
     pub fn beat(&mut self, run: RunId, at: Instant) {
-        let Some(worker) = self.slot_of(run) else {
-            return;
-        };
-        let slot = self.slots.get_mut(worker);
-        let Some(SlotState::Running { heard, silent, .. }) = slot.map(|slot| &mut slot.state)
-        else {
-            return;
-        };
-        if at > *heard {
+        self.listen_to(|other| (other == run).then_some(at));
+    }
+
+    /// Asks for each run when it was heard.
+    pub fn listen_to(&mut self, mut at: impl FnMut(RunId) -> Option<Instant>) {
+        for (worker, slot) in self.slots.iter_mut().enumerate() {
+            let SlotState::Running {
+                run, heard, silent, ..
+            } = &mut slot.state
+            else {
+                continue;
+            };
+            let Some(at) = at(*run).filter(|at| *at > *heard) else {
+                continue;
+            };
             *heard = at;
             if silent.take().is_some() {
+                let run = *run;
                 self.effects.push(Effect::HeardAgain { worker, run });
             }
         }
@@ -67,11 +74,11 @@ impl Supervision {
 
     /// What has run out of time.
     pub(super) fn expire(&mut self, now: Instant) {
-        if let Phase::Draining { by } = self.phase
+        if let Phase::Draining { by, end } = self.phase
             && now >= by
         {
             self.phase = Phase::Stopping {
-                by: Some(crate::clock::far(by, self.spec.grace)),
+                by: Some(end),
                 then: Last::Stopped,
             };
         }

@@ -32,6 +32,8 @@ pub struct Supervision {
     pub(super) failures: VecDeque<Arc<FailureNote>>,
     pub(super) totals: Totals,
     pub(super) effects: Vec<Effect>,
+    /// Nobody starts anything any more.
+    pub(super) retired: bool,
     next_run: u64,
 }
 
@@ -40,9 +42,10 @@ pub struct Supervision {
 pub(super) enum Phase {
     Running,
     Paused,
-    /// Workers end by themselves until then.
+    /// Workers end by themselves until then, and are abandoned at the end.
     Draining {
         by: Instant,
+        end: Instant,
     },
     /// Workers are told to stop; what has not ended by then is abandoned.
     Stopping {
@@ -122,6 +125,7 @@ impl Supervision {
             failures: VecDeque::new(),
             totals: Totals::default(),
             effects: Vec::new(),
+            retired: false,
             next_run: 0,
             spec,
         };
@@ -141,7 +145,7 @@ impl Supervision {
             return None;
         }
         let whole = match self.phase {
-            Phase::Draining { by } => Some(by),
+            Phase::Draining { by, .. } => Some(by),
             Phase::Stopping { by, .. } => by,
             Phase::Running | Phase::Paused | Phase::Over(_) => None,
         };
@@ -254,6 +258,16 @@ impl Supervision {
     /// The workers whose runs were abandoned and have not ended, in the order of their starts.
     pub fn abandoned(&self) -> impl Iterator<Item = usize> + '_ {
         self.abandoned.values().copied()
+    }
+
+    /// The workers that run, or whose runs were abandoned and have not ended, by number.
+    pub fn still_there(&self) -> Vec<usize> {
+        let slots = self.slots.iter().enumerate();
+        let live = slots.filter_map(|(worker, slot)| slot.is_live().then_some(worker));
+        let mut all: Vec<_> = live.chain(self.abandoned()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     /// Whether this worker should run, were it not for its group.

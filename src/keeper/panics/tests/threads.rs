@@ -146,3 +146,19 @@ fn a_panic_of_a_thread_that_holds_a_snapshot_is_answered_and_the_place_is_free_a
     let snapshot = run(hold()).expect("a snapshot");
     assert!(run(snapshot.ask(|txn| txn.snapshot_id())).is_ok());
 }
+
+#[test]
+fn a_panic_of_the_thread_that_serves_the_pools_ends_no_supervision() {
+    let (_folder, keeper) = keeper();
+    let pool = keeper.pool("steady").start(|worker| async move {
+        worker.stopped().await;
+        Ok(())
+    });
+    let pool = pool.expect("a pool");
+    let bombs = &keeper.inner.runtime.pools.bombs;
+    bombs.set("a turn of the pools");
+    pool.scale(2).expect("scaled");
+    until("it has panicked", || bombs.are_spent());
+    until("it goes on", || pool.stats().workers.running == 2);
+    run(pool.stop(LONG)).expect("stopped");
+}
