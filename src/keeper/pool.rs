@@ -9,6 +9,7 @@ use crate::actors::worker_pool::WorkerPool;
 use crate::clock::Clock;
 use crate::env::EnvId;
 use crate::error::{PoolError, RetryError};
+use crate::inside;
 use crate::messages::quarantine::{DropQuarantined, QuarantineQuery, RetryQuarantined};
 use crate::messages::worker_pool::{
     AskPools, DrainPool, ListPools, PausePool, PoolStatsQuery, ResumePool, ScalePool, StopPool,
@@ -70,6 +71,10 @@ macro_rules! for_pools {
                 async move {
                     if runtime.env.shared.forked() {
                         return $forked;
+                    }
+                    // The actor would not know that a worker asks, which is not to wait for itself (I14).
+                    if inside::is_worker_of(runtime.env.shared.id) {
+                        return self.ask(Arc::clone(&runtime.pools)).await;
                     }
                     let again = self.clone();
                     match actor.send(self).await {
