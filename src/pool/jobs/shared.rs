@@ -110,8 +110,11 @@ impl<J, R, E> Shared<J, R, E> {
     }
 
     fn carry_out(&self, todo: Todo<J, R, E>, last: Option<Arc<str>>) {
-        if let Todo::Ended(_, end) = &todo {
+        if let Todo::Ended(held, end) = &todo {
             self.count(end.word());
+            if matches!(held.reply, Reply::Nobody) && *end != End::Interrupted {
+                tracing::warn!(target: "lockkeeper", pool = &*self.name, end = end.word(), "a job that nobody waits for ended without having been done");
+            }
         }
         match todo {
             Todo::Taken(Reply::Taken(reply), id) => drop(reply.send(Ok(Some(id)))),
@@ -224,6 +227,8 @@ impl<J, R, E> Shared<J, R, E> {
 
     /// A handler has panicked.
     pub(super) fn panicked(&self, run: RunId, message: Arc<str>, location: Option<Arc<str>>) {
+        // Said outside of the lock: whoever listens is the application's.
+        let mut lost = None;
         let over = self.act(|state, now| {
             let id = state.running.remove(&run)?;
             let held = state.queue.held_mut(id)?;
@@ -249,7 +254,7 @@ impl<J, R, E> Shared<J, R, E> {
                 }
                 AfterPanic::NoRoom(mut held) => {
                     let panic = held.panic.clone()?;
-                    tracing::error!(target: "lockkeeper", pool = &*self.name, job = id.0, panic = %panic, "the quarantine is full: a job is lost");
+                    lost = Some(id);
                     Some((held.take_reply(), panic, Some(held)))
                 }
                 AfterPanic::Again | AfterPanic::Unknown => None,
@@ -258,6 +263,9 @@ impl<J, R, E> Shared<J, R, E> {
         if let Some((reply, panic, held)) = over {
             quietly(|| {
                 self.count("panicked");
+                if let Some(id) = lost {
+                    tracing::error!(target: "lockkeeper", pool = &*self.name, job = id.0, panic = %panic, "the quarantine is full: a job is lost");
+                }
                 if let Some(id) = panic.quarantined {
                     tracing::warn!(target: "lockkeeper", pool = &*self.name, job = id.0, panics = panic.panics, "a job was put aside");
                 }
