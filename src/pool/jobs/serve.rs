@@ -121,6 +121,7 @@ async fn idle<J, R, E>(shared: &Shared<J, R, E>, worker: &Worker, beat: Option<D
 mod tests {
     use super::*;
     use crate::clock::Clock;
+    use crate::env::EnvId;
     use crate::error::JobError;
     use crate::pool::jobs::on_full::OnFull;
     use crate::pool::jobs::queue::Rules;
@@ -134,7 +135,7 @@ mod tests {
             quarantine_limit: 0,
         };
         let clock = Clock::start().unwrap();
-        Arc::new(Shared::new("jobs".into(), clock, rules))
+        Arc::new(Shared::new("jobs".into(), EnvId::next(), clock, rules))
     }
 
     #[test]

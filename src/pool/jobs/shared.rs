@@ -14,8 +14,9 @@ use super::quarantine::QuarantinedJob;
 use super::queue::{AfterPanic, Begun, Closed, Effect, End, Queue, RetryRefused, Rules, Watch};
 use super::stats::JobStats;
 use crate::clock::{Clock, Sleep};
-use crate::env::quietly;
+use crate::env::{EnvId, quietly};
 use crate::error::{JobError, JobPanic, RetryError};
+use crate::inside::{self, Inside, Owner};
 use crate::pool::supervise::RunId;
 
 /// The queue of a pool, shared by submitters and workers.
@@ -25,6 +26,8 @@ use crate::pool::supervise::RunId;
 /// upon it. A turn that finds the channel full is not needed: whoever takes one of those passes one on while jobs are queued.
 pub(super) struct Shared<J, R, E> {
     pub name: Arc<str>,
+    /// Whose pool it is.
+    env: EnvId,
     /// Until nothing waits any more: it has a thread.
     clock: Mutex<Option<Clock>>,
     rules: Rules,
@@ -50,9 +53,10 @@ enum Todo<J, R, E> {
 }
 
 impl<J, R, E> Shared<J, R, E> {
-    pub(super) fn new(name: Arc<str>, clock: Clock, rules: Rules) -> Self {
+    pub(super) fn new(name: Arc<str>, env: EnvId, clock: Clock, rules: Rules) -> Self {
         Self {
             name,
+            env,
             clock: Mutex::new(Some(clock)),
             state: Mutex::new(State {
                 queue: Queue::new(rules),
@@ -170,6 +174,16 @@ impl<J, R, E> Shared<J, R, E> {
     /// Whether this is the child of a fork, where nobody works.
     pub(super) fn is_forked(&self) -> bool {
         crate::env::forks() != self.forks
+    }
+
+    /// Whether this thread runs a worker of this pool, which would wait for itself (I14).
+    pub(super) fn is_inside(&self) -> bool {
+        inside::is_worker_of_pool(self.env, &self.name)
+    }
+
+    /// Jobs that nobody waits for may be dropped until the answer is: what they do then must not wait for the keeper.
+    pub(super) fn dropping(&self) -> Inside {
+        inside::callback(Owner::Env(self.env), "a job that is dropped")
     }
 
     /// Its future was dropped.
