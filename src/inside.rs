@@ -74,6 +74,16 @@ pub(crate) fn is_worker_of(env: EnvId) -> bool {
     })
 }
 
+/// Whether this thread runs a worker of this pool of the keeper of `env`.
+pub(crate) fn is_worker_of_pool(env: EnvId, pool: &str) -> bool {
+    PLACES.with_borrow(|places| {
+        let mut places = places.iter();
+        places.any(|(owner, place)| {
+            *owner == Owner::Env(env) && matches!(place, Place::Worker(name) if **name == *pool)
+        })
+    })
+}
+
 /// Whether this thread runs a worker of any keeper: for what does not know whose it is.
 pub(crate) fn is_worker() -> bool {
     PLACES.with_borrow(|places| {

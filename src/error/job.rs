@@ -72,6 +72,13 @@ pub enum JobError<J, E> {
         /// The last failure of a worker.
         last: Option<Arc<str>>,
     },
+    /// Submitted by a worker of the pool itself, which would wait for itself: for the answer, or, detached, for a place in the queue. Never begun.
+    /// Submit it to another pool, or detached, or in a task of its own.
+    #[error("a worker of the pool would wait for itself")]
+    InsideWorker {
+        /// The job.
+        job: J,
+    },
     /// All workers have ended and none is started again, by the restart type of the pool
     /// ([`PoolState::Finished`](crate::PoolState::Finished)). Never begun. Scale the pool up.
     #[error("the pool has no worker left")]
@@ -125,6 +132,7 @@ impl<J, E> JobError<J, E> {
             | Self::DeadlinePassed { job, .. }
             | Self::Stopped { job }
             | Self::PoolFailed { job, .. }
+            | Self::InsideWorker { job }
             | Self::NoWorkers { job } => Some(job),
             Self::Failed(_) | Self::RunsOn | Self::Panicked(_) | Self::Interrupted => None,
         }
@@ -158,6 +166,7 @@ impl<J, E> JobError<J, E> {
             Self::Failed(_) => ErrorClass::Abort,
             Self::Full { .. } | Self::Dropped { .. } => ErrorClass::Overloaded,
             Self::DeadlinePassed { .. } => ErrorClass::OutOfTime,
+            Self::InsideWorker { .. } => ErrorClass::BadConfig,
             Self::RunsOn | Self::Interrupted => ErrorClass::MaybeCommitted,
             Self::Panicked(_) => ErrorClass::Panic,
             Self::Stopped { .. } | Self::PoolFailed { .. } | Self::NoWorkers { .. } => {
@@ -195,6 +204,7 @@ impl<J, E: fmt::Debug> fmt::Debug for JobError<J, E> {
                 .debug_struct("PoolFailed")
                 .field("last", last)
                 .finish_non_exhaustive(),
+            Self::InsideWorker { .. } => f.debug_struct("InsideWorker").finish_non_exhaustive(),
             Self::NoWorkers { .. } => f.debug_struct("NoWorkers").finish_non_exhaustive(),
         }
     }
@@ -264,7 +274,7 @@ mod tests {
     fn what_never_began_is_handed_back_and_nothing_else() {
         let waited = Duration::from_millis(1500);
         let capacity = 3;
-        let table: [(JobError<u8, Opaque>, Option<u8>, bool); 9] = [
+        let table: [(JobError<u8, Opaque>, Option<u8>, bool); 10] = [
             (
                 JobError::Full {
                     job: 1,
@@ -286,6 +296,7 @@ mod tests {
             (JobError::Stopped { job: 4 }, Some(4), false),
             (JobError::PoolFailed { job: 5, last: None }, Some(5), false),
             (JobError::NoWorkers { job: 6 }, Some(6), false),
+            (JobError::InsideWorker { job: 7 }, Some(7), false),
             (JobError::RunsOn, None, false),
             (JobError::Interrupted, None, false),
             (JobError::Failed(Opaque), None, false),

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use actix::{Addr, Message};
 
+use super::request::unanswered;
 use super::{Keeper, Request};
 use crate::actors::worker_pool::WorkerPool;
 use crate::clock::Clock;
 use crate::env::EnvId;
-use crate::error::{PoolError, RetryError};
+use crate::error::{ActorPanicked, PoolError, RetryError, TxnError};
+use crate::inside;
 use crate::messages::quarantine::{DropQuarantined, QuarantineQuery, RetryQuarantined};
 use crate::messages::worker_pool::{
     AskPools, DrainPool, ListPools, PausePool, PoolStatsQuery, ResumePool, ScalePool, StopPool,
@@ -62,7 +64,7 @@ impl Keeper {
 
 /// Messages to the pool actor, which are answered at the second door without it.
 macro_rules! for_pools {
-    ($($message:ty => $forked:expr),* $(,)?) => {
+    ($($message:ty => $forked:expr, $lost:expr);* $(;)?) => {
         $(impl Request for $message {
             fn send_to(self, keeper: &Keeper) -> impl Future<Output = <Self as Message>::Result> + Send + use<> {
                 let actor = keeper.inner.addresses.pools.clone();
@@ -71,10 +73,25 @@ macro_rules! for_pools {
                     if runtime.env.shared.forked() {
                         return $forked;
                     }
+                    // The actor would not know that a worker asks, which is not to wait for itself (I14).
+                    if inside::is_worker_of(runtime.env.shared.id) {
+                        return self.ask(Arc::clone(&runtime.pools)).await;
+                    }
                     let again = self.clone();
                     match actor.send(self).await {
                         Ok(answer) => answer,
-                        Err(_) => again.ask(Arc::clone(&runtime.pools)).await,
+                        Err(_) => {
+                            // A panic has taken the answer along, not the message: it may be done already.
+                            let lost: fn(ActorPanicked) -> Option<<$message as Message>::Result> = $lost;
+                            match unanswered(&runtime, &runtime.pool_supervision, actor.connected()) {
+                                TxnError::ActorPanicked(panicked) => match lost(panicked) {
+                                    Some(answer) => answer,
+                                    // Asked twice, a question does no harm.
+                                    None => again.ask(Arc::clone(&runtime.pools)).await,
+                                },
+                                _ => again.ask(Arc::clone(&runtime.pools)).await,
+                            }
+                        }
                     }
                 }
             }
@@ -84,14 +101,14 @@ macro_rules! for_pools {
 
 // The pools of a forked process are its parent's.
 for_pools!(
-    PoolStatsQuery => Err(PoolError::ShuttingDown),
-    ListPools => Vec::new(),
-    ScalePool => Err(PoolError::ShuttingDown),
-    PausePool => Err(PoolError::ShuttingDown),
-    ResumePool => Err(PoolError::ShuttingDown),
-    DrainPool => Err(PoolError::ShuttingDown),
-    StopPool => Err(PoolError::ShuttingDown),
-    QuarantineQuery => Err(PoolError::ShuttingDown),
-    RetryQuarantined => Err(RetryError::Stopped),
-    DropQuarantined => Err(PoolError::ShuttingDown),
+    PoolStatsQuery => Err(PoolError::ShuttingDown), |_| None;
+    ListPools => Vec::new(), |_| None;
+    ScalePool => Err(PoolError::ShuttingDown), |panicked| Some(Err(PoolError::ActorPanicked(panicked)));
+    PausePool => Err(PoolError::ShuttingDown), |panicked| Some(Err(PoolError::ActorPanicked(panicked)));
+    ResumePool => Err(PoolError::ShuttingDown), |panicked| Some(Err(PoolError::ActorPanicked(panicked)));
+    DrainPool => Err(PoolError::ShuttingDown), |panicked| Some(Err(PoolError::ActorPanicked(panicked)));
+    StopPool => Err(PoolError::ShuttingDown), |panicked| Some(Err(PoolError::ActorPanicked(panicked)));
+    QuarantineQuery => Err(PoolError::ShuttingDown), |_| None;
+    RetryQuarantined => Err(RetryError::Stopped), |panicked| Some(Err(RetryError::ActorPanicked(panicked)));
+    DropQuarantined => Err(PoolError::ShuttingDown), |panicked| Some(Err(PoolError::ActorPanicked(panicked)));
 );

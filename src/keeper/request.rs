@@ -100,7 +100,7 @@ impl<T: Send + 'static, E: Send + 'static> Request for RunTxn<T, E> {
 }
 
 /// Why an actor has not answered: it is gone, or a panic has taken the answer along.
-fn unanswered(runtime: &Runtime, of: &Supervision, is_there: bool) -> TxnError {
+pub(super) fn unanswered(runtime: &Runtime, of: &Supervision, is_there: bool) -> TxnError {
     let is_closing = runtime.env.shared.gate.shut(Entry::Admitted) == Some(Shut::Closing);
     match of.last() {
         Some(panicked) if is_there && !is_closing => TxnError::ActorPanicked(panicked),

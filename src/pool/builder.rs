@@ -22,6 +22,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Most workers of a pool.
 pub(super) const MOST_WORKERS: usize = 4096;
+/// Idle workers of job pools wake up several times in this span: any shorter one, and they would do nothing else.
+const SHORTEST_HEARTBEAT: Duration = Duration::from_millis(1);
 /// The longest name of a pool, in bytes.
 const LONGEST_NAME: usize = 200;
 
@@ -110,7 +112,8 @@ impl PoolBuilder {
         self
     }
 
-    /// What happens when a worker does not call [`Worker::heartbeat`] for so long, from its start or its last call. Default: nothing.
+    /// What happens when a worker does not call [`Worker::heartbeat`] for so long, from its start or its last call; at least 1 ms.
+    /// Default: nothing.
     pub fn heartbeat(mut self, within: Duration, on_silence: OnSilence) -> Self {
         self.spec.heartbeat = Some((within, on_silence));
         self
@@ -201,11 +204,11 @@ impl PoolBuilder {
         if self
             .spec
             .heartbeat
-            .is_some_and(|(within, _)| within.is_zero())
+            .is_some_and(|(within, _)| within < SHORTEST_HEARTBEAT)
         {
             return Err(PoolError::BadOption {
                 option: "heartbeat",
-                expected: "a span longer than 0",
+                expected: "at least 1 ms",
             });
         }
         Ok(())

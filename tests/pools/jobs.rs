@@ -283,3 +283,63 @@ async fn every_one_of_many_jobs_from_many_sides_is_answered_though_workers_panic
     assert_eq!(stats.begun, stats.done + stats.panics);
     assert!(stats.panics >= 100, "{stats:?}");
 }
+
+/// What a handler of this pool submits to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn i14_a_handler_that_submits_to_its_own_pool_does_not_wait_for_itself() {
+    #[derive(Debug, PartialEq, Eq)]
+    enum Ask {
+        Await,
+        Forget,
+        Nothing,
+    }
+    let (_folder, keeper) = keeper();
+    let own = Arc::new(std::sync::OnceLock::<lockkeeper::JobPool<Ask, bool, No>>::new());
+    let pool = Arc::clone(&own);
+    let builder = patient(&keeper, "jobs").queue(1);
+    let jobs = builder
+        .when_full(OnFull::Wait(LONG))
+        .serve(move |job: Job<Ask>| {
+            let pool = Arc::clone(&pool);
+            async move {
+                let jobs = pool.get().unwrap();
+                let refused = match *job {
+                    Ask::Nothing => return Ok(true),
+                    Ask::Await => jobs.submit(Ask::Nothing).await.unwrap_err(),
+                    Ask::Forget => {
+                        assert!(
+                            jobs.submit_and_forget(Ask::Nothing)
+                                .await
+                                .unwrap()
+                                .is_some()
+                        );
+                        jobs.submit_and_forget(Ask::Nothing).await.unwrap_err()
+                    }
+                };
+                assert!(!refused.is_retryable());
+                let is_right = matches!(&refused, JobError::InsideWorker { job: Ask::Nothing });
+                Ok::<_, No>(is_right)
+            }
+        });
+    own.set(jobs.unwrap()).ok().unwrap();
+    let jobs = own.get().unwrap();
+    assert!(soon(jobs.submit(Ask::Await)).await.unwrap());
+    assert!(soon(jobs.submit(Ask::Forget)).await.unwrap());
+    // What had a place is done.
+    until("it is done", || jobs.job_stats().done == 3);
+    assert_eq!(jobs.job_stats().waiting, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_pool_that_is_scaled_to_nothing_wait_as_if_it_were_paused() {
+    let (_folder, keeper) = keeper();
+    let jobs = Stage::new().serve(patient(&keeper, "jobs"));
+    jobs.scale(0).unwrap();
+    until("none is left", || jobs.stats().workers.running == 0);
+    let late = soon(jobs.submit(THREE).deadline(5 * MS)).await.unwrap_err();
+    assert!(matches!(late, JobError::DeadlinePassed { .. }), "{late:?}");
+    let waits = send(&jobs, TWO);
+    until_queued(&jobs, 1, 0);
+    jobs.scale(1).unwrap();
+    assert_eq!(soon(waits).await.unwrap().unwrap(), 2);
+}

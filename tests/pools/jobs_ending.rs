@@ -313,6 +313,18 @@ fn options_that_make_no_sense_are_refused() {
             ..
         }
     ));
+    let too_short = Duration::from_micros(999);
+    let restless = keeper
+        .pool("jobs")
+        .heartbeat(too_short, lockkeeper::OnSilence::Report);
+    let restless = restless.serve(handler);
+    assert!(matches!(
+        restless,
+        Err(PoolError::BadOption {
+            option: "heartbeat",
+            ..
+        })
+    ));
     let no_panic = keeper.pool("jobs").quarantine_after(0).serve(handler);
     let option = "quarantine_after";
     assert!(matches!(no_panic, Err(PoolError::BadOption { option: told, .. }) if told == option));

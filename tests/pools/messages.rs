@@ -88,3 +88,36 @@ fn a_message_is_answered_without_the_actor_too() {
     ));
     block_on(pool.stop(LONG)).unwrap();
 }
+
+#[test]
+fn i14_a_worker_that_asks_by_message_for_the_end_of_its_own_pool_does_not_wait_for_itself() {
+    let (_folder, keeper) = keeper();
+    for by in ["pause", "drain", "stop"] {
+        let (tell, told) = flume::bounded(1);
+        let pool = keeper.pool(by).start(move |worker| {
+            let tell = tell.clone();
+            async move {
+                let (keeper, pool) = (worker.keeper(), by.into());
+                let deadline = LONG;
+                let answer = match by {
+                    "pause" => keeper.send(PausePool(pool)).await,
+                    "drain" => keeper.send(DrainPool { pool, deadline }).await,
+                    _ => keeper.send(StopPool { pool, deadline }).await,
+                };
+                tell.send(answer).unwrap();
+                // It is done all the same.
+                worker.stopped().await;
+                Ok(())
+            }
+        });
+        let pool = pool.unwrap();
+        let answer = told.recv_timeout(LONG / 2).unwrap();
+        assert!(
+            matches!(answer, Err(PoolError::InsideWorker { .. })),
+            "{answer:?}"
+        );
+        until("it ends", || {
+            pool.state().is_over() || pool.state() == PoolState::Paused
+        });
+    }
+}

@@ -74,3 +74,18 @@ fn failures_and_the_end_of_a_pool_are_logged_and_counted_under_its_name() {
         );
     }
 }
+
+#[test]
+fn a_job_that_nobody_waits_for_and_that_is_never_done_is_logged() {
+    layer::watch();
+    let (_folder, keeper) = keeper();
+    let jobs = keeper.pool("seen").workers(0);
+    let jobs = jobs
+        .serve(|job: lockkeeper::Job<u8>| async move { Ok::<_, ()>(*job) })
+        .unwrap();
+    assert!(jobs.submit_and_forget(1).blocking().unwrap().is_some());
+    block_on(jobs.stop(LONG)).unwrap();
+    let lost = events("a job that nobody waits for ended without having been done");
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!(lost[0]["end"], "stopped");
+}

@@ -40,6 +40,7 @@ where
     }
 
     fn drain(&self) {
+        let _inside = self.dropping();
         Self::drain(self);
     }
 
@@ -53,10 +54,12 @@ where
     }
 
     fn abandoned(&self, _: usize, run: RunId, _: Abandoned) {
+        let _inside = self.dropping();
         self.interrupted(run);
     }
 
     fn stands(&self, state: PoolState, last: Option<Arc<str>>) {
+        let _inside = self.dropping();
         match state {
             PoolState::Running | PoolState::Pausing | PoolState::Paused => self.reopen(),
             // Its workers do what is queued, until it is over.
@@ -70,5 +73,53 @@ where
                 self.forget_clock();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::env::EnvId;
+    use crate::inside::{Owner, Place, place};
+    use crate::pool::jobs::on_full::OnFull;
+    use crate::pool::jobs::queue::Rules;
+    use crate::pool::jobs::submit::Submit;
+
+    struct Sees(EnvId, flume::Sender<Option<Place>>);
+
+    impl Drop for Sees {
+        fn drop(&mut self) {
+            let _ = self.1.send(place(|owner| owner == Owner::Env(self.0)));
+        }
+    }
+
+    #[test]
+    fn i14_a_job_that_is_dropped_by_the_pool_is_known_to_be_inside_of_its_keeper() {
+        let rules = Rules {
+            capacity: 1,
+            on_full: OnFull::Refuse,
+            quarantine_after: None,
+            quarantine_limit: 0,
+        };
+        let (env, clock) = (EnvId::next(), Clock::start().unwrap());
+        let shared = Arc::new(Shared::<_, (), ()>::new("jobs".into(), env, clock, rules));
+        let (tell, told) = flume::bounded(1);
+        let taken = Submit::new(Arc::clone(&shared), Sees(env, tell)).detach();
+        assert!(
+            pin!(taken)
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_ready()
+        );
+        Feed::stands(&*shared, PoolState::Stopped, None);
+        let seen = told.try_recv().unwrap();
+        assert!(matches!(
+            seen,
+            Some(Place::Callback("a job that is dropped"))
+        ));
+        assert!(place(|_| true).is_none());
     }
 }

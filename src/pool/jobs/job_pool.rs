@@ -19,8 +19,10 @@ use crate::pool::handle::Pool;
 /// - [Drained](Pool::drain), it takes nothing new, and does what is queued until the deadline.
 /// - [Stopped](Pool::stop), it answers at once all that has not begun, and hands it back; what runs may finish until the deadline.
 /// - When the keeper stops, the pool is drained, and stopped shortly before the keeper's deadline.
-/// - If it [fails](crate::PoolState::Failed), or has no worker left, everything is answered, and new jobs are handed back until it is resumed
-///   or scaled up.
+/// - If it [fails](crate::PoolState::Failed), or all its workers have ended for good, everything is answered, and new jobs are handed back
+///   until it is resumed or scaled up.
+/// - With no workers, [scaled](Pool::scale) to 0, or while its lease is elsewhere, it is as if paused: jobs are queued, and wait until there are
+///   workers, or until their deadlines.
 ///
 /// The queue lives in memory: what is in it is gone with the process.
 pub struct JobPool<J, R, E> {
@@ -35,7 +37,8 @@ impl<J, R, E> JobPool<J, R, E> {
 
     /// Submits a job, to be awaited for its answer. See [`Submit`]: it takes a deadline, and can be detached.
     ///
-    /// Awaited by a handler of the same pool, it can wait for a worker that waits for it. Use another pool for what jobs wait for.
+    /// Awaited by a handler of the same pool, which could wait for itself, it answers [`JobError::InsideWorker`](crate::JobError::InsideWorker)
+    /// at once. Use another pool for what jobs wait for.
     ///
     /// # Errors
     ///

@@ -145,8 +145,9 @@ impl PoolBuilder {
         if rules.quarantine_after == Some(0) {
             return bad("quarantine_after", "at least 1");
         }
-        let clock = self.keeper.clock();
-        Ok(Arc::new(Shared::new(Arc::clone(&self.name), clock, rules)))
+        let (env, clock) = (self.keeper.env_id(), self.keeper.clock());
+        let name = Arc::clone(&self.name);
+        Ok(Arc::new(Shared::new(name, env, clock, rules)))
     }
 
     /// How often a worker that waits for a job says that it goes on.

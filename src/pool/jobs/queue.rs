@@ -4,7 +4,8 @@
 //! Values in, decisions out: time is a parameter, and nothing here sleeps, wakes, or runs a job. What always holds:
 //!
 //! - At most `capacity` jobs are queued, and with them those that panicked and are to begin again, at most one for each worker.
-//! - Nobody waits for a place while one is free, and places are given in the order of arrival.
+//! - After each call nobody waits for a place while one is free, and places are given in the order of arrival. Time frees places too, and
+//!   somebody has to [`tick`](Queue::tick) for that: with no submitter whose timer does, an expired job keeps its place until the next call.
 //! - A job is begun only if its deadline has not passed and somebody wants it still.
 //! - Each job that was submitted ends exactly once: by [`finished`](Queue::finished), by [`Effect::Ended`], or in the quarantine.
 //! - What was put aside leaves the quarantine by hand, or by being done.

@@ -1,12 +1,14 @@
 //! What a worker of a job pool does: one job after another.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::future::select;
 
 use super::job::Job;
+use super::queue::Begun;
 use super::shared::Shared;
 use crate::clock::block_on;
 use crate::pool::Worker;
@@ -27,15 +29,15 @@ pub(super) async fn asynchronous<J, R, E, F, Fut>(
     };
     while !worker.is_stopping() {
         worker.heartbeat();
-        if let Some((begun, job)) = shared.begin(worker.run()) {
-            let answer = handler(Job::new(job, begun, worker.clone())).await;
-            shared.finished(worker.run(), begun.id, answer);
-            // Handlers that never wait must not keep the thread from others.
-            tokio::task::yield_now().await;
-        } else if worker.draining().is_cancelled() {
-            return;
-        } else {
-            idle(shared, worker, beat).await;
+        match next(shared, worker.run(), || worker.draining().is_cancelled()) {
+            Next::Job(begun, job) => {
+                let answer = handler(Job::new(job, begun, worker.clone())).await;
+                shared.finished(worker.run(), begun.id, answer);
+                // Handlers that never wait must not keep the thread from others.
+                tokio::task::yield_now().await;
+            }
+            Next::Over => return,
+            Next::Nothing => idle(shared, worker, beat).await,
         }
     }
 }
@@ -52,14 +54,37 @@ pub(super) fn blocking<J, R, E>(
     };
     while !worker.is_stopping() {
         worker.heartbeat();
-        if let Some((begun, job)) = shared.begin(worker.run()) {
-            let answer = handler(Job::new(job, begun, worker.clone()));
-            shared.finished(worker.run(), begun.id, answer);
-        } else if worker.draining().is_cancelled() {
-            return;
-        } else {
-            block_on(idle(shared, worker, beat));
+        match next(shared, worker.run(), || worker.draining().is_cancelled()) {
+            Next::Job(begun, job) => {
+                let answer = handler(Job::new(job, begun, worker.clone()));
+                shared.finished(worker.run(), begun.id, answer);
+            }
+            Next::Over => return,
+            Next::Nothing => block_on(idle(shared, worker, beat)),
         }
+    }
+}
+
+/// What a worker is to do next.
+enum Next<J> {
+    Job(Begun, Arc<J>),
+    /// The pool drains, and nothing is left.
+    Over,
+    Nothing,
+}
+
+/// A drain closes the queue before it tells: so whoever was told before it looked at the queue, and finds nothing, has seen all that
+/// was accepted. Asked in the other order, a job that comes in between would be left behind.
+fn next<J, R, E>(
+    shared: &Shared<J, R, E>,
+    run: RunId,
+    is_draining: impl FnOnce() -> bool,
+) -> Next<J> {
+    let draining = is_draining();
+    match shared.begin(run) {
+        Some((begun, job)) => Next::Job(begun, job),
+        None if draining => Next::Over,
+        None => Next::Nothing,
     }
 }
 
@@ -94,26 +119,47 @@ async fn idle<J, R, E>(shared: &Shared<J, R, E>, worker: &Worker, beat: Option<D
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::clock::Clock;
+    use crate::env::EnvId;
     use crate::error::JobError;
     use crate::pool::jobs::on_full::OnFull;
     use crate::pool::jobs::queue::Rules;
     use crate::pool::jobs::submit::Submit;
 
-    /// A run that is given up may take one more job before it is told, and is dropped with it.
-    #[test]
-    fn a_run_that_is_dropped_with_a_job_in_its_hands_leaves_nobody_waiting() {
+    fn shared(capacity: usize) -> Arc<Shared<u8, (), ()>> {
         let rules = Rules {
-            capacity: 1,
+            capacity,
             on_full: OnFull::Refuse,
             quarantine_after: None,
             quarantine_limit: 0,
         };
         let clock = Clock::start().unwrap();
-        let shared = Arc::new(Shared::<u8, (), ()>::new("jobs".into(), clock, rules));
+        Arc::new(Shared::new("jobs".into(), EnvId::next(), clock, rules))
+    }
+
+    #[test]
+    fn a_job_that_is_accepted_just_before_a_drain_is_begun_and_not_left_behind() {
+        let shared = shared(1);
+        let mut answer = Submit::new(Arc::clone(&shared), 7);
+        // While the worker looks, a job is accepted, and then the pool drains.
+        let meanwhile = || {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(pin!(&mut answer).poll(&mut cx).is_pending());
+            shared.drain();
+            true
+        };
+        let Next::Job(_, job) = next(&shared, RunId(1), meanwhile) else {
+            panic!("the job was left behind");
+        };
+        assert_eq!(*job, 7);
+        assert!(matches!(next(&shared, RunId(2), || true), Next::Over));
+    }
+
+    /// A run that is given up may take one more job before it is told, and is dropped with it.
+    #[test]
+    fn a_run_that_is_dropped_with_a_job_in_its_hands_leaves_nobody_waiting() {
+        let shared = shared(1);
         let run = RunId(1);
         let leaving = Leaving {
             shared: &shared,

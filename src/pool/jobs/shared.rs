@@ -14,8 +14,9 @@ use super::quarantine::QuarantinedJob;
 use super::queue::{AfterPanic, Begun, Closed, Effect, End, Queue, RetryRefused, Rules, Watch};
 use super::stats::JobStats;
 use crate::clock::{Clock, Sleep};
-use crate::env::quietly;
+use crate::env::{EnvId, quietly};
 use crate::error::{JobError, JobPanic, RetryError};
+use crate::inside::{self, Inside, Owner};
 use crate::pool::supervise::RunId;
 
 /// The queue of a pool, shared by submitters and workers.
@@ -25,6 +26,8 @@ use crate::pool::supervise::RunId;
 /// upon it. A turn that finds the channel full is not needed: whoever takes one of those passes one on while jobs are queued.
 pub(super) struct Shared<J, R, E> {
     pub name: Arc<str>,
+    /// Whose pool it is.
+    env: EnvId,
     /// Until nothing waits any more: it has a thread.
     clock: Mutex<Option<Clock>>,
     rules: Rules,
@@ -50,9 +53,10 @@ enum Todo<J, R, E> {
 }
 
 impl<J, R, E> Shared<J, R, E> {
-    pub(super) fn new(name: Arc<str>, clock: Clock, rules: Rules) -> Self {
+    pub(super) fn new(name: Arc<str>, env: EnvId, clock: Clock, rules: Rules) -> Self {
         Self {
             name,
+            env,
             clock: Mutex::new(Some(clock)),
             state: Mutex::new(State {
                 queue: Queue::new(rules),
@@ -110,8 +114,11 @@ impl<J, R, E> Shared<J, R, E> {
     }
 
     fn carry_out(&self, todo: Todo<J, R, E>, last: Option<Arc<str>>) {
-        if let Todo::Ended(_, end) = &todo {
+        if let Todo::Ended(held, end) = &todo {
             self.count(end.word());
+            if matches!(held.reply, Reply::Nobody) && *end != End::Interrupted {
+                tracing::warn!(target: "lockkeeper", pool = &*self.name, end = end.word(), "a job that nobody waits for ended without having been done");
+            }
         }
         match todo {
             Todo::Taken(Reply::Taken(reply), id) => drop(reply.send(Ok(Some(id)))),
@@ -169,6 +176,16 @@ impl<J, R, E> Shared<J, R, E> {
         crate::env::forks() != self.forks
     }
 
+    /// Whether this thread runs a worker of this pool, which would wait for itself (I14).
+    pub(super) fn is_inside(&self) -> bool {
+        inside::is_worker_of_pool(self.env, &self.name)
+    }
+
+    /// Jobs that nobody waits for may be dropped until the answer is: what they do then must not wait for the keeper.
+    pub(super) fn dropping(&self) -> Inside {
+        inside::callback(Owner::Env(self.env), "a job that is dropped")
+    }
+
     /// Its future was dropped.
     pub(super) fn gone(&self, id: JobId) {
         self.act(|state, now| state.queue.gone(now, id));
@@ -224,6 +241,8 @@ impl<J, R, E> Shared<J, R, E> {
 
     /// A handler has panicked.
     pub(super) fn panicked(&self, run: RunId, message: Arc<str>, location: Option<Arc<str>>) {
+        // Said outside of the lock: whoever listens is the application's.
+        let mut lost = None;
         let over = self.act(|state, now| {
             let id = state.running.remove(&run)?;
             let held = state.queue.held_mut(id)?;
@@ -249,7 +268,7 @@ impl<J, R, E> Shared<J, R, E> {
                 }
                 AfterPanic::NoRoom(mut held) => {
                     let panic = held.panic.clone()?;
-                    tracing::error!(target: "lockkeeper", pool = &*self.name, job = id.0, panic = %panic, "the quarantine is full: a job is lost");
+                    lost = Some(id);
                     Some((held.take_reply(), panic, Some(held)))
                 }
                 AfterPanic::Again | AfterPanic::Unknown => None,
@@ -258,6 +277,9 @@ impl<J, R, E> Shared<J, R, E> {
         if let Some((reply, panic, held)) = over {
             quietly(|| {
                 self.count("panicked");
+                if let Some(id) = lost {
+                    tracing::error!(target: "lockkeeper", pool = &*self.name, job = id.0, panic = %panic, "the quarantine is full: a job is lost");
+                }
                 if let Some(id) = panic.quarantined {
                     tracing::warn!(target: "lockkeeper", pool = &*self.name, job = id.0, panics = panic.panics, "a job was put aside");
                 }

@@ -60,8 +60,14 @@ impl<J, R, E> Submit<J, R, E> {
     }
 
     /// Does not wait for the answer: the future ends when the job is queued, with its number; with `None` if it was dropped at once
-    /// ([`OnFull::DropNewest`](crate::OnFull::DropNewest)). From then on it is done, whether anybody waits or not. Dropped
+    /// ([`OnFull::DropNewest`](crate::OnFull::DropNewest)). From then on it needs nobody to wait for it. Dropped
     /// before, the job is given up.
+    ///
+    /// It is not done for all that if its deadline passes before it begins, if a newer one takes its place
+    /// ([`OnFull::DropOldest`](crate::OnFull::DropOldest)), or if the pool stops, fails or has no worker left. Nobody is told then but
+    /// the log, as a warning, and the counts of the pool; the job is dropped, perhaps on the thread that serves all pools of the keeper: its `Drop` must not block.
+    ///
+    /// Polled by a worker of the same pool, it waits for no place: see [`JobError::InsideWorker`].
     pub fn detach(mut self) -> Detached<J, R, E> {
         Detached {
             shared: Arc::clone(&self.shared),
@@ -114,6 +120,22 @@ impl<T> Sent<T> {
     }
 }
 
+impl<J, E> Sent<Taken<J, E>> {
+    /// What has become of it at once: a worker of the pool itself does not wait for a place, which may be for itself to free.
+    fn now<R>(&mut self, shared: &Shared<J, R, E>) -> Taken<J, E> {
+        if let Ok(taken) = self.reply.try_recv() {
+            return taken;
+        }
+        // It leaves the queue, unless it has got its place in this moment.
+        shared.gone(self.id);
+        match self.reply.try_recv() {
+            Ok(Err(JobError::Stopped { job })) => Err(JobError::InsideWorker { job }),
+            Ok(taken) => taken,
+            Err(_) => Err(JobError::Interrupted),
+        }
+    }
+}
+
 // Nothing in them is pinned.
 impl<J, R, E> Unpin for Submit<J, R, E> {}
 impl<J, R, E> Unpin for Detached<J, R, E> {}
@@ -126,6 +148,9 @@ impl<J, R, E> Future for Submit<J, R, E> {
         if let Some(job) = this.job.take() {
             if this.shared.is_forked() {
                 return Poll::Ready(Err(JobError::Stopped { job }));
+            }
+            if this.shared.is_inside() {
+                return Poll::Ready(Err(JobError::InsideWorker { job }));
             }
             let (sender, reply) = oneshot::channel();
             let held = Held::new(job, Reply::Answer(sender));
@@ -156,7 +181,11 @@ impl<J, R, E> Future for Detached<J, R, E> {
             let held = Held::new(job, Reply::Taken(sender));
             let id = this.shared.submit(this.deadline, Watch::Place, held);
             let sleep = None;
-            this.sent = Some(Sent { id, reply, sleep });
+            let mut sent = Sent { id, reply, sleep };
+            if this.shared.is_inside() {
+                return Poll::Ready(sent.now(&this.shared));
+            }
+            this.sent = Some(sent);
         }
         let Some(sent) = &mut this.sent else {
             return Poll::Pending;

@@ -102,6 +102,8 @@ struct LeasedGates {
     figures: Arc<Figures>,
     /// Tasks that have not given back everything.
     at_work: Arc<AtomicUsize>,
+    /// One of them at a time: after a failure and a resume the one before may be at it still.
+    turn: Arc<tokio::sync::Mutex<()>>,
     me: OnceLock<Arc<str>>,
 }
 
@@ -132,6 +134,7 @@ impl LeasedGates {
             partitioned,
             figures,
             at_work: Arc::default(),
+            turn: Arc::default(),
             me: OnceLock::new(),
         };
         if partitioned {
@@ -178,6 +181,7 @@ impl Gates for LeasedGates {
             at_work: Arc::clone(&self.at_work),
             pool: Arc::downgrade(pool),
         };
+        let turn = Arc::clone(&self.turn);
         if self.partitioned {
             let share = Share {
                 names: Names::new(self.name.as_str().into()),
@@ -187,12 +191,14 @@ impl Gates for LeasedGates {
             };
             self.leases.spawn(async move {
                 let _working = working;
+                let _turn = turn.lock_owned().await;
                 spread::serve(context, share).await;
             });
         } else {
             let lease = self.lease(self.options.clone());
             self.leases.spawn(async move {
                 let _working = working;
+                let _turn = turn.lock_owned().await;
                 alone::serve(&context, lease).await;
             });
         }
