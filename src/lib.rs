@@ -1,4 +1,4 @@
-//! Transactions and locks on LMDB for services written with actix-web or plain tokio.
+//! Transactions, locks and leases on LMDB for services written with actix-web or plain tokio.
 //!
 //! A [`Keeper`] is a runtime inside your process: an LMDB environment with one writer thread, a lock table, and a supervisor
 //! that runs transactions. Updates that wait share one commit, each isolated from the others; the memory map grows under load

@@ -44,7 +44,8 @@ impl Keeper {
         self.inner.runtime.env.shared.clock.clone()
     }
 
-    /// The address of the pool actor.
+    /// The address of the pool actor. Workers ask by [`send`](Self::send), which knows who they are: one that waited here for its own
+    /// pool to end would wait for itself.
     pub fn worker_pool(&self) -> &Addr<WorkerPool> {
         &self.inner.addresses.pools
     }

@@ -98,9 +98,10 @@ impl Pool {
         self.shared.resume().map_err(|state| self.ended(state))
     }
 
-    /// Has the pool end when its workers have, and answers when it is over: nothing new is taken, and what is there is done. Workers of a pool that serves jobs end
-    /// when its queue is empty, others are told to stop. When the deadline has passed, what runs still is told to stop and has the pool's grace
-    /// (a pool that serves jobs), or is abandoned (others, which were told before).
+    /// Has the pool end when its workers have, and answers when it is over: nothing new is taken, and what is there is done. Workers
+    /// of a pool that serves jobs end when its queue is empty, others are told to stop. When the deadline has passed, what runs still
+    /// is told to stop and has the pool's grace (a pool that serves jobs), or is abandoned (others, which were told before). Where no
+    /// worker may run (scaled to 0, or without the lease), nobody does what is queued: it is handed back at once.
     ///
     /// # Errors
     ///

@@ -45,12 +45,13 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         worker,
         restarts,
     );
-    let report = Report {
+    let mut report = Report {
         pool: Arc::clone(pool),
         worker,
         run,
         control: Arc::clone(&control),
-        told: false,
+        // A thread that is not started tells nothing.
+        told: matches!(pool.body, Body::Blocking(_)),
     };
     let started = match pool.body.clone() {
         Body::Async(body) => match &pool.runtime {
@@ -71,6 +72,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         Body::Blocking(body) => thread::Builder::new()
             .name(format!("lockkeeper-{}-{worker}", pool.name()))
             .spawn(move || {
+                report.told = false;
                 let inside = inside::worker(report.pool.env, report.pool.name());
                 let outcome = span.in_scope(|| panics::catch(move || body(context)));
                 drop((inside, span));

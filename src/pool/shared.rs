@@ -255,7 +255,19 @@ impl Shared {
 
     /// Nobody serves it any more, and the keeper does not have to stop it.
     pub(super) fn leave(&self) {
-        self.core.lock().retire();
+        {
+            let mut core = self.core.lock();
+            core.retire();
+            if core.state().is_over() {
+                // Nobody takes a turn for it any more: whoever waits for it is told now.
+                self.is_settled.store(true, Ordering::Release);
+            }
+        }
+        self.tell_feed();
+        quietly(|| {
+            self.changed
+                .send_modify(|version| *version = version.wrapping_add(1));
+        });
         let registration = self.registration.lock().take();
         drop(registration);
     }
@@ -377,10 +389,17 @@ impl Shared {
                 silent,
             } => self.abandon(worker, run, silent),
             Effect::Drain => {
+                let draining = {
+                    let core = self.core.lock();
+                    if core.state() == PoolState::Running {
+                        // It failed meanwhile, and was resumed.
+                        return;
+                    }
+                    self.draining.lock().clone()
+                };
                 if let Some(feed) = &self.feed {
                     quietly(|| feed.drain());
                 }
-                let draining = self.draining.lock().clone();
                 quietly(|| draining.cancel());
             }
             Effect::Over
@@ -424,6 +443,11 @@ impl Shared {
             self.is_quiet.store(false, Ordering::Release);
             Ok(failed)
         })?;
+        if begins_anew && let Some(feed) = &self.feed {
+            // It may not have heard of the failure, and would go on draining.
+            let _one = self.feeding.lock();
+            quietly(|| feed.stands(PoolState::Failed, None));
+        }
         // At once: whoever has resumed it may submit the next moment.
         self.tell_feed();
         if begins_anew {

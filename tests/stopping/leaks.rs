@@ -11,7 +11,7 @@ use actix::System;
 use lockkeeper::heed::byteorder::BigEndian;
 use lockkeeper::heed::types::{Str, U64};
 use lockkeeper::{
-    Keeper, LeaseGuard, LockerSpec, Mode, Object, Records, RunTxn, TxnError, Wait, Worker,
+    Job, Keeper, LeaseGuard, LockerSpec, Mode, Object, Records, RunTxn, TxnError, Wait, Worker,
 };
 
 use crate::alone::{alone, told};
@@ -42,12 +42,12 @@ impl Has {
     }
 }
 
-/// The reader slots of this process in LMDB's table: lines of 64 bytes with a transaction, a pid and a thread.
 /// A transaction that has been asked for.
 type Started = std::pin::Pin<Box<dyn Future<Output = Result<(), TxnError>> + Send>>;
 /// A way to stop, and its name.
 type Way = (&'static str, fn(&Path));
 
+/// The reader slots of this process in LMDB's table: lines of 64 bytes with a transaction, a pid and a thread.
 fn own_slots(table: &Path) -> usize {
     let Ok(table) = std::fs::read(table) else {
         return 0;
@@ -133,7 +133,17 @@ impl Load {
             Ok(())
         });
         drop(pool.unwrap());
+        let pool = keeper.pool("leased").under_lease("pool");
+        let pool = pool.start(|worker: Worker| async move {
+            worker.stopped().await;
+            Ok(())
+        });
+        drop(pool.unwrap());
+        let jobs = keeper.pool("jobs").workers(2);
+        let jobs = jobs.serve(|job: Job<u64>| async move { Ok::<u64, String>(*job) });
+        let job = jobs.unwrap().submit(7);
         let mut threads = Vec::new();
+        threads.push(aside(move || drop(block_on(job))));
         let locks = keeper.locks().clone();
         threads.push(aside(move || {
             let object = Object::new("boats", b"1");

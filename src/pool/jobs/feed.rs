@@ -45,6 +45,7 @@ where
     }
 
     fn failed(&self, _: usize, run: RunId, cause: &Cause) {
+        let _inside = self.dropping();
         match cause {
             Cause::Panic { message, location } => {
                 self.panicked(run, Arc::clone(message), location.clone());

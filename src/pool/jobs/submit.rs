@@ -122,16 +122,18 @@ impl<T> Sent<T> {
 
 impl<J, E> Sent<Taken<J, E>> {
     /// What has become of it at once: a worker of the pool itself does not wait for a place, which may be for itself to free.
-    fn now<R>(&mut self, shared: &Shared<J, R, E>) -> Taken<J, E> {
+    /// Nothing if another thread is about to say so.
+    fn now<R>(&mut self, shared: &Shared<J, R, E>) -> Option<Taken<J, E>> {
         if let Ok(taken) = self.reply.try_recv() {
-            return taken;
+            return Some(taken);
         }
         // It leaves the queue, unless it has got its place in this moment.
         shared.gone(self.id);
         match self.reply.try_recv() {
-            Ok(Err(JobError::Stopped { job })) => Err(JobError::InsideWorker { job }),
-            Ok(taken) => taken,
-            Err(_) => Err(JobError::Interrupted),
+            Ok(Err(JobError::Stopped { job })) => Some(Err(JobError::InsideWorker { job })),
+            Ok(taken) => Some(taken),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(JobError::Interrupted)),
         }
     }
 }
@@ -182,8 +184,10 @@ impl<J, R, E> Future for Detached<J, R, E> {
             let id = this.shared.submit(this.deadline, Watch::Place, held);
             let sleep = None;
             let mut sent = Sent { id, reply, sleep };
-            if this.shared.is_inside() {
-                return Poll::Ready(sent.now(&this.shared));
+            if this.shared.is_inside()
+                && let Some(taken) = sent.now(&this.shared)
+            {
+                return Poll::Ready(taken);
             }
             this.sent = Some(sent);
         }

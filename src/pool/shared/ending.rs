@@ -69,11 +69,12 @@ impl Shared {
             return None;
         }
         let is_quiet = core.live(Who::All).1 == 0 && self.runs.lock().is_empty();
-        self.is_quiet.store(is_quiet, Ordering::Release);
-        if self.is_settled() {
-            return None;
-        }
+        let was_quiet = self.is_quiet.swap(is_quiet, Ordering::AcqRel);
         let now = Instant::now();
+        if self.is_settled() {
+            // Somebody may wait for the last of what was given up.
+            return (is_quiet && !was_quiet).then_some(now);
+        }
         let at_rest = self.gates.as_ref().is_none_or(|gates| gates.at_rest());
         let linger = match is_quiet && !at_rest {
             true => LINGER_FOR_LEASES,

@@ -21,13 +21,15 @@ impl Supervision {
 
     fn stop_unwanted(&mut self, now: Instant) {
         let one_by_one = self.spec.strategy != Strategy::OneForOne;
+        let mut one_stops = self.slots.iter().any(Slot::is_stopping);
         for worker in (0..self.slots.len()).rev() {
             if self.wanted(worker) {
                 continue;
             }
             let urgent = !one_by_one || self.shut_out(worker);
-            if urgent || !self.slots.iter().any(Slot::is_stopping) {
+            if urgent || !one_stops {
                 self.tell(worker, self.time_to_stop(now));
+                one_stops |= self.slots.get(worker).is_some_and(Slot::is_stopping);
             }
         }
     }
