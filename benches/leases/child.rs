@@ -48,6 +48,9 @@ pub async fn work(task: &str) -> Result<(), Failure> {
             let store = store_from_url(&task.url)?;
             store.prepare().await?;
             let leases = Leases::start_shared(store, lockkeeper::LeaseConfig::default())?;
+            // Connections are made before the start: whoever has his first would run alone until then.
+            let own = format!("{}/{}", task.name, std::process::id());
+            leases.acquire(own).await?.release().await?;
             let expiration = Duration::from_millis(task.expiration_ms);
             Taken::Lease(Box::new(leases.lease(&*task.name).expiration(expiration)))
         }
