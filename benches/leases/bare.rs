@@ -150,11 +150,11 @@ impl Bare {
     /// Prepared once for each connection.
     async fn run(&mut self, statement: String) -> Result<(), Failure> {
         let query = sqlx::AssertSqlSafe(statement);
-        match self {
-            Self::Postgres(c) => drop(sqlx::query(query).execute(c).await?),
-            Self::Mariadb(c) => drop(sqlx::query(query).execute(c).await?),
-            Self::Sqlite(c) => drop(sqlx::query(query).execute(c).await?),
-        }
-        Ok(())
+        let ran = match self {
+            Self::Postgres(c) => sqlx::query(query).execute(c).await.map(|_| ()),
+            Self::Mariadb(c) => sqlx::query(query).execute(c).await.map(|_| ()),
+            Self::Sqlite(c) => sqlx::query(query).execute(c).await.map(|_| ()),
+        };
+        Ok(ran?)
     }
 }
