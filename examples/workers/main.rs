@@ -28,9 +28,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use lockkeeper::Keeper;
+use lockkeeper::{Keeper, termination};
 use tempfile::TempDir;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::ledger::{About, Ledger};
 use crate::options::Options;
@@ -98,7 +97,7 @@ async fn work(
         eprintln!("{before} lines were imported before; going on");
     }
 
-    let mut signals = Signals::new()?;
+    let mut signals = termination()?;
     eprintln!(
         "importing {} lines of {}",
         source.lines,
@@ -108,7 +107,7 @@ async fn work(
     let pool = import::pool(options, keeper, ledger)?;
     let imported = tokio::select! {
         imported = import::run(options, &pool, source) => Some(imported),
-        () = signals.next() => None,
+        _ = &mut signals => None,
     };
     let Some(imported) = imported else {
         // What runs is finished; what is queued is begun by the next run.
@@ -132,28 +131,6 @@ async fn work(
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
-}
-
-/// Ctrl-C and a request to terminate, which mean the same here. From when it is made on they do not end the process.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Where the environment is.

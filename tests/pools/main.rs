@@ -11,6 +11,8 @@ mod rt;
 #[allow(dead_code, reason = "others need more of it")]
 #[path = "../observed/layer.rs"]
 mod layer;
+#[path = "../support/peer.rs"]
+mod process;
 
 mod ending;
 mod failing;

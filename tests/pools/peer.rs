@@ -2,70 +2,40 @@
 //! all processes write, which is the outside check: a worker never works with a token when one with a larger one has worked.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockkeeper::{LmdbLeases, Pool, Worker};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::leases::{keeper_on, leases};
+use crate::process;
 use crate::support::{block_on, quick, running};
 
-const FOLDER: &str = "LOCKKEEPER_TEST_POOLS";
-const ANSWER: &str = "answer: ";
 /// How often a worker works.
 const BEAT: Duration = Duration::from_millis(5);
 
 /// Another process with a pool. It is killed when dropped.
-pub struct Peer {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
+pub struct Peer(process::Peer);
 
 impl Peer {
     /// Starts a process; `pool` is `whole`, or the number of partitions.
     pub fn start(folder: &Path, pool: &str) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["peer::another_process", "--exact", "--nocapture"])
-            .arg("--test-threads=1")
-            .env(FOLDER, folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let orders = child.stdin.take().unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        let mut peer = Self {
-            child,
-            orders,
-            answers,
-        };
+        let folder = folder.to_str().unwrap();
+        let mut peer = process::Peer::start("peer::another_process", &[folder]);
         assert_eq!(peer.ask(&format!("start {pool}")), "started");
-        peer
+        Self(peer)
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     pub fn ask(&mut self, order: &str) -> String {
-        writeln!(self.orders, "{order}").unwrap();
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let read = self.answers.read_line(&mut line).unwrap();
-            assert!(read > 0, "the other process has ended");
-            // The harness talks, too, and does not end its line before a test.
-            if let Some((_, answer)) = line.split_once(ANSWER) {
-                return answer.trim_end().to_owned();
-            }
-        }
+        self.0.ask(order)
     }
 
     pub fn number(&mut self, order: &str) -> usize {
@@ -73,37 +43,28 @@ impl Peer {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        self.0.signal(signal);
     }
 
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(self) {
+        self.0.kill();
     }
 }
 
 /// What a [`Peer`] runs; in the test run itself it does nothing.
 #[test]
 fn another_process() {
-    let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else {
+    let Some(told) = process::told() else {
         return;
     };
-    let (_own, keeper) = keeper_on(LmdbLeases::open(&folder).unwrap());
-    let log = Arc::new(log(&folder));
+    let folder = Path::new(&told[0]);
+    let (_own, keeper) = keeper_on(LmdbLeases::open(folder).unwrap());
+    let log = Arc::new(log(folder));
     let mut pool: Option<Pool> = None;
-    for order in std::io::stdin().lines() {
-        let order = order.unwrap();
+    process::obey(|order| {
         let words: Vec<_> = order.split(' ').collect();
         let of_pool = || pool.as_ref().unwrap();
-        let answer = match words[..] {
+        match words[..] {
             ["start", kind] => {
                 let builder = quick(&keeper, "import");
                 let builder = match kind.parse() {
@@ -131,13 +92,8 @@ fn another_process() {
                 block_on(of_pool().stop(crate::support::LONG)).is_ok()
             ),
             _ => panic!("{order}?"),
-        };
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{ANSWER}{answer}").unwrap();
-        out.flush().unwrap();
-    }
-    // Whatever it holds goes with the process.
-    std::process::exit(0);
+        }
+    })
 }
 
 /// A worker that does not care that it is told to stop.
