@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use actix::{Addr, Message};
 
+use super::request::unanswered;
 use super::{Keeper, Request};
 use crate::actors::lease::LeaseActor;
-use crate::error::LeaseError;
+use crate::actors::supervisor::Runtime;
+use crate::error::{LeaseError, TxnError};
 use crate::leases::{Lease, Leases};
 use crate::messages::lease::{
     AcquireLease, ExtendLease, ForceRelease, LeaseInfo, ListLeases, ReleaseLease,
@@ -36,9 +38,23 @@ impl Keeper {
         source.leases()
     }
 
+    /// Whether these are its own.
+    pub(crate) fn has(&self, leases: &Leases) -> bool {
+        let source = self.inner.runtime.leases.get();
+        source.is_some_and(|source| source.has(leases))
+    }
+
     /// The address of the lease actor.
     pub fn lease_actor(&self) -> &Addr<LeaseActor> {
         &self.inner.addresses.leases
+    }
+}
+
+fn lease_unanswered(runtime: &Runtime, is_there: bool) -> LeaseError {
+    let of = runtime.leases.get().map(|source| &source.supervision);
+    match of.map(|of| unanswered(runtime, of, is_there)) {
+        Some(TxnError::ActorPanicked(panicked)) => LeaseError::ActorPanicked(panicked),
+        _ => LeaseError::ShuttingDown,
     }
 }
 
@@ -48,12 +64,13 @@ macro_rules! for_leases {
         $(impl Request for $message {
             fn send_to(self, keeper: &Keeper) -> impl Future<Output = Self::Result> + Send + use<> {
                 let actor = keeper.inner.addresses.leases.clone();
-                let forked = keeper.inner.runtime.env.shared.forked();
+                let runtime = Arc::clone(&keeper.inner.runtime);
                 async move {
-                    match forked {
-                        true => Err(LeaseError::ShuttingDown),
-                        false => actor.send(self).await.unwrap_or(Err(LeaseError::ShuttingDown)),
+                    if runtime.env.shared.forked() {
+                        return Err(LeaseError::ShuttingDown);
                     }
+                    let answer = actor.send(self).await;
+                    answer.unwrap_or_else(|_| Err(lease_unanswered(&runtime, actor.connected())))
                 }
             }
         })*

@@ -306,6 +306,18 @@ impl Leases {
         self.shared().refusing.store(true, Ordering::Release);
     }
 
+    /// The panic that has ended them, if one has.
+    pub(crate) fn ended_by_panic(&self) -> Option<LeaseError> {
+        let shared = self.shared();
+        shared.is_broken().then(|| shared.gone())
+    }
+
+    /// Where a test puts its panics.
+    #[cfg(test)]
+    pub(crate) fn supervision(&self) -> &Arc<Supervision> {
+        &self.shared().supervision
+    }
+
     /// Whose code their handlers are.
     pub(crate) fn owner(&self) -> inside::Owner {
         self.shared().as_owner()

@@ -80,6 +80,14 @@ impl LeaseSource {
         Ok(leases)
     }
 
+    /// Whether these are what is open.
+    pub(crate) fn has(&self, leases: &Leases) -> bool {
+        match &*self.state.lock() {
+            State::Open(open) => open.owner() == leases.owner(),
+            State::Unused(_) | State::Closed(_) => false,
+        }
+    }
+
     /// Refuses whoever is new; what is held stays held.
     pub(crate) fn refuse_new(&self) {
         self.refusing.store(true, Ordering::Release);

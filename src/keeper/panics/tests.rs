@@ -3,6 +3,7 @@
 mod handling;
 mod leases;
 mod locks;
+mod messages;
 mod starting;
 mod threads;
 

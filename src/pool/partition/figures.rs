@@ -84,6 +84,13 @@ impl Figures {
         self.held.lock().remove(&key(who));
     }
 
+    /// Whatever was held is not any more.
+    pub(super) fn holds_nothing_more(&self) -> Vec<Who> {
+        let held = std::mem::take(&mut *self.held.lock());
+        let who = |key: Option<usize>| key.map_or(Who::All, Who::One);
+        held.into_keys().map(who).collect()
+    }
+
     pub(super) fn saw(&self, seen: Seen) {
         *self.seen.lock() = seen;
     }

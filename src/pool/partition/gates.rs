@@ -3,8 +3,11 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use super::figures::{Counting, Figures};
+use parking_lot::Mutex;
+
+use super::figures::{Counting, Figures, Seen, add};
 use super::sight::Names;
 use super::spread::Share;
 use super::tending::Context;
@@ -12,7 +15,7 @@ use super::wish::{PoolLease, Wish};
 use super::{PoolLeaseStats, alone, spread};
 use crate::env::random_seed;
 use crate::error::{LeaseError, PoolError};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, WeakKeeper};
 use crate::leases::{Lease, LeaseName, LeaseOptions, Leases};
 use crate::pool::builder::PoolBuilder;
 use crate::pool::seams::Gates;
@@ -80,6 +83,10 @@ impl LeaseGates {
         };
         lease.check()?;
         let (leases, name, options) = lease.into_parts()?;
+        let leases = Source {
+            begun_anew: keeper.has(&leases).then(|| keeper.weak()),
+            now: Mutex::new(leases),
+        };
         let gating = match partitioned {
             true => Gating::Each,
             false => Gating::All,
@@ -92,10 +99,37 @@ impl LeaseGates {
     }
 }
 
+/// Where the leases of a pool come from.
+struct Source {
+    now: Mutex<Leases>,
+    /// The keeper, if they are its own: after a panic has ended them, it starts others.
+    begun_anew: Option<WeakKeeper>,
+}
+
+impl Source {
+    /// The leases that are served.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not any more.
+    fn leases(&self) -> Result<Leases, LeaseError> {
+        let mut now = self.now.lock();
+        match (now.ended_by_panic(), &self.begun_anew) {
+            (None, _) => {}
+            (Some(error), None) => return Err(error),
+            (Some(_), Some(keeper)) => {
+                let keeper = keeper.upgrade().ok_or(LeaseError::ShuttingDown)?;
+                *now = keeper.leases()?;
+            }
+        }
+        Ok(now.clone())
+    }
+}
+
 /// The leases of a pool.
 struct LeasedGates {
     pool: Arc<str>,
-    leases: Leases,
+    leases: Source,
     name: LeaseName,
     options: LeaseOptions,
     partitioned: bool,
@@ -110,11 +144,12 @@ struct LeasedGates {
 impl LeasedGates {
     fn new(
         pool: Arc<str>,
-        leases: Leases,
+        source: Source,
         name: LeaseName,
         mut options: LeaseOptions,
         partitioned: bool,
     ) -> Result<Self, PoolError> {
+        let leases = source.leases()?;
         if partitioned {
             // The longest of the names that are made from it.
             let longest = Names::new(name.as_str().into()).member(u32::MAX);
@@ -128,7 +163,7 @@ impl LeasedGates {
         }));
         let gates = Self {
             pool,
-            leases,
+            leases: source,
             name,
             options,
             partitioned,
@@ -140,10 +175,13 @@ impl LeasedGates {
         if partitioned {
             // The label of a process that takes part has to fit, too.
             gates
-                .lease(LeaseOptions {
-                    label: Some(gates.label()),
-                    ..gates.options.clone()
-                })
+                .lease(
+                    leases,
+                    LeaseOptions {
+                        label: Some(gates.label()),
+                        ..gates.options.clone()
+                    },
+                )
                 .check()?;
         }
         Ok(gates)
@@ -161,25 +199,39 @@ impl LeasedGates {
         Arc::clone(self.me.get_or_init(label))
     }
 
-    fn lease(&self, options: LeaseOptions) -> Lease {
-        Lease::with_options(self.leases.clone(), self.name.as_str().into(), options)
+    fn lease(&self, leases: Leases, options: LeaseOptions) -> Lease {
+        Lease::with_options(leases, self.name.as_str().into(), options)
     }
 }
 
 impl Gates for LeasedGates {
     fn started(&self, pool: &Arc<Shared>) {
-        let config = self.leases.config();
+        let leases = match self.leases.leases() {
+            Ok(leases) => leases,
+            Err(error) => {
+                self.figures.failed(&error);
+                tracing::error!(
+                    target: "lockkeeper", pool = &*self.pool, error = &error as &dyn std::error::Error,
+                    "nobody sees to the leases of a pool any more"
+                );
+                return;
+            }
+        };
+        let config = leases.config();
         let context = Arc::new(Context {
             pool: Arc::clone(pool),
-            leases: self.leases.clone(),
+            leases: leases.clone(),
             figures: Arc::clone(&self.figures),
             refresh: self.options.refresh.unwrap_or(config.refresh),
             poll: self.options.poll.unwrap_or(config.poll),
         });
         self.at_work.fetch_add(1, Ordering::AcqRel);
-        let working = Working {
+        let mut working = Working {
             at_work: Arc::clone(&self.at_work),
             pool: Arc::downgrade(pool),
+            figures: Arc::clone(&self.figures),
+            leases: leases.clone(),
+            is_done: false,
         };
         let turn = Arc::clone(&self.turn);
         if self.partitioned {
@@ -189,17 +241,20 @@ impl Gates for LeasedGates {
                 options: self.options.clone(),
                 seed: random_seed(),
             };
-            self.leases.spawn(async move {
-                let _working = working;
+            leases.spawn(async move {
+                // Before the turn, so that it is dropped after it.
+                let working = &mut working;
                 let _turn = turn.lock_owned().await;
                 spread::serve(context, share).await;
+                working.is_done = true;
             });
         } else {
-            let lease = self.lease(self.options.clone());
-            self.leases.spawn(async move {
-                let _working = working;
+            let lease = self.lease(leases.clone(), self.options.clone());
+            leases.spawn(async move {
+                let working = &mut working;
                 let _turn = turn.lock_owned().await;
                 alone::serve(&context, lease).await;
+                working.is_done = true;
             });
         }
     }
@@ -227,13 +282,34 @@ impl std::fmt::Debug for LeasedGates {
 struct Working {
     at_work: Arc<AtomicUsize>,
     pool: std::sync::Weak<Shared>,
+    figures: Arc<Figures>,
+    leases: Leases,
+    is_done: bool,
 }
 
 impl Drop for Working {
     fn drop(&mut self) {
         self.at_work.fetch_sub(1, Ordering::AcqRel);
-        if let Some(pool) = self.pool.upgrade() {
-            pool.change(|_, _| ());
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        if !self.is_done {
+            self.is_cut_short(&pool);
+        }
+        pool.change(|_, _| ());
+    }
+}
+
+impl Working {
+    /// The thread of the leases has ended under it. Nothing is held any more, and nobody else tells the workers (I9).
+    fn is_cut_short(&self, pool: &Arc<Shared>) {
+        for who in self.figures.holds_nothing_more() {
+            add(&self.figures.lost, 1);
+            drop(pool.close_gate(who, Instant::now()));
+        }
+        self.figures.saw(Seen::default());
+        if self.leases.ended_by_panic().is_some() && !pool.state().is_over() {
+            pool.announce();
         }
     }
 }

@@ -113,6 +113,11 @@ async fn hold(context: &Context, who: Who, guard: &LeaseGuard, give: &Cancellati
     // What a grant leaves is the most that there ever is.
     let notice = guard.remaining().saturating_sub(context.refresh) / 4;
     let notice = notice.min(LONGEST_NOTICE);
+    // After a panic in the leases, workers from before may run still.
+    let empty = pin!(either(give.cancelled(), context.empty(who)));
+    if let Either::Left((reason, _)) = select(lost.as_mut(), empty).await {
+        return lose(context, who, reason).await;
+    }
     while !give.is_cancelled() {
         context.pool.open_gate(who, Some(guard.claim_view()));
         let stay = pin!(stay(guard, notice, give));

@@ -1,8 +1,12 @@
 //! In the thread that serves the leases, and in their core.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
 use super::*;
 use crate::error::LeaseError;
-use crate::{LeaseGuard, LostReason};
+use crate::{Fence, LeaseGuard, Leases, LmdbLeases, LostReason, PoolLeaseState, Worker};
 
 fn acquire(keeper: &Keeper, name: &'static str) -> Result<LeaseGuard, LeaseError> {
     run(keeper.lease(name).acquire())
@@ -53,4 +57,85 @@ fn i09_a_panic_in_the_leases_loses_them_all_tells_all_who_wait_and_others_begin_
         run(b.release()).expect("released");
         run(keeper.shutdown(LONG)).expect("stopped");
     }
+}
+
+/// Leases that are free soon after nobody refreshes them any more.
+fn keeper_with_brief_leases() -> (TempDir, Keeper) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let brief = Duration::from_millis(100);
+    let keeper = Keeper::builder()
+        .path(folder.path())
+        .lease_refresh(brief)
+        .lease_expiration(15 * brief)
+        .lease_poll(brief)
+        .lease_max_clock_skew(brief)
+        .open()
+        .expect("a keeper");
+    (folder, keeper)
+}
+
+#[test]
+fn i09_workers_under_leases_that_a_panic_has_ended_are_told_and_run_again_under_new_ones() {
+    for place in ["a step of the leases", "the leases' driver"] {
+        let (_folder, keeper) = keeper_with_brief_leases();
+        let tokens: Arc<Mutex<Vec<Fence>>> = Arc::default();
+        let seen = Arc::clone(&tokens);
+        let whole = keeper.pool("whole").under_lease("whole");
+        // It hears of the end of its lease by being told alone.
+        let whole = whole.start_blocking(move |worker: Worker| {
+            seen.lock().push(worker.lease().expect("a lease").token());
+            while !worker.pause_for(LONG) {}
+            Ok(())
+        });
+        let whole = whole.expect("a pool");
+        let parts = keeper.pool("parts").workers(2).partitioned("parts");
+        let parts = parts.start(|worker: Worker| async move {
+            worker.stopped().await;
+            Ok(())
+        });
+        let parts = parts.expect("a pool");
+        let lease = |pool: &crate::Pool| pool.stats().lease.expect("it has leases");
+        until("both run", || {
+            tokens.lock().len() == 1 && parts.stats().workers.running == 2
+        });
+        keeper.bombs(Part::Leases).set(place);
+        until("the worker was told, and runs again", || {
+            tokens.lock().len() == 2
+        });
+        until("those of the other run again", || {
+            lease(&parts).acquired == 4 && parts.stats().workers.running == 2
+        });
+        assert!(tokens.lock().is_sorted_by(|one, other| one < other));
+        for (pool, leases) in [(&whole, 1), (&parts, 2)] {
+            let stats = lease(pool);
+            assert_eq!((stats.lost, stats.acquired), (leases, 2 * leases));
+            assert_eq!(stats.state, PoolLeaseState::Held);
+            assert_eq!(pool.stats().failures, 0);
+        }
+        run(keeper.shutdown(LONG)).expect("stopped");
+        assert_eq!(lease(&whole).given_back, 1);
+    }
+}
+
+#[test]
+fn a_pool_under_leases_of_the_applications_own_says_when_a_panic_has_ended_them() {
+    let (folder, keeper) = keeper();
+    let store = LmdbLeases::open(folder.path().join("own")).expect("a store");
+    let own = Leases::builder(store).start().expect("leases");
+    let pool = keeper.pool("whole").under_lease(own.lease("whole"));
+    let pool = pool.start_blocking(|worker: Worker| {
+        while !worker.pause_for(LONG) {}
+        Ok(())
+    });
+    let pool = pool.expect("a pool");
+    until("it runs", || pool.stats().workers.running == 1);
+    own.supervision().bombs.set("a step of the leases");
+    until("its worker was told", || pool.stats().workers.running == 0);
+    until("it says so", || {
+        let lease = pool.stats().lease.expect("it has one");
+        let error = lease.last_error.unwrap_or_default();
+        lease.state == PoolLeaseState::Idle && error.contains("a bomb in a step of the leases")
+    });
+    run(pool.stop(LONG)).expect("stopped");
+    run(keeper.shutdown(LONG)).expect("stopped");
 }
