@@ -96,7 +96,8 @@ impl Clock {
         self.owner.stop();
         for shard in &self.owner.shared.shards {
             let late = std::mem::take(&mut *shard.lock());
-            late.into_values().for_each(Waker::wake);
+            late.into_values()
+                .for_each(|waker| quietly(|| waker.wake()));
         }
     }
 

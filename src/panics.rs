@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Once};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::{panic, thread};
 
 /// What is known of a panic.
@@ -128,6 +128,52 @@ impl<F: Future> Future for Catching<F> {
             Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
             Err(panic) => Poll::Ready(Err(panic)),
         }
+    }
+}
+
+/// A future whose waker is told without its panics: whoever is woken next is woken all the same.
+///
+/// For futures that wait where others do, and whose wakers are the application's.
+pub(crate) struct Quiet<F> {
+    future: Pin<Box<F>>,
+    /// The last waker, and the one that is told in its place.
+    waker: Option<(Waker, Waker)>,
+}
+
+impl<F: Future> Quiet<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self {
+            future: Box::pin(future),
+            waker: None,
+        }
+    }
+}
+
+impl<F: Future> Future for Quiet<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (_, told) = match this.waker.take() {
+            Some(last) if last.0.will_wake(cx.waker()) => this.waker.insert(last),
+            _ => {
+                let told = Waker::from(Arc::new(Quietly(cx.waker().clone())));
+                this.waker.insert((cx.waker().clone(), told))
+            }
+        };
+        this.future.as_mut().poll(&mut Context::from_waker(told))
+    }
+}
+
+struct Quietly(Waker);
+
+impl Wake for Quietly {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        crate::env::quietly(|| self.0.wake_by_ref());
     }
 }
 

@@ -1,11 +1,14 @@
 //! One run of one worker: started on a task or a thread, with its panics caught, and told of.
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use tracing::Instrument;
 
 use super::body::{Body, Outcome};
+use super::driver::Pools;
 use super::partition::while_held;
 use super::shared::{Run, Shared};
 use super::supervise::{Cause, Effect, End, Gating, RunId};
@@ -72,6 +75,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         Body::Blocking(body) => thread::Builder::new()
             .name(format!("lockkeeper-{}-{worker}", pool.name()))
             .spawn(move || {
+                Gone::at_the_end_of_this_thread(&report);
                 report.told = false;
                 let inside = inside::worker(report.pool.env, report.pool.name());
                 let outcome = span.in_scope(|| panics::catch(move || body(context)));
@@ -87,7 +91,6 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                 control,
                 task,
                 thread,
-                reaps: 0,
             };
             pool.runs.lock().insert(run, run_of);
         }
@@ -133,6 +136,36 @@ impl Drop for Report {
             End::Normal
         };
         self.pool.ended(self.worker, self.run, &self.control, end);
+    }
+}
+
+thread_local! {
+    static GONE: RefCell<Option<Gone>> = const { RefCell::new(None) };
+}
+
+/// Says that a worker's thread is about to end: nobody knows what else the application's thread-locals do when they are dropped,
+/// and whoever joins it must not wait for them.
+struct Gone {
+    control: Arc<Control>,
+    pools: Weak<Pools>,
+}
+
+impl Gone {
+    /// To be called before anything else: what comes first into the thread-locals is dropped last.
+    fn at_the_end_of_this_thread(of: &Report) {
+        GONE.set(Some(Self {
+            control: Arc::clone(&of.control),
+            pools: Weak::clone(&of.pool.pools),
+        }));
+    }
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.control.gone.store(true, Ordering::Release);
+        if let Some(pools) = self.pools.upgrade() {
+            pools.wake();
+        }
     }
 }
 

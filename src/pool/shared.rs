@@ -26,6 +26,7 @@ use crate::env::{EnvId, quietly};
 use crate::keeper::WeakKeeper;
 use crate::keeper::stoppables::Registration;
 use crate::leases::LeaseView;
+use crate::panics::Quiet;
 
 /// A pool.
 pub(crate) struct Shared {
@@ -67,7 +68,6 @@ pub(super) struct Run {
     pub control: Arc<Control>,
     pub task: Option<AbortHandle>,
     pub thread: Option<JoinHandle<()>>,
-    pub reaps: u32,
 }
 
 /// What a pool is made of.
@@ -236,7 +236,8 @@ impl Shared {
             if let Some(answer) = what(&self.core.lock()) {
                 return answer;
             }
-            if changed.changed().await.is_err() {
+            // Others wait beside it, each with a waker of the application's.
+            if Quiet::new(changed.changed()).await.is_err() {
                 // The sender is in here.
                 std::future::pending::<()>().await;
             }
@@ -318,7 +319,7 @@ impl Shared {
                 }
             }
         };
-        let reap = self.reap();
+        self.reap();
         let linger = self.settle();
         if dirty || acted || linger.is_some() {
             self.tell_feed();
@@ -333,7 +334,7 @@ impl Shared {
             drop(self.told.lock());
             self.turned.notify_all();
         }
-        [next, reap, linger].into_iter().flatten().min()
+        [next, linger].into_iter().flatten().min()
     }
 
     fn gauge(&self, live: usize) {

@@ -42,6 +42,8 @@ pub(super) struct Control {
     born: Instant,
     /// The run has said how it ended.
     pub ended: AtomicBool,
+    /// Its thread, if it has one of its own, has dropped all that it had in thread-locals, and can be joined in moments.
+    pub gone: AtomicBool,
     parked: Mutex<()>,
     stopping: Condvar,
 }
@@ -167,6 +169,7 @@ impl Control {
             heard: AtomicU64::new(0),
             born,
             ended: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             parked: Mutex::new(()),
             stopping: Condvar::new(),
         }

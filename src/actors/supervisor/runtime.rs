@@ -3,6 +3,7 @@
 //! It runs in the caller's task when a transaction came by a method, and in the supervisor actor's when it came as a message;
 //! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
@@ -24,6 +25,7 @@ use crate::inside;
 use crate::keeper::Stopping;
 use crate::leases::LeaseSource;
 use crate::messages::supervisor::{Body, RunTxn, TxnOptions, TxnStats};
+use crate::panics::Quiet;
 use crate::pool::Pools;
 use crate::supervision::Supervision;
 use crate::txn::handler::HandlerChain;
@@ -145,8 +147,8 @@ impl Runtime {
                 return Poll::Ready(Some(out));
             }
             let aborted =
-                aborted.get_or_insert_with(|| Box::pin(self.aborting.clone().cancelled_owned()));
-            aborted.as_mut().poll(cx).map(|()| None)
+                aborted.get_or_insert_with(|| Quiet::new(self.aborting.clone().cancelled_owned()));
+            Pin::new(aborted).poll(cx).map(|()| None)
         })
         .await
     }
@@ -208,7 +210,7 @@ impl Runtime {
             if served {
                 return place.await.map_err(drop);
             }
-            let refused = std::pin::pin!(self.refusing.cancelled());
+            let refused = std::pin::pin!(Quiet::new(self.refusing.cancelled()));
             match select(place, refused).await {
                 Either::Left((place, _)) => place.map_err(drop),
                 Either::Right(_) => Err(()),

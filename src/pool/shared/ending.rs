@@ -13,50 +13,26 @@ use crate::pool::supervise::{PoolState, Who};
 const LINGER: Duration = Duration::from_millis(250);
 /// And so long for leases to be given back, which nobody needs for it to be over: they may go on after that.
 const LINGER_FOR_LEASES: Duration = Duration::from_secs(2);
-/// A thread that has said how it ended is gone within moments.
-const REAP: Duration = Duration::from_millis(1);
-/// But nobody knows what the application's thread-locals do when they are dropped.
-const REAP_LATER: Duration = Duration::from_secs(1);
-const QUICK_REAPS: u32 = 100;
 /// When the keeper stops, workers are told this part of the time before its end, if they were not before.
 const TIME_TO_STOP: u32 = 10;
 
 impl Shared {
-    /// Forgets runs that have ended, and joins their threads.
-    pub(super) fn reap(&self) -> Option<Instant> {
-        let mut again = None;
+    /// Forgets runs that have ended, and joins their threads. One that drops its thread-locals still is left to say when it has.
+    pub(super) fn reap(&self) {
         let mut joined = Vec::new();
-        let mut runs = self.runs.lock();
-        runs.retain(|_, run| {
-            if !run.control.ended.load(Ordering::Acquire) {
-                return true;
+        self.runs.lock().retain(|_, run| {
+            let is_over = run.control.ended.load(Ordering::Acquire);
+            let may_join = run.thread.is_none() || run.control.gone.load(Ordering::Acquire);
+            match is_over && may_join {
+                true => joined.extend(run.thread.take()),
+                false => return true,
             }
-            match run.thread.take() {
-                None => false,
-                Some(thread) if thread.is_finished() => {
-                    joined.push(thread);
-                    false
-                }
-                Some(thread) => {
-                    run.thread = Some(thread);
-                    run.reaps += 1;
-                    let pause = if run.reaps < QUICK_REAPS {
-                        REAP
-                    } else {
-                        REAP_LATER
-                    };
-                    let at = Instant::now() + pause;
-                    again = Some(again.map_or(at, |again: Instant| again.min(at)));
-                    true
-                }
-            }
+            false
         });
-        drop(runs);
         for thread in joined {
             // It has said how it ended.
             drop(thread.join());
         }
-        again
     }
 
     /// Looks whether the pool is over; answers when to look again.
