@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::Keeper;
 use super::host::Host;
 use super::stoppables::{Registry, Stops};
 use crate::actors::supervisor::Runtime;
 use crate::error::ShutdownError;
 use crate::inside::{self, Owner, Place};
+use crate::panics::Quiet;
 
 /// How far a keeper has come with its end; each has one from the start.
 pub(crate) struct Stopping {
@@ -80,7 +82,8 @@ impl Stopping {
     /// Ends when the keeper has.
     pub(super) async fn ended(&self) -> Result<(), ShutdownError> {
         let mut outcome = self.outcome.subscribe();
-        match outcome.wait_for(Option::is_some).await {
+        let ended = Quiet::new(outcome.wait_for(Option::is_some));
+        match ended.await {
             Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
             // The sender is here.
             Err(_) => Ok(()),
@@ -99,13 +102,18 @@ impl Stopping {
 }
 
 /// Begins to stop, unless that has been done; from here on nothing new is taken. It waits for nobody.
-pub(super) fn begin(runtime: &Arc<Runtime>, span: Duration) -> Result<(), ShutdownError> {
+///
+/// A stop that is on its way is hurried by whoever asks for it, and by nobody else.
+fn begin(runtime: &Arc<Runtime>, span: Duration, asked: bool) -> Result<(), ShutdownError> {
     if runtime.env.shared.forked() {
         return Err(ShutdownError::Forked);
     }
     let stopping = &runtime.stopping;
     let deadline = crate::clock::far(Instant::now(), span);
     let mut progress = stopping.progress.lock();
+    if progress.begun && !asked {
+        return Ok(());
+    }
     progress.deadline = Some(progress.deadline.map_or(deadline, |set| set.min(deadline)));
     if progress.begun {
         drop(progress);
@@ -134,11 +142,18 @@ pub(super) fn begin(runtime: &Arc<Runtime>, span: Duration) -> Result<(), Shutdo
 }
 
 /// Begins to stop and waits for the end, until shortly after the deadline at the latest.
-pub(super) async fn stop(runtime: &Arc<Runtime>, span: Duration) -> Result<(), ShutdownError> {
+///
+/// `handle` is let go when the stop has begun: it is this stop that counts, and not what the end of the last handle begins.
+pub(super) async fn stop(
+    runtime: &Arc<Runtime>,
+    span: Duration,
+    handle: Option<Keeper>,
+) -> Result<(), ShutdownError> {
     if let Some(error) = inside_of(runtime) {
         return Err(error);
     }
-    begin(runtime, span)?;
+    begin(runtime, span, true)?;
+    drop(handle);
     let answer_by = crate::clock::far(Instant::now(), span.saturating_add(ANSWER));
     let stopping = &runtime.stopping;
     let clock = &runtime.env.shared.clock;
@@ -198,7 +213,7 @@ fn run(runtime: &Arc<Runtime>) {
     let run_on = stop_pools(stopping);
 
     stopping.reach(Stage::Transactions);
-    runtime.close();
+    guarded(|| runtime.close());
     // Whoever is in flight still when every deadline has passed is driven by nobody.
     let longest = crate::clock::far(begun, runtime.longest_deadline());
     while runtime.in_flight() > 0 && Instant::now() < stopping.deadline().min(longest) {
@@ -331,15 +346,16 @@ fn what_runs_on(runtime: &Runtime) -> ShutdownError {
 /// Stops a runtime whose actors could not be started, and waits for the end.
 pub(super) fn now(runtime: &Arc<Runtime>) {
     let span = runtime.env.shared.config.shutdown_deadline();
-    if let Err(error) = crate::clock::block_on(stop(runtime, span)) {
+    if let Err(error) = crate::clock::block_on(stop(runtime, span, None)) {
         tracing::error!(target: "lockkeeper", %error, "the keeper did not stop in order");
     }
 }
 
-/// Stops a runtime that nobody waits for: the last handle is gone, or the system that its actors lived in.
+/// Stops a runtime that nobody waits for: the last handle is gone, or the system that its actors lived in. A stop that somebody
+/// has asked for goes on as it is.
 pub(crate) fn in_background(runtime: &Arc<Runtime>) {
     let span = runtime.env.shared.config.shutdown_deadline();
-    match begin(runtime, span) {
+    match begin(runtime, span, false) {
         // What the child of a fork has belongs to the parent: not even its threads can be joined.
         Err(ShutdownError::Forked) => std::mem::forget(Arc::clone(runtime)),
         Err(error) => {

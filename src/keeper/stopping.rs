@@ -28,8 +28,9 @@ impl Keeper {
     /// The answer comes a second after the deadline at the latest. The stop itself goes on until all has ended, also if this
     /// future is dropped: what cannot be stopped, such as a body that runs on, is named in the error, and another call waits for
     /// it again. Several calls are one stop, and the earliest of their deadlines counts; one after the end answers what the
-    /// first did. With a deadline of zero nothing is waited for but what cannot be stopped; with [`Duration::MAX`] it is waited
-    /// for however long it takes.
+    /// first did. Dropping the last handle meanwhile hurries nothing: until its first poll the future is a handle itself. With a
+    /// deadline of zero nothing is waited for but what cannot be stopped; with [`Duration::MAX`] it is waited for however long it
+    /// takes.
     ///
     /// # Errors
     ///
@@ -43,8 +44,8 @@ impl Keeper {
         &self,
         deadline: Duration,
     ) -> impl Future<Output = Result<(), ShutdownError>> + Send + use<> {
-        let runtime = Arc::clone(&self.inner.runtime);
-        async move { stop::stop(&runtime, deadline).await }
+        let (runtime, handle) = (Arc::clone(&self.inner.runtime), self.clone());
+        async move { stop::stop(&runtime, deadline, Some(handle)).await }
     }
 
     /// [`Keeper::shutdown`] from a thread that may block.
@@ -125,7 +126,7 @@ impl Keeper {
             };
             match stopped {
                 Some(outcome) => outcome,
-                None => stop::stop(&runtime, deadline).await,
+                None => stop::stop(&runtime, deadline, None).await,
             }
         }
     }

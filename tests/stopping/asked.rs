@@ -3,13 +3,10 @@
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use lockkeeper::heed::byteorder::BigEndian;
-use lockkeeper::heed::types::{Str, U64};
-use lockkeeper::{OpenError, Records, RunTxn, ShutdownError, TxnError};
+use lockkeeper::{RunTxn, ShutdownError, TxnError};
 
+use crate::begun::{LONG, counts, stopping, until_free, waits_outside};
 use crate::rt::{aside, begin, block_on, builder, hold_writer, open, until, until_closed};
-
-const LONG: Duration = Duration::from_secs(20);
 
 #[test]
 fn many_at_once_are_one_stop_and_each_is_answered_at_its_end() {
@@ -49,24 +46,8 @@ fn many_at_once_are_one_stop_and_each_is_answered_at_its_end() {
 fn one_in_a_hurry_cuts_short_one_with_patience() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
-    let records: Records<Str, U64<BigEndian>> = keeper.blocking_records("counters").unwrap();
-    let mut waits = Box::pin({
-        let keeper = keeper.clone();
-        async move {
-            keeper
-                .transaction("interactive", |txn| async move {
-                    txn.put(records, "n", &1_u64).await?;
-                    std::future::pending::<Result<(), TxnError>>().await
-                })
-                .await
-        }
-    });
-    begin(&mut waits);
-    let patient = {
-        let keeper = keeper.clone();
-        aside(move || keeper.blocking_shutdown(Duration::MAX))
-    };
-    until_closed(&keeper);
+    let waits = waits_outside(&keeper, counts(&keeper), "n");
+    let patient = stopping(&keeper, Duration::MAX);
     assert!(!patient.is_finished());
     let begun = Instant::now();
     keeper.blocking_shutdown(Duration::ZERO).unwrap();
@@ -89,11 +70,7 @@ fn nothing_begins_before_the_first_poll_and_nothing_ends_with_the_future() {
     assert!(matches!(refused, Err(TxnError::ShuttingDown)));
     drop(stops);
     held.release().unwrap();
-    until(|| match builder(folder.path()).open() {
-        Ok(_) => true,
-        Err(OpenError::AlreadyOpen { .. }) => false,
-        Err(error) => panic!("{error}"),
-    });
+    until_free(folder.path());
     keeper.blocking_shutdown(LONG).unwrap();
 }
 
@@ -143,11 +120,7 @@ fn each_of_several_is_answered_at_its_own_deadline() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
     let held = hold_writer(&keeper);
-    let patient = {
-        let keeper = keeper.clone();
-        aside(move || keeper.blocking_shutdown(LONG))
-    };
-    until_closed(&keeper);
+    let patient = stopping(&keeper, LONG);
     for _ in 0..2 {
         let outcome = keeper.blocking_shutdown(Duration::ZERO);
         assert!(

@@ -1,31 +1,25 @@
 //! Shutdowns inside of what a shutdown waits for: each is told so at once, and nothing is begun (I14).
 
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use lockkeeper::{
-    Claim, Claimed, Holder, Keeper, LeaseFault, LeaseName, LeaseRecord, LeaseStore, LeaseVerdict,
-    Outcome, Refresh, Refreshed, Released, RunTxn, ShutdownError, StoreError, StoreFuture, StoreId,
+    Claim, Claimed, Holder, LeaseFault, LeaseName, LeaseRecord, LeaseStore, LeaseVerdict, Outcome,
+    Refresh, Refreshed, Released, RunTxn, ShutdownError, StoreError, StoreFuture, StoreId,
     TxnError,
 };
 use parking_lot::Mutex;
 
+use crate::begun::{LONG, Later};
 use crate::rt::{PATIENCE, block_on, builder, open};
 
-const LONG: Duration = Duration::from_secs(20);
-
-/// A keeper that somebody gets at who is there before it.
-#[derive(Clone, Default)]
-struct Later(Arc<Mutex<Option<Keeper>>>);
-
-impl Later {
-    fn ask(&self) -> Option<[Result<(), ShutdownError>; 2]> {
-        let keeper = self.0.lock().clone()?;
-        Some([
-            keeper.blocking_shutdown(Duration::MAX),
-            block_on(keeper.shutdown(Duration::MAX)),
-        ])
-    }
+/// Asks in either way, if there is a keeper.
+fn ask(later: &Later) -> Option<[Result<(), ShutdownError>; 2]> {
+    let keeper = later.get()?;
+    Some([
+        keeper.blocking_shutdown(Duration::MAX),
+        block_on(keeper.shutdown(Duration::MAX)),
+    ])
 }
 
 #[test]
@@ -62,7 +56,7 @@ fn i14_in_a_handler_of_outcomes_by_either_door() {
         let answers = Mutex::new(answers);
         builder(folder.path())
             .handler(move |_: &mut _, outcome: Outcome| {
-                if let Some(asked) = later.ask() {
+                if let Some(asked) = ask(&later) {
                     answers.lock().send(asked).unwrap();
                 }
                 outcome
@@ -70,7 +64,7 @@ fn i14_in_a_handler_of_outcomes_by_either_door() {
             .open()
             .unwrap()
     };
-    *later.0.lock() = Some(keeper.clone());
+    later.is(keeper.clone());
     keeper.blocking_update(|_| Ok(())).unwrap();
     keeper.blocking_send(RunTxn::update(|_| Ok(()))).unwrap();
     for _ in 0..2 {
@@ -81,7 +75,7 @@ fn i14_in_a_handler_of_outcomes_by_either_door() {
             );
         }
     }
-    *later.0.lock() = None;
+    drop(later.take());
     keeper.blocking_shutdown(LONG).unwrap();
 }
 
@@ -126,12 +120,12 @@ fn i14_in_a_handler_of_lease_errors() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = builder(folder.path()).lease_store(Gone).open().unwrap();
     let later = Later::default();
-    *later.0.lock() = Some(keeper.clone());
+    later.is(keeper.clone());
     let (answers, answered) = mpsc::channel();
     let answers = Mutex::new(answers);
     let asks = later.clone();
     let handler = move |_: &LeaseFault<'_>| {
-        if let Some(asked) = asks.ask() {
+        if let Some(asked) = ask(&asks) {
             answers.lock().send(asked).unwrap();
         }
         LeaseVerdict::Stop
@@ -144,7 +138,7 @@ fn i14_in_a_handler_of_lease_errors() {
             "{answer:?}"
         );
     }
-    *later.0.lock() = None;
+    drop(later.take());
     keeper.blocking_shutdown(LONG).unwrap();
 }
 
@@ -158,7 +152,7 @@ fn a_handler_may_have_somebody_else_do_it() {
         let stopped = Mutex::new(stopped);
         builder(folder.path())
             .handler(move |_: &mut _, outcome: Outcome| {
-                if let Some(keeper) = later.0.lock().take() {
+                if let Some(keeper) = later.take() {
                     let stopped = stopped.lock().clone();
                     let stops = keeper.shutdown(LONG);
                     std::thread::spawn(move || stopped.send(block_on(stops)));
@@ -168,7 +162,7 @@ fn a_handler_may_have_somebody_else_do_it() {
             .open()
             .unwrap()
     };
-    *later.0.lock() = Some(keeper.clone());
+    later.is(keeper.clone());
     keeper.blocking_update(|_| Ok(())).unwrap();
     has_stopped.recv_timeout(PATIENCE).unwrap().unwrap();
     drop(keeper);

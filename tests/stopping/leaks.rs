@@ -8,18 +8,16 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use actix::System;
-use lockkeeper::heed::byteorder::BigEndian;
-use lockkeeper::heed::types::{Str, U64};
 use lockkeeper::{
-    Job, Keeper, LeaseGuard, LockerSpec, Mode, Object, Records, RunTxn, TxnError, Wait, Worker,
+    Job, Keeper, LeaseGuard, LockerSpec, Mode, Object, RunTxn, TxnError, Wait, Worker,
 };
 
 use crate::alone::{alone, told};
+use crate::begun::{LONG, counts, deaf, until_free};
 use crate::rt::{Counters, PATIENCE, aside, block_on, builder, bump, get, until};
 use crate::server::Server;
 
 const ROUNDS: usize = 100;
-const LONG: Duration = Duration::from_secs(20);
 const LEAKS: &str = "leaks::nothing_is_left_of_a_hundred_starts_and_stops_in_each_way";
 
 /// What a process has.
@@ -139,10 +137,19 @@ impl Load {
             Ok(())
         });
         drop(pool.unwrap());
+        let pool = keeper.pool("parts").workers(2).partitioned("parts");
+        let pool = pool.start(|worker: Worker| async move {
+            worker.stopped().await;
+            Ok(())
+        });
+        drop(pool.unwrap());
+        // A thread that nobody waited for any longer ends while the keeper stops, or before.
+        let (pool, mut latch) = deaf(keeper);
+        block_on(pool.stop(Duration::ZERO)).unwrap_err();
+        let mut threads = vec![aside(move || latch.open())];
         let jobs = keeper.pool("jobs").workers(2);
         let jobs = jobs.serve(|job: Job<u64>| async move { Ok::<u64, String>(*job) });
         let job = jobs.unwrap().submit(7);
-        let mut threads = Vec::new();
         threads.push(aside(move || drop(block_on(job))));
         let locks = keeper.locks().clone();
         threads.push(aside(move || {
@@ -170,8 +177,7 @@ impl Load {
             }));
         }
         if with_handles {
-            let records: Records<Str, U64<BigEndian>> =
-                keeper.blocking_records("counters").unwrap();
+            let records = counts(keeper);
             let at = keeper.clone();
             threads.push(until_refused(move || {
                 at.blocking_run(bump(counters, "n")).map(drop)
@@ -303,11 +309,7 @@ fn nothing_is_left_of_a_hundred_starts_and_stops_in_each_way() {
     // What the process makes once and keeps.
     for (_, way) in ways.iter().chain(&ways) {
         way(folder);
-        until(|| {
-            builder(&folder.join("data"))
-                .open()
-                .is_ok_and(|free| free.blocking_shutdown(LONG).is_ok())
-        });
+        until_free(&folder.join("data"));
     }
     // Threads that were not joined may have their last step to take.
     thread::sleep(Duration::from_millis(100));

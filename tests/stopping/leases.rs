@@ -1,75 +1,42 @@
-//! Leases are given back each on its own, and their threads end with the keeper.
+//! Leases are given back each on its own, and their threads end with the keeper; so do pools under them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use lockkeeper::{
-    Claim, Claimed, Holder, LeaseName, LeaseRecord, LeaseStore, LmdbLeases, Refresh, Refreshed,
-    Released, ShutdownError, StoreFuture, StoreId,
-};
+use lockkeeper::{LeaseName, LeaseStore, PoolState, ShutdownError, Worker};
 
-use crate::rt::{block_on, builder};
+use crate::begun::{LONG, SOON};
+use crate::rt::{PATIENCE, aside, begin, block_on, builder, until};
+use crate::slow::Slow;
 
-const SOON: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(20);
-
-/// A store that never answers the release of one lease.
-struct Sticky(LmdbLeases);
-
-impl LeaseStore for Sticky {
-    fn id(&self) -> StoreFuture<'_, StoreId> {
-        self.0.id()
-    }
-    fn prepare(&self) -> StoreFuture<'_, ()> {
-        self.0.prepare()
-    }
-    fn claim<'a>(&'a self, claim: &'a Claim) -> StoreFuture<'a, Claimed> {
-        self.0.claim(claim)
-    }
-    fn refresh<'a>(&'a self, leases: &'a [Refresh]) -> StoreFuture<'a, Vec<Refreshed>> {
-        self.0.refresh(leases)
-    }
-    fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released> {
-        match name.as_str() {
-            "stuck" => Box::pin(std::future::pending()),
-            _ => self.0.release(name, holder),
-        }
-    }
-    fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
-        self.0.look(name)
-    }
-    fn list(&self) -> StoreFuture<'_, Vec<LeaseRecord>> {
-        self.0.list()
-    }
-    fn force_release<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
-        self.0.force_release(name)
-    }
-    fn close(&self) -> StoreFuture<'_, ()> {
-        self.0.close()
-    }
+fn is_left_held(outcome: &Result<(), ShutdownError>, lease: &str) {
+    let Err(ShutdownError::LeasesMaybeHeld { names }) = &outcome else {
+        panic!("{outcome:?}");
+    };
+    let names: Vec<_> = names.iter().map(LeaseName::as_str).collect();
+    assert_eq!(names, [lease]);
 }
 
 #[test]
 fn one_that_cannot_be_given_back_keeps_no_other_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let store = LmdbLeases::open(folder.path()).unwrap();
+    let slow = Slow::of(folder.path(), |name| name.as_str() == "stuck");
     let keeper = builder(folder.path())
-        .lease_store(Sticky(store.clone()))
+        .lease_store(slow.clone())
         .open()
         .unwrap();
     let names = ["one", "other", "stuck"];
     let guards = names.map(|name| block_on(keeper.lease(name).acquire()).unwrap());
     for _ in 0..2 {
         let outcome = keeper.blocking_shutdown(SOON);
-        let Err(ShutdownError::LeasesMaybeHeld { names }) = &outcome else {
-            panic!("{outcome:?}");
-        };
-        let names: Vec<_> = names.iter().map(LeaseName::as_str).collect();
-        assert_eq!(names, ["stuck"]);
+        is_left_held(&outcome, "stuck");
         assert!(!outcome.unwrap_err().is_retryable());
     }
     let held = |name: &'static str| {
         let name = LeaseName::new(name).unwrap();
-        let record = block_on(async { store.look(&name).await }).unwrap();
+        let record = block_on(async { slow.store.look(&name).await }).unwrap();
         record.is_some_and(|record| record.remaining.is_some())
     };
     assert_eq!(names.map(held), [false, false, true]);
@@ -90,4 +57,77 @@ fn the_leases_of_a_keeper_can_be_had_by_the_next_one_at_once() {
         assert!(!guards[round].is_held());
     }
     assert!(guards.is_sorted_by_key(|guard| guard.token()));
+}
+
+#[test]
+fn whoever_waits_for_a_pool_is_answered_though_its_lease_is_not_given_back_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::of(folder.path(), |_| true);
+    let keeper = builder(folder.path())
+        .lease_store(slow.clone())
+        .open()
+        .unwrap();
+    let (runs, does_run) = mpsc::channel();
+    let pool = keeper.pool("import").under_lease("import");
+    let pool = pool.start(move |worker: Worker| {
+        let _ = runs.send(());
+        async move {
+            worker.stopped().await;
+            Ok(())
+        }
+    });
+    let pool = pool.unwrap();
+    does_run.recv_timeout(PATIENCE).unwrap();
+    let waits = pool.wait();
+    let waits = aside(move || block_on(waits));
+    is_left_held(&keeper.blocking_shutdown(Duration::ZERO), "import");
+    until(|| waits.is_finished());
+    waits.join().unwrap().unwrap();
+    block_on(pool.wait()).unwrap();
+    assert_eq!(pool.state(), PoolState::Stopped);
+}
+
+#[test]
+fn a_pool_that_is_resumed_while_its_lease_is_given_back_asks_for_it_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::of(folder.path(), |_| true);
+    let keeper = builder(folder.path())
+        .lease_store(slow.clone())
+        .open()
+        .unwrap();
+    let fails = Arc::new(AtomicBool::new(true));
+    let failing = Arc::clone(&fails);
+    let pool = keeper.pool("import").intensity(0, LONG);
+    let pool = pool
+        .under_lease("import")
+        .start(move |worker: Worker| {
+            let fails = failing.load(Ordering::SeqCst);
+            async move {
+                if fails {
+                    return Err("no".into());
+                }
+                worker.stopped().await;
+                Ok(())
+            }
+        })
+        .unwrap();
+    slow.until_asked();
+    assert_eq!(pool.state(), PoolState::Failed);
+    fails.store(false, Ordering::SeqCst);
+    pool.resume().unwrap();
+    let leases = keeper.leases().unwrap();
+    let waiting = || block_on(leases.status("import")).unwrap().waiting;
+    // Whoever saw to the lease before is at it still. So the next in line here is this one, and nobody of the pool.
+    let mut next = Box::pin(keeper.lease("import").acquire());
+    begin(&mut next);
+    assert_eq!(waiting(), 1);
+    slow.open();
+    let guard = block_on(next).unwrap();
+    until(|| waiting() == 1);
+    assert_eq!(pool.stats().workers.running, 0);
+    block_on(guard.release()).unwrap();
+    until(|| pool.stats().workers.running == 1);
+    assert_eq!(waiting(), 0);
+    keeper.blocking_shutdown(LONG).unwrap();
+    assert_eq!(pool.stats().lease.unwrap().given_back, 2);
 }

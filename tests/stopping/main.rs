@@ -12,10 +12,16 @@ mod server;
 
 mod alone;
 mod asked;
+mod begun;
+mod dropped;
 mod inside;
 mod leaks;
 mod leases;
 mod order;
 mod pools;
 mod signals;
+mod slow;
+mod threads;
 mod unasked;
+mod urgent;
+mod wakers;

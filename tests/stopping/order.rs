@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-use lockkeeper::heed::byteorder::BigEndian;
-use lockkeeper::heed::types::{Str, U64};
 use lockkeeper::{
     Acquire, AcquireLease, CopyTo, DatabaseError, EnvError, LeaseError, LockError, LockMany,
-    LockOps, LockerSpec, Mode, NewLocker, Object, Records, RunTxn, SetMapSize, ShutdownError, Sync,
+    LockOps, LockerSpec, Mode, NewLocker, Object, RunTxn, SetMapSize, ShutdownError, Sync,
     TxnError, Wait,
 };
 
-use crate::rt::{
-    aside, begin, block_on, builder, bump, hold_writer, latch, open, read, until, until_closed,
-};
-
-const SOON: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(20);
+use crate::begun::{LONG, SOON, counts, stopping, until_free, waits_outside};
+use crate::rt::{aside, begin, block_on, builder, bump, hold_writer, latch, open, read, until};
 
 fn refused<T>(what: &str, outcome: Result<T, TxnError>) {
     match outcome {
@@ -29,7 +23,7 @@ fn refused<T>(what: &str, outcome: Result<T, TxnError>) {
 fn everything_new_is_refused_in_its_own_terms_while_what_was_begun_finishes() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, counters) = open(folder.path());
-    let records: Records<Str, U64<BigEndian>> = keeper.blocking_records("counters").unwrap();
+    let records = counts(&keeper);
     // What was begun: a body, an interactive transaction, a locker, a lease.
     let held = hold_writer(&keeper);
     let (inside, is_inside) = std::sync::mpsc::channel();
@@ -58,11 +52,7 @@ fn everything_new_is_refused_in_its_own_terms_while_what_was_begun_finishes() {
     let guard = block_on(keeper.lease("job").acquire()).unwrap();
     let leases = keeper.leases().unwrap();
 
-    let stops = {
-        let keeper = keeper.clone();
-        aside(move || keeper.blocking_shutdown(LONG))
-    };
-    until_closed(&keeper);
+    let stops = stopping(&keeper, LONG);
     refused("update", keeper.blocking_update(|_| Ok(())));
     refused("view", keeper.blocking_view(|_| Ok(())));
     refused("long view", keeper.blocking_run(RunTxn::view(|_| Ok(()))));
@@ -143,20 +133,9 @@ fn everything_new_is_refused_in_its_own_terms_while_what_was_begun_finishes() {
 fn what_waits_at_the_deadline_is_aborted_and_answered() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
-    let records: Records<Str, U64<BigEndian>> = keeper.blocking_records("counters").unwrap();
+    let records = counts(&keeper);
     // It waits for the world outside, with a lock.
-    let mut waits = Box::pin({
-        let keeper = keeper.clone();
-        async move {
-            keeper
-                .transaction("interactive", |txn| async move {
-                    txn.put(records, "n", &1_u64).await?;
-                    std::future::pending::<Result<(), TxnError>>().await
-                })
-                .await
-        }
-    });
-    begin(&mut waits);
+    let waits = waits_outside(&keeper, records, "n");
     // This one waits for its lock.
     let mut behind = Box::pin({
         let keeper = keeper.clone();
@@ -269,6 +248,6 @@ fn what_ran_on_beyond_the_deadline_takes_everything_with_it_when_it_ends() {
     );
     held.release().unwrap();
     // Nobody asks again, and the handle is still there.
-    until(|| builder(folder.path()).open().is_ok());
+    until_free(folder.path());
     drop(keeper);
 }

@@ -3,23 +3,18 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use lockkeeper::heed::byteorder::BigEndian;
-use lockkeeper::heed::types::{Str, U64};
 use lockkeeper::{
-    Acquire, Job, JobError, LockerSpec, Mode, Object, Records, RunTxn, ShutdownError, TxnError,
-    Wait, Worker,
+    Acquire, Job, JobError, LockerSpec, Mode, Object, RunTxn, ShutdownError, TxnError, Wait, Worker,
 };
 use parking_lot::Mutex;
 
-use crate::rt::{PATIENCE, aside, block_on, builder, bump, latch, open, read, until_closed};
-
-const SOON: Duration = Duration::from_millis(50);
-const LONG: Duration = Duration::from_secs(20);
+use crate::begun::{Counts, LONG, SOON, counts, deaf, stopping, until_free};
+use crate::rt::{PATIENCE, aside, block_on, bump, latch, open, read, until};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Uses whatever a keeper has.
-async fn everything(worker: &Worker, records: Records<Str, U64<BigEndian>>) -> Result<(), Failure> {
+async fn everything(worker: &Worker, records: Counts) -> Result<(), Failure> {
     let keeper = worker.keeper();
     let counters = keeper.database("counters").await?;
     keeper.run(bump(counters, "n")).await?;
@@ -49,7 +44,7 @@ async fn everything(worker: &Worker, records: Records<Str, U64<BigEndian>>) -> R
 fn a_worker_is_served_until_it_has_ended_while_everybody_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
-    let records: Records<Str, U64<BigEndian>> = keeper.blocking_records("counters").unwrap();
+    let records = counts(&keeper);
     let (mut latch, latched) = latch();
     let latched = std::sync::Arc::new(Mutex::new(Some(latched)));
     let (told, was_told) = mpsc::channel();
@@ -65,11 +60,7 @@ fn a_worker_is_served_until_it_has_ended_while_everybody_else_is_refused() {
         }
     });
     let _pool = pool.unwrap();
-    let stops = {
-        let keeper = keeper.clone();
-        aside(move || keeper.blocking_shutdown(LONG))
-    };
-    until_closed(&keeper);
+    let stops = stopping(&keeper, LONG);
     latch.entered();
     let refused = keeper.blocking_update(|_| Ok(()));
     assert!(matches!(refused, Err(TxnError::ShuttingDown)));
@@ -132,21 +123,14 @@ fn i14_in_a_worker_of_either_kind() {
 fn a_worker_that_runs_on_is_named_keeps_no_environment_open_and_is_joined_when_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
-    let (mut latch, latched) = latch();
-    let latched = Mutex::new(latched);
-    let pool = keeper.pool("deaf").start_blocking(move |_| {
-        latched.lock().pass();
-        Ok(())
-    });
-    let _pool = pool.unwrap();
-    latch.entered();
+    let (_pool, mut latch) = deaf(&keeper);
     let outcome = keeper.blocking_shutdown(SOON);
     let Err(ShutdownError::WorkersRunOn { pool, .. }) = &outcome else {
         panic!("{outcome:?}");
     };
     assert_eq!(&**pool, "deaf");
     assert!(outcome.unwrap_err().is_retryable());
-    crate::rt::until(|| builder(folder.path()).open().is_ok());
+    until_free(folder.path());
     latch.open();
     keeper.blocking_shutdown(LONG).unwrap();
 }
@@ -166,13 +150,9 @@ fn a_second_more_urgent_shutdown_cuts_the_workers_short() {
     });
     let pool = pool.unwrap();
     has_entered.recv_timeout(PATIENCE).unwrap();
-    let patient = {
-        let keeper = keeper.clone();
-        aside(move || keeper.blocking_shutdown(Duration::MAX))
-    };
-    until_closed(&keeper);
+    let patient = stopping(&keeper, Duration::MAX);
     // It waits for this pool, and would for ever.
-    crate::rt::until(|| pool.stats().workers.stopping == 1);
+    until(|| pool.stats().workers.stopping == 1);
     keeper.blocking_shutdown(Duration::ZERO).unwrap();
     patient.join().unwrap().unwrap();
     assert_eq!(pool.stats().abandoned, 1);
@@ -182,26 +162,15 @@ fn a_second_more_urgent_shutdown_cuts_the_workers_short() {
 fn a_second_more_urgent_shutdown_does_not_wait_for_a_thread_that_nobody_can_stop() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
-    let (mut latch, latched) = latch();
-    let latched = Mutex::new(latched);
-    let pool = keeper.pool("deaf").start_blocking(move |_| {
-        latched.lock().pass();
-        Ok(())
-    });
-    let pool = pool.unwrap();
-    latch.entered();
-    let patient = {
-        let keeper = keeper.clone();
-        aside(move || keeper.blocking_shutdown(Duration::MAX))
-    };
-    until_closed(&keeper);
-    crate::rt::until(|| pool.stats().workers.stopping == 1);
+    let (pool, mut latch) = deaf(&keeper);
+    let patient = stopping(&keeper, Duration::MAX);
+    until(|| pool.stats().workers.stopping == 1);
     let outcome = keeper.blocking_shutdown(SOON);
     assert!(
         matches!(outcome, Err(ShutdownError::WorkersRunOn { .. })),
         "{outcome:?}"
     );
-    crate::rt::until(|| builder(folder.path()).open().is_ok());
+    until_free(folder.path());
     latch.open();
     patient.join().unwrap().unwrap();
 }
@@ -271,6 +240,6 @@ fn the_last_handle_of_the_application_stops_the_pools_too() {
     let pool = pool.unwrap();
     has_worked.recv_timeout(PATIENCE).unwrap();
     drop(keeper);
-    crate::rt::until(|| builder(folder.path()).open().is_ok());
+    until_free(folder.path());
     drop(pool);
 }

@@ -11,12 +11,11 @@ use lockkeeper::{Keeper, RunTxn, Signal, TxnError, termination};
 use rustix::process::{self, kill_process};
 
 use crate::alone::alone;
+use crate::begun::{LONG, counts, waits_outside};
 use crate::rt::{
     Counters, PATIENCE, aside, block_on, builder, bump, counters, in_flight, latch, open, read,
     until, until_closed,
 };
-
-const LONG: Duration = Duration::from_secs(20);
 
 fn signal(signal: process::Signal) {
     kill_process(process::getpid(), signal).unwrap();
@@ -37,6 +36,8 @@ async fn stops_at(keeper: &Keeper, counters: Counters, sent: process::Signal) {
         aside(move || {
             signal(sent);
             until_closed(&keeper);
+            // Whoever asks again neither ends the process nor hurries what runs.
+            signal(sent);
             latch.open();
         })
     };
@@ -93,18 +94,7 @@ fn each_signal_is_told_and_the_next_one_too() {
     // Whoever asks twice is in a hurry.
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
-    let stuck = {
-        let keeper = keeper.clone();
-        async move {
-            keeper
-                .transaction("interactive", |_| {
-                    std::future::pending::<Result<(), TxnError>>()
-                })
-                .await
-        }
-    };
-    let mut stuck = Box::pin(stuck);
-    crate::rt::begin(&mut stuck);
+    let stuck = waits_outside(&keeper, counts(&keeper), "n");
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
     runtime.block_on(async {
@@ -118,6 +108,42 @@ fn each_signal_is_told_and_the_next_one_too() {
         }
     });
     assert!(matches!(block_on(stuck), Err(TxnError::ShuttingDown)));
+}
+
+#[test]
+fn a_second_signal_hurries_the_stop_if_somebody_listens_for_it() {
+    if !alone("signals::a_second_signal_hurries_the_stop_if_somebody_listens_for_it") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let stuck = waits_outside(&keeper, counts(&keeper), "n");
+    let pool = keeper.pool("deaf").start(|_| async {
+        std::future::pending::<()>().await;
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    until(|| pool.stats().workers.running == 1);
+    let first = keeper.shutdown_on(termination().unwrap(), Duration::MAX);
+    let mut signals = termination().unwrap();
+    let second = async move {
+        (&mut signals).await;
+        signals.await
+    };
+    let second = keeper.shutdown_on(second, Duration::ZERO);
+    let (first, second) = (
+        aside(move || block_on(first)),
+        aside(move || block_on(second)),
+    );
+    signal(process::Signal::TERM);
+    until_closed(&keeper);
+    until(|| pool.stats().workers.stopping == 1);
+    assert!(!first.is_finished() && !second.is_finished());
+    signal(process::Signal::TERM);
+    second.join().unwrap().unwrap();
+    first.join().unwrap().unwrap();
+    assert!(matches!(block_on(stuck), Err(TxnError::ShuttingDown)));
+    assert_eq!(pool.stats().abandoned, 1);
 }
 
 #[test]

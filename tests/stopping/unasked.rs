@@ -1,26 +1,11 @@
 //! A keeper that nobody shuts down: its last handle is dropped, its system goes away, main panics or returns.
 
-use std::time::Duration;
-
 use actix::System;
-use lockkeeper::{OpenError, Outcome, RunTxn, TxnError};
+use lockkeeper::{Outcome, RunTxn, TxnError};
 
-use crate::alone::{alone, child, told};
+use crate::alone::{child, told};
+use crate::begun::{LONG, until_free};
 use crate::rt::{aside, block_on, builder, bump, counters, hold_writer, open, read, until};
-
-const LONG: Duration = Duration::from_secs(20);
-
-/// It is stopped in the background: the folder becomes free.
-fn until_free(folder: &std::path::Path) {
-    until(|| match builder(folder).open() {
-        Ok(keeper) => {
-            keeper.blocking_shutdown(LONG).unwrap();
-            true
-        }
-        Err(OpenError::AlreadyOpen { .. }) => false,
-        Err(error) => panic!("{error}"),
-    });
-}
 
 #[test]
 fn dropped_inside_an_executor_it_blocks_nobody() {
@@ -144,6 +129,4 @@ fn a_process_that_returns_from_main_at_once_loses_nothing_that_was_answered() {
         assert_eq!(n, 20 * (round as u64 + 1), "{how}");
         again.blocking_shutdown(LONG).unwrap();
     }
-    // What the child above is not: alone for itself.
-    let _ = alone;
 }
