@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -223,4 +225,139 @@ fn a_line_that_is_no_transfer_is_named_and_another_file_is_not_mixed_in() {
     std::fs::write(&file, "from,to,amount\n1,2,301\n2,1,100\n1,3,5\n").unwrap();
     let (status, _, said) = Import::start(&data, &options).ends();
     assert_eq!(status.code(), Some(1), "{said}");
+}
+
+/// The import as somebody sees it who asks for no JSON; nothing of the environment says whether it is a terminal.
+fn import(data: &Path, options: &[&str]) -> Command {
+    let mut import = Command::new(example("workers"));
+    import.arg("--data").arg(data).args(options);
+    import.env("TERM", "xterm").env_remove("CI");
+    import
+}
+
+/// Runs it on a terminal; what stands there at the end, with all that was overwritten.
+fn on_a_terminal(mut import: Command) -> String {
+    let mut terminal = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let path = ptsname(&terminal, Vec::new()).unwrap();
+    let end = File::options()
+        .read(true)
+        .write(true)
+        .open(path.to_str().unwrap())
+        .unwrap();
+    let (out, err) = (end.try_clone().unwrap(), end);
+    let child = import.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+    // Its ends of the terminal are closed with it.
+    drop(import);
+    let mut child = child.unwrap();
+    let mut text = Vec::new();
+    // An error says that nobody is at the other end any more.
+    let _ = terminal.read_to_end(&mut text);
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(text).unwrap()
+}
+
+/// The states of the progress bar in a text: lines, and lines a second.
+fn progress(text: &str, lines: &str) -> Vec<(u64, f64)> {
+    let number = |text: &str| text.replace(',', "");
+    let mut seen = Vec::new();
+    for (at, _) in text.match_indices(&format!("/{lines} lines ")) {
+        let done = text[..at].rsplit(' ').next().unwrap();
+        let rate = text[at..].split(' ').nth(2).unwrap();
+        let rate = rate.strip_suffix("/s").unwrap_or_else(|| panic!("{rate}"));
+        seen.push((number(done).parse().unwrap(), number(rate).parse().unwrap()));
+    }
+    seen
+}
+
+#[test]
+fn on_a_terminal_a_bar_shows_how_far_it_is_and_how_fast_and_makes_room_for_the_summary() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--lines", "60000", "--lines-per-job", "200"];
+    let text = on_a_terminal(import(folder.path(), &options));
+    let seen = progress(&text, "60,000");
+    assert!(seen.len() >= 2, "{text:?}");
+    assert!(seen.is_sorted_by_key(|(done, _)| *done), "{seen:?}");
+    let in_the_middle = |(done, rate): &(u64, f64)| (1..60_000).contains(done) && *rate > 0.0;
+    assert!(seen.iter().any(in_the_middle), "{seen:?}");
+    // The line is cleared, and what follows stands alone.
+    let (_, summary) = text.rsplit_once("\u{1b}[2K").unwrap();
+    assert!(summary.contains("60000 lines in 300 jobs"), "{summary:?}");
+    assert!(summary.contains("every line was applied exactly once"));
+
+    // Whoever wants JSON, or runs it unattended, wants no bar.
+    let done = import(folder.path(), &options);
+    let (mut json, mut unattended) = (import(folder.path(), &options), done);
+    json.arg("--json");
+    unattended.env("CI", "1");
+    for quiet in [json, unattended] {
+        let text = on_a_terminal(quiet);
+        assert!(progress(&text, "60,000").is_empty(), "{text:?}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+/// What the first line of a summary says: lines, jobs, seconds, lines a second.
+fn rate(summary: &str) -> (u64, u64, f64, f64) {
+    let words: Vec<_> = summary.lines().next().unwrap().split(' ').collect();
+    let [
+        lines,
+        "lines",
+        "in",
+        jobs,
+        "jobs",
+        "in",
+        seconds,
+        "s,",
+        rate,
+        "a",
+        "second",
+    ] = words[..]
+    else {
+        panic!("{words:?}");
+    };
+    let whole = |word: &str| word.parse().unwrap();
+    (
+        whole(lines),
+        whole(jobs),
+        seconds.parse().unwrap(),
+        rate.parse().unwrap(),
+    )
+}
+
+#[test]
+fn in_a_pipe_there_is_the_summary_with_the_true_rate_and_nothing_that_only_a_terminal_understands()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let options = ["--lines", "20000", "--kill-every", "5"];
+    let piped = || import(folder.path(), &options).output().unwrap();
+    let output = piped();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let summary = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{summary}");
+    let (lines, jobs, seconds, per_second) = rate(&summary);
+    assert_eq!((lines, jobs), (20_000, 20));
+    // It is rounded to a hundredth.
+    let (least, most) = (20_000.0 / (seconds + 0.005), 20_000.0 / (seconds - 0.005));
+    assert!(
+        (least - 1.0..=most + 1.0).contains(&per_second),
+        "{summary}"
+    );
+    assert!(
+        summary.ends_with("every line was applied exactly once\n"),
+        "{summary}"
+    );
+    let is_plain = |text: &str| !text.contains(['\r', '\u{1b}']);
+    assert!(
+        is_plain(&said) && is_plain(&summary),
+        "{said:?} {summary:?}"
+    );
+    assert!(said.starts_with("importing 20000 lines of "), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+
+    // What an earlier run has imported counts for none.
+    let again = String::from_utf8(piped().stdout).unwrap();
+    let (lines, jobs, _, per_second) = rate(&again);
+    assert_eq!((lines, jobs, per_second), (0, 20, 0.0), "{again}");
 }

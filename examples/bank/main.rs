@@ -38,9 +38,8 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer};
 use clap::Parser;
-use lockkeeper::{Growth, Keeper};
+use lockkeeper::{Growth, Keeper, Termination, termination};
 use tempfile::TempDir;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::api::Stopping;
 use crate::model::{Bank, Style};
@@ -79,7 +78,7 @@ async fn main() -> ExitCode {
 
 /// Opens the folder, serves it, and closes everything in order.
 async fn run(options: &Options) -> Result<ExitCode, Box<dyn Error>> {
-    let signals = Signals::new()?;
+    let signals = termination()?;
     let listener = TcpListener::bind(&options.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; --listen takes another address",
@@ -113,7 +112,7 @@ async fn serve(
     options: &Options,
     keeper: &Keeper,
     listener: TcpListener,
-    mut signals: Signals,
+    mut signals: Termination,
 ) -> Result<ExitCode, Box<dyn Error>> {
     let style = match options.interactive {
         true => Style::Interactive,
@@ -149,12 +148,12 @@ async fn serve(
 }
 
 /// The load, and then waiting for Ctrl-C.
-async fn work(options: &Options, address: SocketAddr, signals: &mut Signals) -> ExitCode {
+async fn work(options: &Options, address: SocketAddr, signals: &mut Termination) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     if !options.no_load {
         let outcome = tokio::select! {
             outcome = load::run(options, reachable(address)) => outcome,
-            () = signals.next() => {
+            _ = &mut *signals => {
                 eprintln!("interrupted before the load was done; stopping");
                 return ExitCode::from(INTERRUPTED);
             }
@@ -179,7 +178,7 @@ async fn work(options: &Options, address: SocketAddr, signals: &mut Signals) -> 
         if !options.no_load {
             eprintln!("serving http://{address} until Ctrl-C");
         }
-        signals.next().await;
+        signals.await;
         eprintln!("stopping; Ctrl-C again to cut connections");
     }
     code
@@ -202,11 +201,11 @@ fn report(options: &Options, summary: &summary::Summary) -> Result<(), Box<dyn E
 }
 
 /// Takes no more connections, and lets the requests that have begun end, unless a second signal comes.
-async fn stop(server: &ServerHandle, signals: &mut Signals) {
+async fn stop(server: &ServerHandle, signals: &mut Termination) {
     let stopped = server.stop(true);
     tokio::select! {
         () = stopped => {}
-        () = signals.next() => server.stop(false).await,
+        _ = signals => server.stop(false).await,
     }
 }
 
@@ -218,28 +217,6 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
-}
-
-/// Ctrl-C and a request to terminate, which mean the same here.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// Where the environment is.
