@@ -145,7 +145,8 @@ impl Load {
         drop(pool.unwrap());
         // A thread that nobody waited for any longer ends while the keeper stops, or before.
         let (pool, mut latch) = deaf(keeper);
-        block_on(pool.stop(Duration::ZERO)).unwrap_err();
+        drop(pool.stop(Duration::ZERO));
+        until(|| pool.stats().abandoned == 1);
         let mut threads = vec![aside(move || latch.open())];
         let jobs = keeper.pool("jobs").workers(2);
         let jobs = jobs.serve(|job: Job<u64>| async move { Ok::<u64, String>(*job) });
