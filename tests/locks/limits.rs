@@ -331,3 +331,56 @@ async fn a_change_of_the_mode_alone_is_no_reason_to_warn() {
         drop(last);
     }
 }
+
+/// Berkeley DB's `db_stat -c` begins with them.
+#[actix::test]
+async fn how_the_table_is_set_can_be_asked_for_with_all_changes() {
+    let start = LockConfig {
+        seed: 7,
+        order_warnings: true,
+        own_conflicts: vec![("store".into(), ConflictTable::single_writer())],
+        ..limited()
+    };
+    for door in Door::both(start.clone()) {
+        assert_eq!(door.config().await, start);
+        let (short, long) = (Duration::from_millis(7), Duration::from_secs(70));
+        door.set_detect(SetDetect {
+            on_block: Some(false),
+            interval: Some(long),
+            policy: Some(VictimPolicy::MinWrite),
+        })
+        .await;
+        door.set_timeouts(SetTimeouts {
+            lock: Some(short),
+            no_wait: Some(true),
+            txn: Some(long),
+            max_hold: Some(long),
+            abort_on_max_hold: Some(true),
+        })
+        .await;
+        let more = SetLimits {
+            locks: Some(21),
+            ..SetLimits::default()
+        };
+        door.set_limits(more).await.unwrap();
+        let less = SetLimits {
+            lockers: Some(0),
+            ..SetLimits::default()
+        };
+        let _locker = door.locker();
+        door.set_limits(less).await.unwrap_err();
+        let changed = LockConfig {
+            detect_on_block: false,
+            detect_interval: long,
+            detect_policy: VictimPolicy::MinWrite,
+            lock_timeout: short,
+            no_wait: true,
+            txn_timeout: long,
+            max_hold: long,
+            abort_on_max_hold: true,
+            max_locks: 21,
+            ..start.clone()
+        };
+        assert_eq!(door.config().await, changed);
+    }
+}
