@@ -384,3 +384,56 @@ async fn how_the_table_is_set_can_be_asked_for_with_all_changes() {
         assert_eq!(door.config().await, changed);
     }
 }
+
+/// Whoever sets a limit by the most that was in use does not refuse what was granted before.
+#[actix::test]
+async fn the_most_in_use_counts_what_a_message_takes_and_releases() {
+    let three = || {
+        let names = ["a", "b", "c"].into_iter();
+        names.fold(LockOps::new(), |ops, name| {
+            ops.lock(object(name), Mode::Write)
+        })
+    };
+    let let_go = |ops: LockOps, name| ops.unlock(object(name), Mode::Write);
+    let works: [(fn(LockOps) -> LockOps, bool); 4] = [
+        (|ops| ops, true),
+        (LockOps::stop_at_first_error, true),
+        (LockOps::release_all, true),
+        // Nothing is taken in the end, but there was room for it.
+        (
+            |ops| ops.lock_wait(object("theirs"), Mode::Read, Wait::No),
+            false,
+        ),
+    ];
+    for (finish, is_done) in works {
+        let config = LockConfig {
+            max_locks: 5,
+            max_objects: 5,
+            ..LockConfig::default()
+        };
+        for door in Door::both(config) {
+            let mut events = door.locks().subscribe();
+            let (other, locker) = (door.locker(), door.locker());
+            let _theirs = door.hold(&other, &object("theirs"), Mode::Write).await;
+            let ops = finish(let_go(let_go(three(), "a"), "b"));
+            assert_eq!(door.run(&locker, ops.clone()).await.is_ok(), is_done);
+            let stats = door.stats().await;
+            assert_eq!((stats.locks.max, stats.objects.max), (4, 4), "{ops:?}");
+            let near = events.try_recv();
+            assert!(matches!(near, Ok(LockEvent::LimitNear { used: 4, .. })));
+            // It is the least limit with which the same is done again.
+            locker.release_all();
+            for (limit, is_done) in [(4, is_done), (3, false)] {
+                let limits = SetLimits {
+                    locks: Some(limit),
+                    ..SetLimits::default()
+                };
+                door.set_limits(limits).await.unwrap();
+                let ran = door.run(&locker, ops.clone()).await;
+                assert_eq!(ran.is_ok(), is_done, "{limit}: {ran:?}");
+                drop(ran);
+                locker.release_all();
+            }
+        }
+    }
+}
