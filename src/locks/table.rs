@@ -266,8 +266,7 @@ impl Table {
     /// out what else is to be told.
     pub(super) fn finish(&mut self, effects: &mut Vec<Effect>) {
         self.settle(effects);
-        self.count(LimitKind::Locks);
-        self.count(LimitKind::Objects);
+        self.count_use();
         self.take_events(effects);
     }
 
