@@ -339,8 +339,7 @@ impl<J, R, E> Shared<J, R, E> {
     }
 
     pub(super) fn stats(&self) -> JobStats {
-        let state = self.state.lock();
-        JobStats::new(&state.queue, &self.rules)
+        self.state.lock().queue.stats()
     }
 
     pub(super) fn quarantined(&self) -> Vec<QuarantinedJob<J>> {
