@@ -83,7 +83,7 @@ impl Runtime {
             env,
             locks,
             leases: OnceLock::new(),
-            pools: Arc::default(),
+            pools: Arc::new(Pools::new(&pool_supervision)),
             handlers,
             permits,
             stopping: Stopping::default(),

@@ -3,6 +3,7 @@
 mod handling;
 mod leases;
 mod locks;
+mod pools;
 mod starting;
 mod threads;
 

@@ -146,7 +146,7 @@ mod tests {
         let meanwhile = || {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             assert!(pin!(&mut answer).poll(&mut cx).is_pending());
-            shared.drain();
+            shared.finish(shared.drain());
             true
         };
         let Next::Job(_, job) = next(&shared, RunId(1), meanwhile) else {
