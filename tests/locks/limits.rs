@@ -395,7 +395,8 @@ async fn the_most_in_use_counts_what_a_message_takes_and_releases() {
         })
     };
     let let_go = |ops: LockOps, name| ops.unlock(object(name), Mode::Write);
-    let works: [(fn(LockOps) -> LockOps, bool); 4] = [
+    type Finish = fn(LockOps) -> LockOps;
+    let works: [(Finish, bool); 4] = [
         (|ops| ops, true),
         (LockOps::stop_at_first_error, true),
         (LockOps::release_all, true),
