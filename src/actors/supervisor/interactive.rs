@@ -16,7 +16,7 @@ use crate::actors::lock_table::Locker;
 use crate::env::{Fenced, panic_message};
 use crate::error::{Stage, TxnError};
 use crate::messages::supervisor::{Once, TxnOptions};
-use crate::txn::run::{Attempt, Inside, Isolation, Lent, Start, Txn};
+use crate::txn::run::{Attempt, Inside, Isolation, Lent, Locked, Start, Txn};
 
 impl Runtime {
     /// Runs an interactive transaction to its end.
@@ -74,8 +74,13 @@ impl Runtime {
                 Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
-        let fenced = Box::pin(self.fenced(options, &admitted)).await;
-        let fenced = fenced.map_err(TxnError::widen)?.map(Arc::new);
+        let fenced = match options.under.is_empty() {
+            true => None,
+            false => {
+                let fenced = Box::pin(self.fenced(options, &admitted)).await;
+                fenced.map_err(TxnError::widen)?.map(Arc::new)
+            }
+        };
         loop {
             attempts.number += 1;
             admitted.trace.record("attempt", attempts.number);
@@ -92,14 +97,14 @@ impl Runtime {
                     options.has_begun();
                     let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
                     // Whatever the closure made of it: it is run again.
-                    let ended = match attempt.0.death() {
-                        Some(gave_way @ TxnError::GaveWay { .. }) => Err(gave_way.widen()),
-                        _ => ended,
-                    };
-                    if let Err(error) = &ended {
-                        attempts.lost_to(error, &attempt.0);
-                    }
-                    ended
+                    ended.map_err(|error| {
+                        let error = match attempt.0.death() {
+                            Some(gave_way @ TxnError::GaveWay { .. }) => gave_way.widen(),
+                            _ => error,
+                        };
+                        attempts.lost_to(&error, &attempt.0);
+                        error
+                    })
                 }
                 Err(error) => {
                     attempts.lost_before(&error);
@@ -217,18 +222,18 @@ impl Runtime {
             durability: options.durability.map(for_one_transaction),
             fenced: fenced.map(Arc::clone),
             number: attempts.number,
-            locker,
-            held,
             gives_way: attempts.number == 1 && attempts.is_repeated && self.may_give_way(options),
-            lent: Lent {
-                permit: Some(Arc::clone(&admitted.permit)),
-                snapshot,
-                first,
-                key,
-            },
             trace: admitted.trace.clone(),
         };
-        Ok(Running(Attempt::new(start, self.seed)))
+        let locked = Locked { locker, held };
+        let lent = Lent {
+            permit: Some(Arc::clone(&admitted.permit)),
+            snapshot,
+            first,
+            key,
+        };
+        let attempt = Attempt::new(start, locked, lent, self.seed);
+        Ok(Running(attempt))
     }
 
     async fn attempt<T, E, F, Fut>(
