@@ -170,7 +170,7 @@ impl Runtime {
     }
 
     /// Begins an attempt: its locker with the locks that were declared, and its snapshot if it reads from one. It has the lock
-    /// of its key as well.
+    /// of its key as well, which nobody waits for who has a place for a snapshot.
     async fn begin(
         &self,
         options: &TxnOptions,
@@ -182,6 +182,11 @@ impl Runtime {
         let Admitted { deadline, span, .. } = *admitted;
         let isolation = options.isolation;
         let mut held = Vec::new();
+        // Before the locks: whoever has the place may wait for them, and no search for deadlocks would see it.
+        let place = match isolation {
+            Isolation::Snapshot => Some(Box::pin(self.env.place_for_snapshot(deadline)).await?),
+            _ => None,
+        };
         let locker = match &self.locks {
             _ if isolation == Isolation::Optimistic && options.locks.is_empty() => None,
             None => return Err(TxnError::NoLockTable),
@@ -204,13 +209,13 @@ impl Runtime {
             true => Some(Box::pin(self.env.shared.go_first()).await),
             false => None,
         };
-        let snapshot = match isolation {
-            Isolation::Snapshot => {
-                let name = options.name.clone();
-                let held = self.env.hold_snapshot(options.site, name, deadline, span);
+        let snapshot = match place {
+            Some(place) => {
+                let (site, name) = (options.site, options.name.clone());
+                let held = self.env.hold_snapshot_in(place, site, name, deadline, span);
                 Some(Box::pin(held).await?)
             }
-            _ => None,
+            None => None,
         };
         let start = Start {
             env: Arc::clone(&self.env),
