@@ -294,11 +294,14 @@ impl Shared {
         let next = loop {
             let (effects, next) = {
                 let mut core = self.core.lock();
+                let now = Instant::now();
                 if self.spec.heartbeat.is_some() {
                     let runs = self.runs.lock();
-                    core.listen_to(|run| runs.get(&run).map(|held| held.control.heard()));
+                    // One that is not started yet is not silent: its start is among the effects.
+                    let heard = |run| runs.get(&run).map_or(now, |held| held.control.heard());
+                    core.listen_to(|run| Some(heard(run)));
                 }
-                core.tick(Instant::now());
+                core.tick(now);
                 (core.take_effects(), core.next_deadline())
             };
             if effects.is_empty() {

@@ -98,6 +98,33 @@ fn i09_a_lease_that_is_lost_stops_the_workers_before_another_process_starts_its_
 }
 
 #[test]
+fn i09_a_process_that_was_stopped_beyond_its_lease_begins_no_job_when_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let works = |peer: &Peer| {
+        let log = folder.path().join("log");
+        log.exists()
+            && checked(folder.path())
+                .get("import")
+                .is_some_and(|beats| beats.iter().any(|beat| beat.pid == peer.pid()))
+    };
+    let mut holder = Peer::start(folder.path(), "jobs");
+    until("the first works", || works(&holder));
+    let other = Peer::start(folder.path(), "jobs");
+    holder.signal(Signal::STOP);
+    until("the other one works", || works(&other));
+    let began = now();
+    holder.signal(Signal::CONT);
+    until("it waits", || holder.ask("state") == "WaitingForLease");
+    until("it has noticed", || holder.number("lost") == 1);
+    // What was at it when it was stopped nobody could end; nothing began after that.
+    let beats = &checked(folder.path())["import"];
+    let late = beats
+        .iter()
+        .filter(|beat| beat.at > began && beat.pid == holder.pid());
+    assert_eq!(late.count(), 0);
+}
+
+#[test]
 fn i09_three_processes_share_eight_partitions_and_take_over_from_a_dead_one_and_for_a_new_one() {
     let folder = tempfile::tempdir().unwrap();
     let mut peers: Vec<Peer> = (0..3).map(|_| Peer::start(folder.path(), "8")).collect();

@@ -1,8 +1,10 @@
 //! A pool that has failed and begins anew: whoever had to do with it before hears of the failure, however soon that comes.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
-use lockkeeper::{Job, JobError, Keeper, Pool, PoolError, PoolState, Restart};
+use lockkeeper::{Job, JobError, Keeper, OnSilence, Pool, PoolError, PoolState, Restart};
 
 use crate::jobs_support::{No, soon};
 use crate::support::{LONG, block_on, keeper, quick, running, until};
@@ -262,4 +264,35 @@ fn a_job_that_blocks_where_it_is_dropped_keeps_nobody_from_scaling() {
         jobs.submit(None).blocking(),
         Err(JobError::Panicked(_))
     ));
+}
+
+#[test]
+fn a_worker_whose_start_took_long_is_not_silent_before_it_has_begun() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let (_folder, keeper) = keeper();
+    let pool = quick(&keeper, "late").heartbeat(LIMIT, OnSilence::Replace);
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&begun);
+    let pool = pool.workers(0).start(move |worker| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            while !worker.is_stopping() {
+                worker.heartbeat();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        }
+    });
+    let pool = pool.unwrap();
+    // It is decided that it starts, and whoever starts it is busy.
+    let go_on = keep_busy(&keeper);
+    pool.scale(1).unwrap();
+    let decided = Instant::now();
+    until("it is late", || decided.elapsed() > LIMIT + LIMIT / 10);
+    assert_eq!(begun.load(Ordering::SeqCst), 0);
+    drop(go_on);
+    until("it runs", || begun.load(Ordering::SeqCst) == 1);
+    block_on(pool.pause()).unwrap();
+    let stats = pool.stats();
+    assert_eq!((stats.silences, stats.failures), (0, 0));
 }
