@@ -3,6 +3,7 @@
 //! `state` decides, `store` is what a store has to do, `stores` are those that we have; `shared` carries out what is decided, on a
 //! thread of its own (`driver`), and `handle`, `request` and `guard` are what callers hold.
 
+mod begun;
 pub(crate) mod boottime;
 mod calls;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
@@ -18,6 +19,7 @@ mod limit;
 mod lost;
 mod name;
 mod record;
+mod releasing;
 mod request;
 mod seen;
 mod shared;

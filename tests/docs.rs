@@ -111,6 +111,45 @@ fn every_test_that_the_readme_names_is_there() {
     }
 }
 
+/// Each mode of Berkeley DB and each lock type of JE has a row, and where there is no counterpart, or another, it says why.
+#[test]
+fn the_page_about_locks_maps_every_mode_of_berkeley_db_and_je() {
+    let page = fs::read_to_string("docs/locks.md").unwrap();
+    let sections = [
+        (
+            "\n### Modes\n",
+            &["N", "R", "W", "WT", "IW", "IR", "RIW", "DR", "WW"][..],
+        ),
+        (
+            "\n### Lock types\n",
+            &[
+                "READ",
+                "WRITE",
+                "RANGE_READ",
+                "RANGE_WRITE",
+                "RANGE_INSERT",
+                "RESTART",
+                "NONE",
+            ],
+        ),
+    ];
+    for (heading, names) in sections {
+        let section = page.split(heading).nth(1).unwrap();
+        let section = section.split("\n##").next().unwrap();
+        for name in names {
+            let start = format!("| `{name}` ");
+            let row = section.lines().find(|line| line.starts_with(&start));
+            let row = row.unwrap_or_else(|| panic!("no row for {name}"));
+            let cells: Vec<&str> = row.split(" |").map(str::trim).collect();
+            let [_, here, why, ..] = cells[..] else {
+                panic!("{row}");
+            };
+            let has_reason = why.len() > 1;
+            assert!(has_reason || !here.contains("none"), "{row}");
+        }
+    }
+}
+
 /// Without what differs from one program to the next: where the lines of code are.
 fn without_sites(report: &str) -> String {
     let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! The two statements that take a lease and give it back, without anything around them.
+//! The two statements that take a lease and give it back, with the same effect and nothing around them.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,43 @@ pub enum Bare {
     Sqlite(SqliteConnection),
 }
 
-/// What a claim and a release say and answer at the least: who it is for, and which token it has.
-const TAKE: &str = "locked = TRUE_, locked_count = TOKEN, locker_host = 'here', locker_pid = 1, \
-     locker_id = ID, locked_at = NOW, refresh_at = NOW, expires_at = LATER, updated_at = NOW \
-     where name = NAME and (not locked or expires_at < NOW)";
-const FREE: &str = "locked = FALSE_, released_at = NOW, updated_at = NOW, locked_seconds = locked_seconds + 1 \
-     where name = NAME and locked and locker_id = ID";
+/// What changes in the row, what is answered (the token), and who is told of a release: as with a lease, without its checks.
+struct Statements {
+    take: &'static str,
+    free: &'static str,
+}
+
+const POSTGRES: Statements = Statements {
+    take: "update bare set locked = true, locked_count = locked_count + 1, locker_host = $1, locker_pid = $2, \
+           locker_id = $3, locked_at = clock_timestamp(), refresh_at = clock_timestamp(), \
+           expires_at = clock_timestamp() + interval '300 s', updated_at = clock_timestamp() \
+           where name = $4 and (not locked or expires_at < clock_timestamp()) returning locked_count",
+    free: "update bare set locked = false, released_at = clock_timestamp(), updated_at = clock_timestamp(), \
+           locked_seconds = locked_seconds + date_part('epoch', clock_timestamp() - locked_at) \
+           where name = $1 and locked and locker_id = $2 returning pg_notify('bare', name)",
+};
+
+const MARIADB: Statements = Statements {
+    take: "update bare set locked = true, locked_count = last_insert_id(locked_count + 1), locker_host = ?, \
+           locker_pid = ?, locker_id = ?, locked_at = sysdate(6), refresh_at = sysdate(6), \
+           expires_at = sysdate(6) + interval 300 second, updated_at = sysdate(6) \
+           where name = ? and (not locked or expires_at < sysdate(6))",
+    free: "update bare set locked = false, released_at = sysdate(6), updated_at = sysdate(6), \
+           locked_seconds = locked_seconds + timestampdiff(microsecond, locked_at, sysdate(6)) / 1000000 \
+           where name = ? and locked and locker_id = ?",
+};
+
+const SQLITE: Statements = Statements {
+    take: "update bare set locked = true, locked_count = locked_count + 1, locker_host = ?1, locker_pid = ?2, \
+           locker_id = ?3, locked_at = unixepoch('subsec'), refresh_at = unixepoch('subsec'), \
+           expires_at = unixepoch('subsec') + 300, updated_at = unixepoch('subsec') \
+           where name = ?4 and (not locked or expires_at < unixepoch('subsec')) returning locked_count",
+    free: "update bare set locked = false, released_at = unixepoch('subsec'), updated_at = unixepoch('subsec'), \
+           locked_seconds = locked_seconds + unixepoch('subsec') - locked_at \
+           where name = ?1 and locked and locker_id = ?2",
+};
+
+const HOST: &str = "a machine";
 const NAME: &str = "bare";
 const ID: &str = "somebody on a machine, 12345, 0123456789abcdef";
 
@@ -28,7 +59,7 @@ impl Bare {
         let (text, number, time) = match kind {
             Kind::Postgres => ("varchar(256)", "bigint", "timestamptz"),
             Kind::Mariadb => ("varchar(256)", "bigint", "timestamp(6) null"),
-            _ => ("text", "integer", "text"),
+            _ => ("text", "integer", "real"),
         };
         let drop = "drop table if exists bare".to_owned();
         let make = format!(
@@ -53,16 +84,15 @@ impl Bare {
 
     /// Pairs in a second.
     pub async fn pairs(&mut self, round: Duration) -> Result<f64, Failure> {
-        let (take, free) = (self.statement(TAKE, true), self.statement(FREE, false));
         let begun = Instant::now();
         let (mut pairs, mut last) = (0_u64, 0);
         while begun.elapsed() < round {
-            let token = self.take(take.clone()).await?;
+            let token = self.take().await?;
             if token <= last {
                 return Err("the token of a bare statement did not grow".into());
             }
             last = token;
-            if self.free(free.clone()).await? != 1 {
+            if self.free().await? != 1 {
                 return Err("a bare statement changed nothing".into());
             }
             pairs += 1;
@@ -70,80 +100,44 @@ impl Bare {
         Ok(pairs as f64 / begun.elapsed().as_secs_f64())
     }
 
-    fn statement(&self, changes: &str, takes: bool) -> String {
-        let (now, later, token, id, name, end) = match self {
-            Self::Postgres(_) => (
-                "clock_timestamp()",
-                "clock_timestamp() + interval '300 s'",
-                "locked_count + 1",
-                "$1",
-                "$2",
-                " returning locked_count",
-            ),
-            Self::Mariadb(_) => (
-                "sysdate(6)",
-                "sysdate(6) + interval 300 second",
-                "last_insert_id(locked_count + 1)",
-                "?",
-                "?",
-                "",
-            ),
-            Self::Sqlite(_) => (
-                "strftime('%Y-%m-%d %H:%M:%f', 'now')",
-                "strftime('%Y-%m-%d %H:%M:%f', 'now', '+300 seconds')",
-                "locked_count + 1",
-                "?1",
-                "?2",
-                " returning locked_count",
-            ),
-        };
-        let changes = changes
-            .replace("NOW", now)
-            .replace("LATER", later)
-            .replace("TOKEN", token)
-            .replace("NAME", name)
-            .replace("= ID", &format!("= {id}"))
-            .replace("TRUE_", "true")
-            .replace("FALSE_", "false");
-        format!("update bare set {changes}{}", if takes { end } else { "" })
-    }
-
     /// Answers the token.
-    async fn take(&mut self, statement: String) -> Result<i64, Failure> {
-        let query = sqlx::AssertSqlSafe(statement);
+    async fn take(&mut self) -> Result<i64, Failure> {
+        macro_rules! take {
+            ($of:ident) => {
+                sqlx::query($of.take)
+                    .bind(HOST)
+                    .bind(1_i64)
+                    .bind(ID)
+                    .bind(NAME)
+            };
+        }
         Ok(match self {
-            Self::Postgres(c) => {
-                let row = sqlx::query(query).bind(ID).bind(NAME).fetch_one(c).await?;
-                row.try_get(0)?
-            }
-            Self::Mariadb(c) => {
-                let done = sqlx::query(query).bind(ID).bind(NAME).execute(c).await?;
-                i64::try_from(done.last_insert_id())?
-            }
+            Self::Postgres(c) => take!(POSTGRES).fetch_one(c).await?.try_get(0)?,
+            Self::Mariadb(c) => i64::try_from(take!(MARIADB).execute(c).await?.last_insert_id())?,
             // To the end, where the commit may fail.
             Self::Sqlite(c) => {
-                let rows = sqlx::query(query).bind(ID).bind(NAME).fetch_all(c).await?;
+                let rows = take!(SQLITE).fetch_all(c).await?;
                 rows.first().ok_or("not taken")?.try_get(0)?
             }
         })
     }
 
-    /// Answers how many rows it freed. Where a place has no number, they come in the order of the text.
-    async fn free(&mut self, statement: String) -> Result<u64, Failure> {
-        let query = sqlx::AssertSqlSafe(statement);
+    /// Answers how many rows it freed.
+    async fn free(&mut self) -> Result<u64, Failure> {
+        macro_rules! free {
+            ($of:ident, $c:ident) => {
+                sqlx::query($of.free)
+                    .bind(NAME)
+                    .bind(ID)
+                    .execute($c)
+                    .await?
+                    .rows_affected()
+            };
+        }
         Ok(match self {
-            Self::Postgres(c) => {
-                let free = sqlx::query(query).bind(ID).bind(NAME);
-                free.execute(c).await?.rows_affected()
-            }
-            Self::Mariadb(c) => {
-                let free = sqlx::query(query).bind(NAME).bind(ID);
-                free.execute(c).await?.rows_affected()
-            }
-            Self::Sqlite(c) => {
-                let free = sqlx::query(query).bind(ID).bind(NAME);
-                free.execute(c).await?.rows_affected()
-            }
+            Self::Postgres(c) => free!(POSTGRES, c),
+            Self::Mariadb(c) => free!(MARIADB, c),
+            Self::Sqlite(c) => free!(SQLITE, c),
         })
     }
 

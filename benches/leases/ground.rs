@@ -65,8 +65,14 @@ impl Ground {
         }
         let folder = self.folder.as_ref().map(TempDir::path).ok_or("no folder")?;
         Ok(match kind {
-            Kind::Postgres => self.postgres.get_or_insert_with(Postgres::start).url(),
-            Kind::Mariadb => self.mariadb.get_or_insert_with(Mariadb::start).url(),
+            Kind::Postgres => self
+                .postgres
+                .get_or_insert_with(Postgres::start_flushing)
+                .url(),
+            Kind::Mariadb => self
+                .mariadb
+                .get_or_insert_with(Mariadb::start_flushing)
+                .url(),
             Kind::Etcd => self.etcd.get_or_insert_with(|| Etcd::start(1)).url("bench"),
             Kind::Sqlite => format!("sqlite://{}/leases.db", folder.display()),
             Kind::Lmdb => {

@@ -34,7 +34,7 @@ pub struct Options {
     pub rounds: u64,
 
     /// Length of a round
-    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    #[arg(long, value_name = "MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
     round_ms: u64,
 
     /// How long two processes hand a lease over to each other [polling stores: three times as long]

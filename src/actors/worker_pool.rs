@@ -55,31 +55,59 @@ impl std::fmt::Debug for WorkerPool {
     }
 }
 
-/// Each message with the answer to it after a panic, if it has any.
+impl WorkerPool {
+    /// Does what a message asks for. A panic is answered too, also one over work that waits, which is no handler's any more: whoever
+    /// asks must not take it for a message that was not handled, and ask again.
+    fn watch<M: AskPools>(
+        &self,
+        message: M,
+        name: &'static str,
+        context: &mut Context<Self>,
+        panicked: fn(ActorPanicked, &Pools) -> M::Result,
+    ) -> Watched<Later<M::Result>>
+    where
+        M::Result: 'static,
+    {
+        let ask = || {
+            let asked = message.ask(Arc::clone(&self.pools));
+            let supervision = Arc::clone(&self.supervision);
+            let work = async move {
+                let answer = asked.await;
+                supervision.bombs.pass("having asked a pool");
+                answer
+            };
+            let pools = Arc::clone(&self.pools);
+            let answer = move |of| panicked(of, &pools);
+            Later::new(self.supervision.guarded("asking a pool", work, answer))
+        };
+        let answer = |of| Some(Later::answered(panicked(of, &self.pools)));
+        self.supervision.handle(context, name, ask, answer)
+    }
+}
+
+/// Each message with the answer to it after a panic.
 macro_rules! handles {
-    ($($message:ident => $answer:expr),* $(,)?) => {
+    ($($message:ident => $panicked:expr),* $(,)?) => {
         $(impl Handler<$message> for WorkerPool {
             type Result = Watched<Later<<$message as Message>::Result>>;
 
             fn handle(&mut self, message: $message, context: &mut Self::Context) -> Self::Result {
-                let ask = || Later::new(message.ask(Arc::clone(&self.pools)));
-                let answer: fn(ActorPanicked) -> Option<<$message as Message>::Result> = $answer;
-                let answer = |panicked| answer(panicked).map(Later::answered);
-                self.supervision.handle(context, stringify!($message), ask, answer)
+                self.watch(message, stringify!($message), context, $panicked)
             }
         })*
     };
 }
 
 handles!(
-    PoolStatsQuery => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    ListPools => |_| None,
-    ScalePool => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    PausePool => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    ResumePool => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    DrainPool => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    StopPool => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    QuarantineQuery => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
-    RetryQuarantined => |panicked| Some(Err(RetryError::ActorPanicked(panicked))),
-    DropQuarantined => |panicked| Some(Err(PoolError::ActorPanicked(panicked))),
+    PoolStatsQuery => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    // It has no error.
+    ListPools => |_, pools| pools.stats(),
+    ScalePool => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    PausePool => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    ResumePool => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    DrainPool => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    StopPool => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    QuarantineQuery => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
+    RetryQuarantined => |panicked, _| Err(RetryError::ActorPanicked(panicked)),
+    DropQuarantined => |panicked, _| Err(PoolError::ActorPanicked(panicked)),
 );

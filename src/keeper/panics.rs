@@ -22,7 +22,7 @@ pub struct PanicStats {
     pub lock_table: u64,
     /// The lease actor, and the thread that serves the leases.
     pub leases: u64,
-    /// The worker-pool actor. The panics of workers are in the statistics of their pool.
+    /// The worker-pool actor, and the thread that serves the pools. The panics of workers are in the statistics of their pool.
     pub worker_pool: u64,
     /// The last of each, in this order.
     pub last: Vec<ActorPanicked>,

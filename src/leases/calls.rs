@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use super::begun::Home;
 use super::seen;
 use super::shared::Shared;
 use super::state::{ClaimAnswer, RefreshAnswer, RefreshItem, ReleaseAnswer, SendId};
@@ -36,20 +37,20 @@ impl Shared {
                 Err(StoreError::Unreachable(text.into()))
             }
         };
-        self.home().await;
         if answer.is_err() {
             self.is_prepared.store(false, Ordering::Release);
         }
         answer
     }
 
-    /// Ends on the driver's thread: a call may have been begun by another, on which nothing of the leases' must run.
-    async fn home(&self) {
-        std::future::poll_fn(|context| {
+    /// Ends on the driver's thread: the application's handlers run nowhere else.
+    async fn go_home(&self, home: &Home) {
+        std::future::poll_fn(|_| {
             if self.driver.get() == Some(&std::thread::current().id()) {
                 return Poll::Ready(());
             }
-            context.waker().wake_by_ref();
+            // The driver polls it next.
+            home.want();
             Poll::Pending
         })
         .await;
@@ -133,6 +134,7 @@ fn wish(cell: &Cell) -> Claim {
 /// Asks for a lease. If it was left to others, it is looked first whether somebody took it.
 pub(super) async fn claim(
     shared: Arc<Shared>,
+    home: Arc<Home>,
     cell: Arc<Cell>,
     send: SendId,
     left_with: Option<Fence>,
@@ -151,20 +153,30 @@ pub(super) async fn claim(
     };
     let (answer, passed) = match shared.call(timeout, ask).await {
         Ok((claimed, passed)) => (Ok(claimed), passed),
-        Err(error) => (Err(Arc::new(error)), false),
+        Err(error) => {
+            shared.go_home(&home).await;
+            (Err(Arc::new(error)), false)
+        }
     };
     let answer = shared.claim_answer(&cell, answer, passed);
     shared.step(|book, now, fx| book.claimed(now, cell.key, send, answer, fx));
 }
 
 /// Gives one lease back and asks for the next.
-pub(super) async fn hand_over(shared: Arc<Shared>, from: Arc<Cell>, to: Arc<Cell>, send: SendId) {
+pub(super) async fn hand_over(
+    shared: Arc<Shared>,
+    home: Arc<Home>,
+    from: Arc<Cell>,
+    to: Arc<Cell>,
+    send: SendId,
+) {
     let claim = wish(&to);
     let timeout = shared.config.call_timeout;
     let ask = async { shared.store.hand_over(&from.holder, &claim).await };
     let (released, claimed): (ReleaseAnswer, _) = match shared.call(timeout, ask).await {
         Ok((released, claimed)) => (Ok(released), Ok(claimed)),
         Err(error) => {
+            shared.go_home(&home).await;
             let error = Arc::new(error);
             let verdict = shared.fault(&from, LeaseOperation::Release, &error);
             (Err((Arc::clone(&error), verdict)), Err(error))
@@ -176,7 +188,7 @@ pub(super) async fn hand_over(shared: Arc<Shared>, from: Arc<Cell>, to: Arc<Cell
 }
 
 /// Gives a lease back.
-pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
+pub(super) async fn release(shared: Arc<Shared>, home: Arc<Home>, cell: Arc<Cell>) {
     let ask = async { shared.store.give_back(&cell.name, &cell.holder).await };
     let mut wanted = false;
     let answer = match shared.call(shared.config.call_timeout, ask).await {
@@ -185,6 +197,7 @@ pub(super) async fn release(shared: Arc<Shared>, cell: Arc<Cell>) {
             Ok(released)
         }
         Err(error) => {
+            shared.go_home(&home).await;
             let error = Arc::new(error);
             seen::store_failed(LeaseOperation::Release);
             let verdict = shared.fault(&cell, LeaseOperation::Release, &error);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::begun::LOOK;
 use super::shared::Shared;
 use super::{LeaseConfig, LeaseName, LeaseStore, boottime};
 use crate::env::quietly;
@@ -63,6 +64,7 @@ fn run(runtime: &Runtime, shared: &Arc<Shared>) {
     if !shared.is_broken() {
         quietly(|| runtime.block_on(close));
     }
+    quietly(|| shared.end_begun());
     shared.ended.send_replace(Some(Ended { held }));
 }
 
@@ -73,8 +75,9 @@ async fn serve(shared: &Arc<Shared>) {
         if ticked.is_none() {
             return;
         }
-        let outlook = shared.outlook();
         let now = boottime::now();
+        let look = shared.take_over(now).then(|| now.after(LOOK));
+        let outlook = shared.outlook(look);
         if let Some(by) = outlook.close_by
             && (outlook.is_idle || now >= by)
         {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::releasing::Releasing;
 use super::state::Timing;
 use super::view::{Cell, Ending};
 use super::{
@@ -126,19 +127,7 @@ impl LeaseGuard {
     /// [`MaybeStillHeld`] with the guard: the store did not answer in time, or failed and nobody wanted to go on. It can be
     /// tried again.
     pub async fn release(self) -> Result<Released, MaybeStillHeld> {
-        let deadline = self.leases.release_timeout();
-        let mut ending = self.cell.ending.subscribe();
-        self.leases.release(&self.cell);
-        let ended = self.leases.within(deadline, async move {
-            match ending
-                .wait_for(|ending| !matches!(ending, Ending::Open))
-                .await
-            {
-                Ok(ending) => ending.clone(),
-                Err(_) => Ending::Open,
-            }
-        });
-        match ended.await {
+        match Releasing::begin(&self.leases, &self.cell).await {
             Some(Ending::Released(outcome)) => Ok(outcome),
             Some(Ending::Stopped(error)) => Err(MaybeStillHeld {
                 guard: self,

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 
 use super::request::{LeaseOptions, Patience};
 use super::seen::Acquiring;
-use super::shared::Shared;
+use super::shared::{Left, Shared};
 use super::state::{SendId, Timing, WaiterId, Wish};
 use super::view::Cell;
 use super::waiting::Waiting;
@@ -377,8 +377,8 @@ impl Leases {
             once: patience == Patience::No,
         };
         let seen = Arc::new(Acquiring::begin());
-        let (id, answer) = self.shared().ask(&name, wish, options, &seen)?;
-        Waiting::new(self, id, answer, seen).await
+        let (id, answer, left) = self.shared().ask(&name, wish, options, &seen)?;
+        Waiting::new(self, id, answer, left, seen).await
     }
 
     pub(crate) async fn acquire_by_message(
@@ -424,13 +424,15 @@ impl Leases {
         }
     }
 
-    pub(super) fn release(&self, cell: &Arc<Cell>) {
-        self.shared().release(cell, false);
+    pub(super) fn release(&self, cell: &Arc<Cell>) -> Left {
+        let mut left = None;
+        self.shared().release(cell, false, Some(&mut left));
+        left
     }
 
     pub(super) fn disown(&self, cell: &Arc<Cell>) {
         if !self.shared().is_forked() {
-            self.shared().release(cell, true);
+            self.shared().release(cell, true, None);
         }
     }
 
@@ -440,23 +442,6 @@ impl Leases {
 
     pub(super) fn release_timeout(&self) -> Duration {
         self.config().release_timeout
-    }
-
-    /// Runs something that this runtime can run, for so long at the most; it needs no runtime of the caller's.
-    pub(super) fn within<T, F>(
-        &self,
-        time: Duration,
-        run: F,
-    ) -> impl Future<Output = Option<T>> + Send + 'static + use<T, F>
-    where
-        T: Send + 'static,
-        F: Future<Output = T> + Send + 'static,
-    {
-        let task = self
-            .shared()
-            .runtime
-            .spawn(async move { tokio::time::timeout(time, run).await });
-        async move { task.await.ok().and_then(Result::ok) }
     }
 
     /// Runs a future on the thread of the leases, where nothing of the application's runs: it must be short between its awaits.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 
+use super::begun::AllBegun;
 use super::driver::Ended;
 use super::handle::Owner;
 use super::limit::Limit;
@@ -34,6 +35,8 @@ use crate::inside::Owner as CodeOwner;
 use crate::supervision::Supervision;
 use state::{Slot, State};
 
+pub(super) use actions::Left;
+
 pub(super) struct Shared {
     state: Mutex<State>,
     pub store: Arc<dyn LeaseStore>,
@@ -49,6 +52,7 @@ pub(super) struct Shared {
     pub is_prepared: AtomicBool,
     pub preparing: tokio::sync::Mutex<()>,
     pub is_listening: AtomicBool,
+    pub begun: AllBegun,
     losses: Limit,
     /// When the driver has ended, what it left behind.
     pub ended: watch::Sender<Option<Ended>>,
@@ -95,6 +99,7 @@ impl Shared {
             is_prepared: AtomicBool::new(false),
             preparing: tokio::sync::Mutex::new(()),
             is_listening: AtomicBool::new(false),
+            begun: AllBegun::default(),
             losses: Limit::default(),
             ended: watch::Sender::new(None),
             thread: Mutex::new(None),
@@ -122,9 +127,10 @@ impl Shared {
         wish: Wish,
         options: Checked,
         seen: &Arc<Acquiring>,
-    ) -> Result<(WaiterId, oneshot::Receiver<Answer>), LeaseError> {
+    ) -> Result<(WaiterId, oneshot::Receiver<Answer>, Left), LeaseError> {
         let (reply, answer) = oneshot::channel();
-        let asked = self.transition(|state, now, fx| {
+        let mut left = None;
+        let asked = self.transition_leaving(Some(&mut left), |state, now, fx| {
             let id = state.book.ask(now, name, wish)?;
             let slot = Slot {
                 reply,
@@ -143,7 +149,7 @@ impl Shared {
                 if is_behind {
                     seen.waits(name);
                 }
-                Ok((id, answer))
+                Ok((id, answer, left))
             }
             Err(refusal) => Err(self.look(|state| state.error(name, refusal))),
         }
@@ -169,8 +175,13 @@ impl Shared {
     }
 
     /// Gives a lease back on its owner's behalf: from here on nobody believes in it.
-    pub(super) fn release(self: &Arc<Self>, cell: &Arc<Cell>, disown: bool) {
-        let was_held = self.transition(|state, now, fx| {
+    pub(super) fn release(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        disown: bool,
+        left: Option<&mut Left>,
+    ) {
+        let was_held = self.transition_leaving(left, |state, now, fx| {
             let was_held = cell.disbelieve();
             match disown {
                 true => state.book.disown(now, cell.key, fx),
@@ -220,13 +231,13 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// How things stand, for the driver, which sleeps until then.
-    pub(super) fn outlook(&self) -> Outlook {
+    /// How things stand, for the driver, which sleeps until then, and until `look` at the most.
+    pub(super) fn outlook(&self, look: Option<Moment>) -> Outlook {
         self.look(|state| {
-            let next = state.book.next_deadline();
-            state.wake_at = next;
+            let next = [state.book.next_deadline(), look].into_iter().flatten();
+            state.wake_at = next.min();
             Outlook {
-                next,
+                next: state.wake_at,
                 close_by: state.close_by,
                 is_idle: state.book.is_idle(),
             }
@@ -270,6 +281,15 @@ impl Shared {
         self: &Arc<Self>,
         step: impl FnOnce(&mut State, Moment, &mut Vec<Effect>) -> R,
     ) -> Option<R> {
+        self.transition_leaving(None, step)
+    }
+
+    /// [`transition`](Self::transition) for somebody who goes on himself with what it has asked the store.
+    fn transition_leaving<R>(
+        self: &Arc<Self>,
+        mut left: Option<&mut Left>,
+        step: impl FnOnce(&mut State, Moment, &mut Vec<Effect>) -> R,
+    ) -> Option<R> {
         let mut actions = Vec::new();
         let mut state = self.state.lock();
         if self.is_broken() {
@@ -300,7 +320,7 @@ impl Shared {
             }
         };
         for action in actions {
-            let carry_out = AssertUnwindSafe(|| self.carry_out(action));
+            let carry_out = AssertUnwindSafe(|| self.carry_out(action, left.as_deref_mut()));
             if let Err(panic) = catch_unwind(carry_out) {
                 self.break_down("what follows from a step of the leases", panic);
             }

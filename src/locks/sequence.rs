@@ -153,6 +153,7 @@ impl Sequence {
     }
 
     fn undo(&mut self, ops: &[Op], table: &mut Table, effects: &mut Vec<Effect>) {
+        table.count_use();
         for changed in std::mem::take(&mut self.changed).into_iter().rev() {
             if let Some(Op::Upgrade(object, from, to, _) | Op::Downgrade(object, from, to)) =
                 ops.get(changed.op)
@@ -222,6 +223,9 @@ impl Sequence {
     ) -> Result<Option<WaitId>, Denied> {
         let locker = self.locker;
         let later = self.all_or_nothing;
+        if !later && !matches!(op, Op::Lock(..) | Op::Upgrade(..)) {
+            table.count_use();
+        }
         match op {
             Op::Lock(object, mode, patience) => {
                 let request = self.request(object, *mode, None);
@@ -379,6 +383,7 @@ impl Sequence {
         if due.is_empty() {
             return;
         }
+        table.count_use();
         for ((object, mode), count) in &due {
             table.unlock_many(self.locker, object, *mode, *count, effects);
         }

@@ -290,6 +290,12 @@ impl Table {
         self.waits.len()
     }
 
+    /// Notes how many locks and objects are in use: at the end of each call, and before a sequence releases what it took.
+    pub(super) fn count_use(&mut self) {
+        self.count(LimitKind::Locks);
+        self.count(LimitKind::Objects);
+    }
+
     /// Notes how many are in use after a change.
     pub(super) fn count(&mut self, which: LimitKind) {
         let used = self.in_use(which);

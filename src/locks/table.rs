@@ -266,8 +266,7 @@ impl Table {
     /// out what else is to be told.
     pub(super) fn finish(&mut self, effects: &mut Vec<Effect>) {
         self.settle(effects);
-        self.count(LimitKind::Locks);
-        self.count(LimitKind::Objects);
+        self.count_use();
         self.take_events(effects);
     }
 
@@ -337,10 +336,12 @@ impl Table {
     }
 
     pub(super) fn remove_locker(&mut self, slot: LockerSlot, effects: &mut Vec<Effect>) {
-        let Some(entry) = self.lockers.remove(slot) else {
+        let Some(entry) = self.lockers.get(slot) else {
             return;
         };
-        if let Some(parent) = entry.parent
+        let (id, parent) = (entry.id, entry.parent);
+        self.lockers.discard(slot);
+        if let Some(parent) = parent
             && self.lockers.get(parent).is_some()
         {
             let children = &mut self.lockers[parent].children;
@@ -350,7 +351,7 @@ impl Table {
             }
         }
         self.count(LimitKind::Lockers);
-        effects.push(Effect::Ended(entry.id));
+        effects.push(Effect::Ended(id));
     }
 
     /// Refuses one more of `which` at its limit.

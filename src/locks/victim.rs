@@ -24,7 +24,8 @@ pub struct Candidate {
 
 /// How the victim is chosen among those on a cycle that have the lowest priority.
 ///
-/// Ties are decided for the youngest, and of two with one age for the locker that was made later.
+/// Ties are decided for the youngest, and of two with one age for the locker that was made later; with
+/// [`Oldest`](Self::Oldest), where only one age can tie, for the locker that was made first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
@@ -227,5 +228,8 @@ mod tests {
             assert_eq!(chosen(policy, &all, 0), Some(4), "{policy}");
             assert_eq!(chosen(policy, &[], 0), None, "{policy}");
         }
+        // The oldest are of one age too.
+        let all = [candidate(7, 2), candidate(4, 2), candidate(1, 9)];
+        assert_eq!(chosen(VictimPolicy::Oldest, &all, 0), Some(4));
     }
 }

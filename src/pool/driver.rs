@@ -16,13 +16,14 @@ use crate::bombs::Bombs;
 use crate::env::quietly;
 use crate::error::PoolError;
 use crate::keeper::stoppables::{Registration, Registry, RunsOn, ShuttingDown, Stops};
+use crate::supervision::Supervision;
 
 /// The pools of a keeper.
-#[derive(Default)]
 pub(crate) struct Pools {
     state: Mutex<State>,
     woken: Condvar,
-    pub(crate) bombs: Bombs,
+    /// Of the actor too: it knows nothing but them.
+    supervision: Arc<Supervision>,
 }
 
 #[derive(Default)]
@@ -49,6 +50,18 @@ const GRACE: Duration = Duration::from_millis(500);
 const AFTER_PANIC: Duration = Duration::from_millis(10);
 
 impl Pools {
+    pub(crate) fn new(supervision: &Arc<Supervision>) -> Self {
+        Self {
+            state: Mutex::default(),
+            woken: Condvar::new(),
+            supervision: Arc::clone(supervision),
+        }
+    }
+
+    pub(super) fn bombs(&self) -> &Bombs {
+        &self.supervision.bombs
+    }
+
     /// Starts a pool, and has the keeper stop it with itself.
     pub(crate) fn start(
         self: &Arc<Self>,
@@ -78,8 +91,10 @@ impl Pools {
         drop(state);
         leave(before);
         pool.announce();
-        tracing::info!(target: "lockkeeper", pool = &**pool.name(), workers = pool.spec.workers, "a pool starts");
         self.wake();
+        quietly(|| {
+            tracing::info!(target: "lockkeeper", pool = &**pool.name(), workers = pool.spec.workers, "a pool starts");
+        });
         Ok(pool)
     }
 
@@ -166,18 +181,17 @@ impl Pools {
 
     /// A turn of one pool. If it panics, all others go on, and so does this one.
     fn turn(&self, pool: &Arc<Shared>) -> Option<Instant> {
-        let mut next = None;
-        let mut is_done = false;
-        quietly(|| {
-            self.bombs.pass("a turn of the pools");
-            next = pool.turn();
-            is_done = true;
-        });
-        if is_done {
-            return next;
+        match self
+            .supervision
+            .guard("a turn of the pools", || pool.turn())
+        {
+            Ok(next) => next,
+            // It is counted, and told.
+            Err(_) => {
+                pool.come_again();
+                Some(Instant::now() + AFTER_PANIC)
+            }
         }
-        pool.come_again();
-        Some(Instant::now() + AFTER_PANIC)
     }
 
     /// A pool has ended, and the keeper stops. With the last one the threads end.

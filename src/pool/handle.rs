@@ -112,12 +112,14 @@ impl Pool {
     ) -> impl Future<Output = Result<(), PoolError>> + Send + use<> {
         let change = |core: &mut Supervision, now: Instant| {
             core.drain(crate::clock::far(now, deadline), now);
+            core.life()
         };
         let asked = self.ask(change);
         let pool = self.clone();
         async move {
-            asked?.1?;
-            pool.over().await
+            let (life, may_wait) = asked?;
+            may_wait?;
+            pool.over(life).await
         }
     }
 
@@ -134,12 +136,14 @@ impl Pool {
         let change = |core: &mut Supervision, now: Instant| {
             core.stop(crate::clock::far(now, deadline), now);
             core.retire();
+            core.life()
         };
         let asked = self.ask(change);
         let pool = self.clone();
         async move {
-            asked?.1?;
-            pool.over().await
+            let (life, may_wait) = asked?;
+            may_wait?;
+            pool.over(life).await
         }
     }
 
@@ -147,32 +151,38 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`PoolError::Failed`] if the pool gave up; [`PoolError::RunsOn`] if workers that nobody can stop run still.
+    /// [`PoolError::Failed`] if the pool gave up, also if it was resumed since; [`PoolError::RunsOn`] if workers that nobody can stop run
+    /// still.
     pub fn wait(&self) -> impl Future<Output = Result<(), PoolError>> + Send + use<> {
         let may_wait = self.is_ours().and_then(|()| self.may_wait());
+        let life = self.shared.life();
         let pool = self.clone();
         async move {
             may_wait?;
             let ended = |core: &Supervision| {
                 let state = core.state();
-                (state.is_over() || state == PoolState::Finished).then_some(state)
+                let ended = state.is_over() || state == PoolState::Finished;
+                (ended || core.life() != life).then_some(state)
             };
             match pool.shared.until(ended).await {
-                PoolState::Finished => Ok(()),
-                _ => pool.over().await,
+                PoolState::Finished if pool.shared.life() == life => Ok(()),
+                _ => pool.over(life).await,
             }
         }
     }
 
-    async fn over(self) -> Result<(), PoolError> {
+    /// Waits until it is over, or has begun another life than this: then it has failed in this one, whether anybody has seen that or not.
+    async fn over(self, life: u64) -> Result<(), PoolError> {
         let shared = &self.shared;
         let (failed, runs_on) = shared
             .until(|core| {
                 let state = core.state();
-                let last = core.failures().rev().find(|failure| failure.counted);
-                let failed = (state == PoolState::Failed).then(|| last.cloned());
+                let has_failed = core.life() != life;
+                let failed = has_failed || state == PoolState::Failed;
+                let failed = failed.then(|| core.gave_up_over().cloned());
                 let runs_on = core.counts().abandoned;
-                (state.is_over() && shared.is_settled()).then_some((failed, runs_on))
+                let is_over = state.is_over() && shared.is_settled();
+                (is_over || has_failed).then_some((failed, runs_on))
             })
             .await;
         let name = Arc::clone(self.shared.name());

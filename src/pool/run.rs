@@ -72,8 +72,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                 Ok((Some(runtime.spawn(task).abort_handle()), None))
             }
         },
-        Body::Blocking(body) => thread::Builder::new()
-            .name(format!("lockkeeper-{}-{worker}", pool.name()))
+        Body::Blocking(body) => thread_of(pool, worker)
             .spawn(move || {
                 Gone::at_the_end_of_this_thread(&report);
                 report.told = false;
@@ -98,6 +97,17 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
             let end = End::Failed(Cause::NotStarted(error.into()));
             pool.ended(worker, run, &control, end);
         }
+    }
+}
+
+fn thread_of(pool: &Shared, worker: usize) -> thread::Builder {
+    let builder = thread::Builder::new().name(format!("lockkeeper-{}-{worker}", pool.name()));
+    match pool.pools.upgrade() {
+        // No system has so much memory for a stack.
+        Some(pools) if pools.bombs().takes("a thread of a worker") => {
+            builder.stack_size(usize::MAX / 4)
+        }
+        _ => builder,
     }
 }
 

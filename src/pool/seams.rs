@@ -28,7 +28,8 @@ pub(crate) trait Feed: Send + Sync {
     fn discard(&self, job: JobId) -> bool;
 
     /// Nothing new is taken from now on: the pool drains, and its workers end when nothing is left to do.
-    fn drain(&self);
+    #[must_use = "somebody waits for an answer"]
+    fn drain(&self) -> Option<Rest<'_>>;
 
     /// A run has failed or panicked; it may have had a job in its hands. Called on the worker's thread, or where its future was
     /// polled, before anybody else hears of it.
@@ -39,7 +40,22 @@ pub(crate) trait Feed: Send + Sync {
 
     /// Where the pool stands, after something has changed, and how a worker failed last. Told before anybody is who waits for
     /// that, and once more when nothing of the pool is waited for any more.
-    fn stands(&self, state: PoolState, last: Option<Arc<str>>);
+    #[must_use = "somebody waits for an answer"]
+    fn stands(&self, state: PoolState, last: Option<Arc<str>>) -> Option<Rest<'_>>;
+}
+
+/// What follows from what a feed was told, if anything does: submitters are answered, and jobs dropped, which may do anything. So
+/// it is done when the pool holds no lock.
+pub(crate) struct Rest<'a>(Box<dyn FnOnce() + 'a>);
+
+impl<'a> Rest<'a> {
+    pub(super) fn new(what: impl FnOnce() + 'a) -> Self {
+        Self(Box::new(what))
+    }
+
+    pub(super) fn run(self) {
+        (self.0)();
+    }
 }
 
 /// Why a run was given up.

@@ -2,6 +2,7 @@
 //! the driver thread alone, in order.
 
 mod ending;
+mod feeding;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, ReentrantMutex};
+use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -40,8 +41,8 @@ pub(crate) struct Shared {
     pub(super) body: Body,
     pub(super) runtime: Option<Handle>,
     pub(super) feed: Option<Arc<dyn Feed>>,
-    /// Whoever tells the feed has it. A job that is dropped may come to scale its own pool.
-    feeding: ReentrantMutex<()>,
+    /// Whoever tells the feed has it: what is told last is how it stands. Nothing of the application's runs under it.
+    feeding: Mutex<()>,
     gates: Option<Arc<dyn Gates>>,
     /// Of the workers that start now; anew after a failure.
     pub(super) draining: Mutex<CancellationToken>,
@@ -95,7 +96,7 @@ impl Shared {
             body: parts.body,
             runtime,
             feed: parts.feed,
-            feeding: ReentrantMutex::new(()),
+            feeding: Mutex::default(),
             gates: parts.gates,
             draining: Mutex::default(),
             leases: Mutex::default(),
@@ -218,6 +219,11 @@ impl Shared {
         self.core.lock().target()
     }
 
+    /// How often it has begun anew.
+    pub(super) fn life(&self) -> u64 {
+        self.core.lock().life()
+    }
+
     pub(super) fn lease_of(&self, worker: usize) -> Option<LeaseView> {
         let leases = self.leases.lock();
         leases
@@ -289,11 +295,14 @@ impl Shared {
         let next = loop {
             let (effects, next) = {
                 let mut core = self.core.lock();
+                let now = Instant::now();
                 if self.spec.heartbeat.is_some() {
                     let runs = self.runs.lock();
-                    core.listen_to(|run| runs.get(&run).map(|held| held.control.heard()));
+                    // One that is not started yet is not silent: its start is among the effects.
+                    let heard = |run| runs.get(&run).map_or(now, |held| held.control.heard());
+                    core.listen_to(|run| Some(heard(run)));
                 }
-                core.tick(Instant::now());
+                core.tick(now);
                 (core.take_effects(), core.next_deadline())
             };
             if effects.is_empty() {
@@ -351,21 +360,6 @@ impl Shared {
         self.dirty.store(true, Ordering::Release);
     }
 
-    fn tell_feed(&self) {
-        let Some(feed) = &self.feed else { return };
-        // What is told last is how it stands.
-        let _one = self.feeding.lock();
-        let (state, last) = {
-            let core = self.core.lock();
-            let last = core.failures().last();
-            (
-                core.state(),
-                last.map(|last| WorkerFailure::new(last).to_string().into()),
-            )
-        };
-        quietly(|| feed.stands(state, last));
-    }
-
     fn carry_out(self: &Arc<Self>, effect: Effect) {
         match effect {
             Effect::Start {
@@ -390,18 +384,9 @@ impl Shared {
                 silent,
             } => self.abandon(worker, run, silent),
             Effect::Drain => {
-                let draining = {
-                    let core = self.core.lock();
-                    if core.state() == PoolState::Running {
-                        // It failed meanwhile, and was resumed.
-                        return;
-                    }
-                    self.draining.lock().clone()
-                };
-                if let Some(feed) = &self.feed {
-                    quietly(|| feed.drain());
+                if let Some(draining) = self.drain_feed() {
+                    quietly(|| draining.cancel());
                 }
-                quietly(|| draining.cancel());
             }
             Effect::Over
             | Effect::EndedLate { .. }
@@ -430,31 +415,6 @@ impl Shared {
         if let Some(task) = task {
             task.abort();
         }
-    }
-
-    /// Has a pool that failed begin anew, or ends a pause.
-    pub(super) fn resume(self: &Arc<Self>) -> Result<(), PoolState> {
-        let begins_anew = self.change(|core, now| {
-            let failed = core.state() == PoolState::Failed;
-            core.resume(now)?;
-            if failed {
-                *self.draining.lock() = CancellationToken::new();
-            }
-            self.is_settled.store(false, Ordering::Release);
-            self.is_quiet.store(false, Ordering::Release);
-            Ok(failed)
-        })?;
-        if begins_anew && let Some(feed) = &self.feed {
-            // It may not have heard of the failure, and would go on draining.
-            let _one = self.feeding.lock();
-            quietly(|| feed.stands(PoolState::Failed, None));
-        }
-        // At once: whoever has resumed it may submit the next moment.
-        self.tell_feed();
-        if begins_anew {
-            self.announce();
-        }
-        Ok(())
     }
 
     /// The gates are told that the pool has started.

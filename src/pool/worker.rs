@@ -166,7 +166,8 @@ impl Control {
     pub(super) fn new(born: Instant) -> Self {
         Self {
             stop: CancellationToken::new(),
-            heard: AtomicU64::new(0),
+            // From here on, and not since it was decided that it starts: that may be longer ago than it may be silent.
+            heard: AtomicU64::new(since(born)),
             born,
             ended: AtomicBool::new(false),
             gone: AtomicBool::new(false),
@@ -183,11 +184,15 @@ impl Control {
     }
 
     fn hear(&self) {
-        let nanos = u64::try_from(self.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.heard.fetch_max(nanos, Ordering::Relaxed);
+        self.heard.fetch_max(since(self.born), Ordering::Relaxed);
     }
 
     pub(super) fn heard(&self) -> Instant {
         self.born + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
     }
+}
+
+/// In nanoseconds.
+fn since(born: Instant) -> u64 {
+    u64::try_from(born.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,7 @@ mod ops;
 mod scan;
 mod state;
 
-pub(crate) use attempt::{Attempt, Lent, Start};
+pub(crate) use attempt::{Attempt, Lent, Locked, Start};
 pub(crate) use commit::WithCommit;
 pub(crate) use current::{Inside, transaction as current_transaction};
 pub use error::OpError;

@@ -188,3 +188,79 @@ fn txn_is_aborted(world: &World) -> bool {
     });
     slow.is_none_or(|of| of.dead)
 }
+
+/// As in JE: who does not wait for a lock goes on without it.
+#[test]
+fn a_transaction_that_did_not_want_to_wait_goes_on() {
+    let world = World::with(|builder| builder.no_wait(true));
+    block_on(async {
+        let numbers = world.numbers;
+        let holder = world.keeper.begin().name("holder").await.unwrap();
+        holder.put(numbers, &1, &1).await.unwrap();
+        let not_available = |answer: Result<(), OpError>| {
+            let error = answer.unwrap_err();
+            let TxnError::Conflict(LockError::NotAvailable(conflict)) = error.error() else {
+                panic!("{error:?}");
+            };
+            let owner = conflict.owners[0].name.as_ref().unwrap();
+            assert_eq!(owner.to_string(), "holder");
+        };
+        let txn = world.keeper.begin().await.unwrap();
+        txn.put(numbers, &2, &2).await.unwrap();
+        for _ in 0..2 {
+            not_available(txn.get_as(numbers, &1).await.map(drop));
+            not_available(txn.put(numbers, &1, &9).await);
+            not_available(txn.delete(numbers, &1).await.map(drop));
+            not_available(txn.count(numbers, &..).await.map(drop));
+            let inner =
+                txn.nested(
+                    move |txn| async move { txn.put(numbers, &1, &9).await.map_err(Into::into) },
+                );
+            not_available(inner.await.map_err(|error: TxnError| OpError::from(error)));
+        }
+        assert_eq!(txn.get_as(numbers, &2).await.unwrap(), Some(2));
+        txn.put(numbers, &3, &3).await.unwrap();
+        txn.commit().await.unwrap();
+        drop(holder);
+        assert_eq!(world.committed().await, [(2, 2), (3, 3)]);
+        world.is_idle().await;
+    });
+}
+
+/// Through each door, by a closure: it is run once, and says what becomes of it.
+#[test]
+fn a_closure_that_does_without_a_lock_is_committed_and_one_that_does_not_is_answered() {
+    for door in crate::door::Door::ALL {
+        let world = World::with(|builder| builder.no_wait(true));
+        block_on(async {
+            let numbers = world.numbers;
+            let holder = world.keeper.begin().await.unwrap();
+            holder.put(numbers, &1, &1).await.unwrap();
+            let count = Arc::new(AtomicU32::new(0));
+            let attempts = Arc::clone(&count);
+            let ran = door.run(&world.keeper, How::default(), move |txn| {
+                attempts.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    if txn.put(numbers, &1, &2).await.is_err() {
+                        txn.put(numbers, &2, &2).await?;
+                    }
+                    Ok(())
+                }
+            });
+            ran.await.unwrap();
+            assert_eq!(count.load(Ordering::SeqCst), 1, "{door:?}");
+            let ran = door.run(&world.keeper, How::default(), move |txn| async move {
+                txn.put(numbers, &1, &2).await?;
+                Ok(())
+            });
+            let answer = ran.await;
+            assert!(
+                matches!(&answer, Err(TxnError::Conflict(LockError::NotAvailable(_)))),
+                "{door:?}: {answer:?}"
+            );
+            drop(holder);
+            assert_eq!(world.committed().await, [(2, 2)]);
+            world.is_idle().await;
+        });
+    }
+}

@@ -4,6 +4,7 @@
 mod cluster;
 mod common;
 mod failure;
+mod hand_over;
 mod names;
 mod tokens;
 

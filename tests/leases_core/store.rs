@@ -69,6 +69,8 @@ pub struct Inner {
     state: Mutex<State>,
     go_on: Notify,
     pub waiting: AtomicU64,
+    /// The thread that went on last with a question that waited.
+    pub went_on_by: Mutex<Option<String>>,
     pub closed: AtomicBool,
     wakeups: Option<broadcast::Sender<LeaseName>>,
 }
@@ -92,6 +94,7 @@ impl Memory {
             state: Mutex::default(),
             go_on: Notify::new(),
             waiting: AtomicU64::new(0),
+            went_on_by: Mutex::default(),
             closed: AtomicBool::new(false),
             wakeups,
         }))
@@ -251,6 +254,8 @@ impl Memory {
                 self.0.waiting.fetch_add(1, Ordering::SeqCst);
                 self.0.go_on.notified().await;
                 self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+                let thread = std::thread::current().name().map(str::to_owned);
+                *self.0.went_on_by.lock() = thread;
             }
         }
         Ok(act(&mut self.0.state.lock()))

@@ -67,54 +67,75 @@ async fn lock002() {
 }
 
 /// Five lockers, 500 rounds, 75 objects, 65 % reads, 1 to 5 locks in ascending order; outside of the
-/// table it is counted who is inside.
+/// table it is counted who is inside. In tasks that take turns, and on threads that do not.
 #[actix::test]
 async fn lock003() {
-    const OBJECTS: usize = 75;
     for door in Door::both(LockConfig::default()) {
-        // Readers inside, or -1 for a writer.
-        let inside: Arc<Vec<AtomicI64>> =
-            Arc::new((0..OBJECTS).map(|_| AtomicI64::new(0)).collect());
-        let workers: Vec<_> = (0..5_u64)
-            .map(|seed| {
-                let (door, inside) = (door.clone(), Arc::clone(&inside));
-                tokio::task::spawn_local(async move {
-                    let mut next = numbers(seed + 1);
-                    let locker = door.locker();
-                    for _ in 0..500 {
-                        let mut objects: Vec<usize> =
-                            (0..=next(5)).map(|_| next(OBJECTS)).collect();
-                        objects.sort_unstable();
-                        objects.dedup();
-                        let mut entered = Vec::new();
-                        for at in objects {
-                            let reads = next(100) < 65;
-                            let mode = if reads { Mode::Read } else { Mode::Write };
-                            let name = object(&format!("{at:02}"));
-                            let held = door.ask(&locker, &name, mode, Wait::Forever).await;
-                            enter(&inside[at], reads);
-                            entered.push((at, reads, held.unwrap()));
-                            tokio::task::yield_now().await;
-                        }
-                        for (at, reads, held) in entered {
-                            leave(&inside[at], reads);
-                            drop(held);
-                        }
-                    }
-                })
-            })
+        let inside = nobody();
+        let workers: Vec<_> = (1..=5)
+            .map(|seed| tokio::task::spawn_local(works(door.clone(), Arc::clone(&inside), seed)))
             .collect();
         for worker in workers {
             worker.await.unwrap();
         }
-        let stats = door.stats().await;
-        assert!(stats.waits > 0, "they met");
-        assert_eq!(
-            stats.deadlocks, 0,
-            "in ascending order there is no deadlock"
-        );
-        door.is_empty().await;
+        they_met(&door).await;
+
+        let threads: Vec<_> = (1..=5)
+            .map(|seed| {
+                let (door, inside) = (door.clone(), Arc::clone(&inside));
+                thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build();
+                    runtime.unwrap().block_on(works(door, inside, seed));
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        they_met(&door).await;
     }
+}
+
+const OBJECTS: usize = 75;
+
+/// Of each object the readers inside, or -1 for a writer.
+type Inside = Arc<Vec<AtomicI64>>;
+
+fn nobody() -> Inside {
+    Arc::new((0..OBJECTS).map(|_| AtomicI64::new(0)).collect())
+}
+
+async fn works(door: Door, inside: Inside, seed: u64) {
+    let mut next = numbers(seed);
+    let locker = door.locker();
+    for _ in 0..500 {
+        let mut objects: Vec<usize> = (0..=next(5)).map(|_| next(OBJECTS)).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        let mut entered = Vec::new();
+        for at in objects {
+            let reads = next(100) < 65;
+            let mode = if reads { Mode::Read } else { Mode::Write };
+            let name = object(&format!("{at:02}"));
+            let held = door.ask(&locker, &name, mode, Wait::Forever).await;
+            enter(&inside[at], reads);
+            entered.push((at, reads, held.unwrap()));
+            thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+        for (at, reads, held) in entered {
+            leave(&inside[at], reads);
+            drop(held);
+        }
+    }
+}
+
+async fn they_met(door: &Door) {
+    let stats = door.stats_and(true).await;
+    assert!(stats.waits > 0, "they met");
+    let sorted = "in ascending order there is no deadlock";
+    assert_eq!(stats.deadlocks, 0, "{sorted}");
+    door.is_empty().await;
 }
 
 fn enter(inside: &AtomicI64, reads: bool) {

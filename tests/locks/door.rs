@@ -318,6 +318,13 @@ impl Door {
         }
     }
 
+    pub async fn config(&self) -> LockConfig {
+        match self {
+            Door::InPlace(locks) => locks.config(),
+            Door::Message(_, address) => address.send(LockConfigQuery).await.unwrap(),
+        }
+    }
+
     pub async fn stats(&self) -> LockStats {
         self.stats_and(false).await
     }

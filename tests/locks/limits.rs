@@ -331,3 +331,110 @@ async fn a_change_of_the_mode_alone_is_no_reason_to_warn() {
         drop(last);
     }
 }
+
+/// Berkeley DB's `db_stat -c` begins with them.
+#[actix::test]
+async fn how_the_table_is_set_can_be_asked_for_with_all_changes() {
+    let start = LockConfig {
+        seed: 7,
+        order_warnings: true,
+        own_conflicts: vec![("store".into(), ConflictTable::single_writer())],
+        ..limited()
+    };
+    for door in Door::both(start.clone()) {
+        assert_eq!(door.config().await, start);
+        let (short, long) = (Duration::from_millis(7), Duration::from_secs(70));
+        door.set_detect(SetDetect {
+            on_block: Some(false),
+            interval: Some(long),
+            policy: Some(VictimPolicy::MinWrite),
+        })
+        .await;
+        door.set_timeouts(SetTimeouts {
+            lock: Some(short),
+            no_wait: Some(true),
+            txn: Some(long),
+            max_hold: Some(long),
+            abort_on_max_hold: Some(true),
+        })
+        .await;
+        let more = SetLimits {
+            locks: Some(21),
+            ..SetLimits::default()
+        };
+        door.set_limits(more).await.unwrap();
+        let less = SetLimits {
+            lockers: Some(0),
+            ..SetLimits::default()
+        };
+        let _locker = door.locker();
+        door.set_limits(less).await.unwrap_err();
+        let changed = LockConfig {
+            detect_on_block: false,
+            detect_interval: long,
+            detect_policy: VictimPolicy::MinWrite,
+            lock_timeout: short,
+            no_wait: true,
+            txn_timeout: long,
+            max_hold: long,
+            abort_on_max_hold: true,
+            max_locks: 21,
+            ..start.clone()
+        };
+        assert_eq!(door.config().await, changed);
+    }
+}
+
+/// Whoever sets a limit by the most that was in use does not refuse what was granted before.
+#[actix::test]
+async fn the_most_in_use_counts_what_a_message_takes_and_releases() {
+    let three = || {
+        let names = ["a", "b", "c"].into_iter();
+        names.fold(LockOps::new(), |ops, name| {
+            ops.lock(object(name), Mode::Write)
+        })
+    };
+    let let_go = |ops: LockOps, name| ops.unlock(object(name), Mode::Write);
+    type Finish = fn(LockOps) -> LockOps;
+    let works: [(Finish, bool); 4] = [
+        (|ops| ops, true),
+        (LockOps::stop_at_first_error, true),
+        (LockOps::release_all, true),
+        // Nothing is taken in the end, but there was room for it.
+        (
+            |ops| ops.lock_wait(object("theirs"), Mode::Read, Wait::No),
+            false,
+        ),
+    ];
+    for (finish, is_done) in works {
+        let config = LockConfig {
+            max_locks: 5,
+            max_objects: 5,
+            ..LockConfig::default()
+        };
+        for door in Door::both(config) {
+            let mut events = door.locks().subscribe();
+            let (other, locker) = (door.locker(), door.locker());
+            let _theirs = door.hold(&other, &object("theirs"), Mode::Write).await;
+            let ops = finish(let_go(let_go(three(), "a"), "b"));
+            assert_eq!(door.run(&locker, ops.clone()).await.is_ok(), is_done);
+            let stats = door.stats().await;
+            assert_eq!((stats.locks.max, stats.objects.max), (4, 4), "{ops:?}");
+            let near = events.try_recv();
+            assert!(matches!(near, Ok(LockEvent::LimitNear { used: 4, .. })));
+            // It is the least limit with which the same is done again.
+            locker.release_all();
+            for (limit, is_done) in [(4, is_done), (3, false)] {
+                let limits = SetLimits {
+                    locks: Some(limit),
+                    ..SetLimits::default()
+                };
+                door.set_limits(limits).await.unwrap();
+                let ran = door.run(&locker, ops.clone()).await;
+                assert_eq!(ran.is_ok(), is_done, "{limit}: {ran:?}");
+                drop(ran);
+                locker.release_all();
+            }
+        }
+    }
+}

@@ -40,11 +40,11 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr};
 use lockkeeper::{
     Acquire, ChangeFailed, CommitLocker, ConflictKind, ConflictTable, DeadlockHistory, Detect,
-    DetectReport, Downgrade, EndLocker, LimitInUse, LimitKind, LockConfig, LockError, LockEvent,
-    LockGuard, LockMany, LockOps, LockOutcome, LockSnapshot, LockSnapshotQuery, LockStats,
-    LockStatsQuery, LockTable, Locker, LockerId, LockerSpec, Locks, LocksDone, LocksFailed,
-    LocksHeld, LocksRefused, Mode, NewLocker, NoSystem, Object, PastDeadlock, Release, SetDetect,
-    SetLimits, SetTimeouts, Upgrade, VictimPolicy, Wait,
+    DetectReport, Downgrade, EndLocker, LimitInUse, LimitKind, LockConfig, LockConfigQuery,
+    LockError, LockEvent, LockGuard, LockMany, LockOps, LockOutcome, LockSnapshot,
+    LockSnapshotQuery, LockStats, LockStatsQuery, LockTable, Locker, LockerId, LockerSpec, Locks,
+    LocksDone, LocksFailed, LocksHeld, LocksRefused, Mode, NewLocker, NoSystem, Object,
+    PastDeadlock, Release, SetDetect, SetLimits, SetTimeouts, Upgrade, VictimPolicy, Wait,
 };
 
 use door::{Doing, Door, Held, Holding, Ran, RanInto, Task, event};

@@ -70,3 +70,50 @@ async fn the_last_64_deadlocks_are_kept_with_why_each_victim_was_chosen() {
         assert_eq!(door.history().await.len(), 64);
     }
 }
+
+/// However many there are in a second, and whatever else is refused meanwhile: what is kept is looked at long after.
+#[actix::test]
+async fn each_deadlock_that_is_kept_names_all_who_held_and_all_who_waited() {
+    const OTHERS: usize = 3;
+    for door in Door::both(without_detection()) {
+        let holder = door.named("holder").await;
+        let busy = door.hold(&holder, &object("busy"), Mode::Write).await;
+        for _ in 0..30 {
+            let impatient = door.named("impatient").await;
+            door.refused(&impatient, &object("busy"), Mode::Read).await;
+        }
+        for number in 0..64 {
+            let [a, b] = ["a", "b"].map(|name| object(&format!("{number} {name}")));
+            let (one, two) = (door.named("one").await, door.named("two").await);
+            let reader = door.named("reader").await;
+            let held = [
+                door.hold(&one, &a, Mode::Write).await,
+                door.hold(&two, &b, Mode::Read).await,
+                door.hold(&reader, &b, Mode::Read).await,
+            ];
+            let mut waiting = vec![
+                door.waits(&one, &b, Mode::Write).await,
+                door.waits(&two, &a, Mode::Read).await,
+            ];
+            for _ in 0..OTHERS {
+                let other = door.named("other").await;
+                waiting.push(door.waits(&other, &b, Mode::Write).await);
+            }
+            let report = door.detect(VictimPolicy::Oldest).await;
+            assert_eq!(report.victims.len(), 1);
+            drop(held);
+            for task in waiting {
+                let _ = task.await.unwrap();
+            }
+        }
+        drop(busy);
+        let history = door.history().await;
+        assert_eq!(history.len(), 64);
+        for past in history {
+            let conflict = past.conflict;
+            let (owners, waiters) = (conflict.owners.len(), conflict.waiters.len());
+            assert_eq!((owners, conflict.owners_total), (2, 2), "{conflict:?}");
+            assert_eq!((waiters, conflict.waiters_total), (OTHERS, OTHERS));
+        }
+    }
+}

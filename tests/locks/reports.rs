@@ -352,8 +352,58 @@ async fn a_lock_held_too_long_points_from_those_who_wait_to_its_holder() {
         };
         let conflict = event(&mut events, too_long).await;
         says(&conflict, &["test[a]", "100.0ms"]);
+        assert!(!conflict.waiters[0].in_the_way, "of who has it nobody is");
         let json: serde_json::Value = serde_json::from_str(&conflict.to_json()).unwrap();
         assert_eq!(json["kind"], "held-too-long");
         assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&waiter, &holder)]);
+    }
+}
+
+/// Who holds the object comes before all who only wait for it, so they are not in its way.
+#[actix::test]
+async fn whom_an_upgrade_would_pass_is_not_in_its_way() {
+    for door in Door::both(without_detection()) {
+        let a = object("a");
+        let [one, two] = [door.named("one").await, door.named("two").await];
+        let behind = door.named("behind").await;
+        let _theirs = door.hold(&two, &a, Mode::Read).await;
+        let held = door.hold(&one, &a, Mode::Read).await;
+        let _waiting = door.waits(&behind, &a, Mode::Write).await;
+        let mut held = held;
+        for wait in [Wait::No, Wait::For(Duration::from_millis(5))] {
+            let (kept, error) = *door.upgrade(held, Mode::Write, wait).await.unwrap_err();
+            held = kept;
+            let conflict = error.conflict().unwrap();
+            assert_eq!(conflict.owners[0].locker, two.id(), "{error}");
+            assert_eq!(conflict.waiters[0].locker, behind.id(), "{error}");
+            assert!(!conflict.waiters[0].in_the_way, "{wait:?}: {error}");
+            assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&one, &two)]);
+        }
+        // One who does not hold it has to let the other go first.
+        let late = door.named("late").await;
+        let error = door.refused(&late, &a, Mode::Read).await;
+        let conflict = error.conflict().unwrap();
+        assert!(conflict.waiters[0].in_the_way, "{error}");
+        assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&late, &behind)]);
+        drop(held);
+    }
+}
+
+/// The same for a range that nobody has asked for before, and for who holds something in it.
+#[actix::test]
+async fn whom_a_range_would_pass_is_not_in_its_way() {
+    for door in Door::both(without_detection()) {
+        let key = |name: &str| Object::new("keys", name);
+        let range = Object::range("keys", "a".."m").unwrap();
+        let [one, two] = [door.named("one").await, door.named("two").await];
+        let behind = door.named("behind").await;
+        let _theirs = door.hold(&two, &key("b"), Mode::Read).await;
+        let _own = door.hold(&one, &key("c"), Mode::Read).await;
+        let _waiting = door.waits(&behind, &key("b"), Mode::Write).await;
+        let error = door.refused(&one, &range, Mode::Write).await;
+        let conflict = error.conflict().unwrap();
+        assert_eq!(conflict.owners[0].locker, two.id(), "{error}");
+        assert!(!conflict.waiters[0].in_the_way, "{error}");
+        assert_eq!(arrows(&conflict.to_graphviz()), [arrow(&one, &two)]);
     }
 }

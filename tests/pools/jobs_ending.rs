@@ -146,6 +146,7 @@ async fn a_pool_that_fails_answers_everything_with_why_and_takes_jobs_again_when
     assert!(matches!(late, JobError::PoolFailed { .. }) && !late.is_retryable());
     assert!(handed_back <= 3);
     jobs.resume().unwrap();
+    // From the next moment on.
     let again = soon(jobs.submit(TWO)).await;
     assert_eq!(again.unwrap(), 2);
 }
@@ -209,6 +210,26 @@ async fn a_keeper_that_is_shut_down_or_dropped_answers_everything() {
         let late = soon(jobs.submit(TWO)).await.unwrap_err();
         assert!(was_stopped(&late), "{late:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_more_urgent_shutdown_cuts_the_jobs_short_for_which_the_first_had_time() {
+    let (_folder, keeper) = keeper();
+    let stage = Stage::new();
+    let jobs = stage.serve(small(&keeper, "jobs").grace(100 * LONG));
+    let crowd = crowd(&jobs, &stage, HOLD);
+    let patient = {
+        let keeper = keeper.clone();
+        tokio::spawn(async move { keeper.shutdown(Duration::MAX).await })
+    };
+    // It does what is queued, and would for ever.
+    until_queued(&jobs, 2, 0);
+    until("it drains", || jobs.state() == PoolState::Draining);
+    soon(keeper.shutdown(Duration::ZERO)).await.unwrap();
+    soon(patient).await.unwrap().unwrap();
+    let answer = crowd.all_answered(was_stopped).await;
+    assert!(matches!(answer, Err(JobError::Interrupted)), "{answer:?}");
+    assert_eq!(jobs.stats().abandoned, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

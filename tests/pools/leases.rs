@@ -339,9 +339,9 @@ fn a_lease_that_cannot_be_is_refused_when_the_pool_is_started() {
 
 /// Leases in a file, behind a door that can be shut.
 #[derive(Clone)]
-struct Door {
-    inner: LmdbLeases,
-    shut: Arc<AtomicBool>,
+pub struct Door {
+    pub inner: LmdbLeases,
+    pub shut: Arc<AtomicBool>,
 }
 
 impl Door {

@@ -22,7 +22,7 @@ const BEAT: Duration = Duration::from_millis(5);
 pub struct Peer(process::Peer);
 
 impl Peer {
-    /// Starts a process; `pool` is `whole`, or the number of partitions.
+    /// Starts a process; `pool` is `whole`, the number of partitions, or `jobs`, which are done on threads.
     pub fn start(folder: &Path, pool: &str) -> Self {
         let folder = folder.to_str().unwrap();
         let mut peer = process::Peer::start("peer::another_process", &[folder]);
@@ -65,6 +65,24 @@ fn another_process() {
         let words: Vec<_> = order.split(' ').collect();
         let of_pool = || pool.as_ref().unwrap();
         match words[..] {
+            ["start", "jobs"] => {
+                let builder = quick(&keeper, "import").workers(2).queue(4);
+                let log = Arc::clone(&log);
+                let jobs =
+                    builder
+                        .under_lease("import")
+                        .serve_blocking(move |job: lockkeeper::Job<()>| {
+                            let lease = job.worker().lease().unwrap();
+                            beat(&log, lease.name().as_str(), lease.token().0);
+                            std::thread::sleep(BEAT);
+                            Ok::<_, ()>(())
+                        });
+                let jobs = jobs.unwrap();
+                pool = Some(jobs.pool().clone());
+                // There is always something to do.
+                std::thread::spawn(move || while jobs.submit_and_forget(()).blocking().is_ok() {});
+                "started".into()
+            }
             ["start", kind] => {
                 let builder = quick(&keeper, "import");
                 let builder = match kind.parse() {

@@ -28,9 +28,15 @@ fn i09_after_kill_9_another_process_takes_over_within_expiration_and_poll_and_ne
     until("another runs", || {
         second.number("running") + third.number("running") == 2
     });
-    let beats = &checked(folder.path())["import"];
-    let others = |beat: &&crate::peer::Beat| beat.pid != dead;
-    let began = beats.iter().find(others).unwrap().at;
+    // It is decided that they run; what they do stands in the log.
+    let mut began = None;
+    until("it works", || {
+        let beats = &checked(folder.path())["import"];
+        let other = beats.iter().find(|beat| beat.pid != dead);
+        began = other.map(|beat| beat.at);
+        began.is_some()
+    });
+    let began = began.unwrap();
     let late = Duration::from_nanos(began - killed);
     assert!(late < EXPIRATION + POLL + SLACK, "{late:?}");
     // One of the two, not both.
@@ -84,6 +90,33 @@ fn i09_a_lease_that_is_lost_stops_the_workers_before_another_process_starts_its_
     until("it has noticed", || holder.number("lost") == lost + 1);
     until("it waits", || holder.ask("state") == "WaitingForLease");
     assert_eq!(holder.number("running"), 0);
+    let beats = &checked(folder.path())["import"];
+    let late = beats
+        .iter()
+        .filter(|beat| beat.at > began && beat.pid == holder.pid());
+    assert_eq!(late.count(), 0);
+}
+
+#[test]
+fn i09_a_process_that_was_stopped_beyond_its_lease_begins_no_job_when_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let works = |peer: &Peer| {
+        let log = folder.path().join("log");
+        log.exists()
+            && checked(folder.path())
+                .get("import")
+                .is_some_and(|beats| beats.iter().any(|beat| beat.pid == peer.pid()))
+    };
+    let mut holder = Peer::start(folder.path(), "jobs");
+    until("the first works", || works(&holder));
+    let other = Peer::start(folder.path(), "jobs");
+    holder.signal(Signal::STOP);
+    until("the other one works", || works(&other));
+    let began = now();
+    holder.signal(Signal::CONT);
+    until("it waits", || holder.ask("state") == "WaitingForLease");
+    until("it has noticed", || holder.number("lost") == 1);
+    // What was at it when it was stopped nobody could end; nothing began after that.
     let beats = &checked(folder.path())["import"];
     let late = beats
         .iter()

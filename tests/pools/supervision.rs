@@ -434,6 +434,25 @@ fn workers_that_are_fed_end_by_themselves_and_are_replaced_while_there_is_more_t
 }
 
 #[test]
+fn a_stop_leaves_a_drain_no_more_time_than_it_had() {
+    for fed in [true, false] {
+        let mut pool = Pool::new(Spec {
+            fed,
+            workers: 1,
+            ..spec()
+        })
+        .started();
+        pool.core.drain(pool.now + 9 * SECOND, pool.now);
+        pool.core.stop(pool.now + 1000 * SECOND, pool.now);
+        assert!(pool.effects().contains(&"stop 1".to_owned()));
+        // Those that are fed had their grace beyond the deadline.
+        let end = if fed { 14 * SECOND } else { 9 * SECOND };
+        assert_eq!(pool.core.next_deadline(), Some(pool.now + end));
+        assert_eq!(pool.passes(end), ["abandon 1 late", "over"]);
+    }
+}
+
+#[test]
 fn a_drain_of_a_paused_pool_has_fed_workers_finish_what_is_there() {
     let mut pool = Pool::new(Spec {
         fed: true,

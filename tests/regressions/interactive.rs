@@ -217,6 +217,51 @@ fn an_interactive_transaction_takes_the_locks_that_it_declares() {
 }
 
 #[test]
+fn who_waits_for_a_place_for_a_snapshot_holds_no_lock_that_a_place_waits_for() {
+    let dir = folder();
+    let (keeper, stock) = open(Keeper::builder().path(dir.path()).snapshots(1usize));
+    let begin = keeper.begin().isolation(Isolation::Snapshot);
+    // Long enough for what is free, and short enough that a deadlock is not waited out.
+    let begin = begin.lock_timeout(Duration::from_millis(500));
+    let first = block_on(begin.into_future()).unwrap();
+    let pears = keeper.object(stock, "pears").unwrap();
+    let second = RunTxn::interactive(move |txn: Txn| async move {
+        txn.put(stock, "pears", &2).await?;
+        Ok(())
+    });
+    let second = second
+        .isolation(Isolation::Snapshot)
+        .write_lock(pears.clone());
+    let mut second = pin!(keeper.run(second));
+    assert!(poll(second.as_mut()).is_pending());
+    let other = keeper.locks().locker(LockerSpec::new()).unwrap();
+    assert!(
+        block_on(other.lock(&pears, Mode::Write, Wait::No)).is_ok(),
+        "it has a lock and no place"
+    );
+    drop(other);
+    // Has the place, and needs the lock.
+    block_on(first.put(stock, "pears", &1)).unwrap();
+    block_on(first.commit()).unwrap();
+    block_on(second).unwrap();
+    assert_eq!(read(&keeper, stock, "pears"), Some(2));
+    // Nothing is left of the place and the locks of one who goes away.
+    let first = self::begin(&keeper, Isolation::Snapshot);
+    let gone = RunTxn::interactive(|_: Txn| async { Ok(()) });
+    let gone = gone
+        .isolation(Isolation::Snapshot)
+        .write_lock(pears.clone());
+    let mut gone = Box::pin(keeper.run(gone));
+    assert!(poll(gone.as_mut()).is_pending());
+    drop(gone);
+    drop(first);
+    let last = self::begin(&keeper, Isolation::Snapshot);
+    block_on(last.put(stock, "pears", &3)).unwrap();
+    block_on(last.commit()).unwrap();
+    assert_eq!(read(&keeper, stock, "pears"), Some(3));
+}
+
+#[test]
 fn a_savepoint_of_another_transaction_is_refused() {
     let dir = folder();
     let (keeper, stock) = open(Keeper::builder().path(dir.path()));

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use lockkeeper::{
-    Acquire, ClearDatabase, ClearStaleReaders, Detect, EnvStatsQuery, Keeper, LockError,
-    LockStatsQuery, LockerSpec, Mode, Object, Recover, Release, RunTxn, SetMapSize, Sync,
-    TxnStatsQuery, Wait,
+    Acquire, ClearDatabase, ClearStaleReaders, CommitLocker, DeadlockHistory, Detect, Downgrade,
+    EndLocker, EnvStatsQuery, Keeper, LockConfigQuery, LockError, LockMany, LockOps,
+    LockSnapshotQuery, LockStatsQuery, Locker, LockerSpec, Mode, NewLocker, Object, Recover,
+    Release, RunTxn, SetDetect, SetLimits, SetMapSize, SetTimeouts, Sync, TxnStatsQuery, Upgrade,
+    VictimPolicy, Wait,
 };
 
 use crate::support::{SOON, Sent, folder, open, until};
@@ -135,4 +137,95 @@ fn every_message_is_answered_after_the_keeper_has_shut_down() {
             .is_err()
     );
     assert_eq!(keeper.blocking_send(ClearStaleReaders), 0);
+}
+
+/// Each message about locks that has no test of its own here does through the keeper what it does by the table's address.
+#[test]
+fn every_message_about_locks_is_answered_through_the_keeper() {
+    let folder = folder();
+    let keeper = Keeper::open(folder.path()).unwrap();
+    let begins = |parent: Option<&Arc<Locker>>| {
+        let (spec, parent) = (LockerSpec::new(), parent.map(Arc::clone));
+        keeper.blocking_send(NewLocker { spec, parent }).unwrap()
+    };
+    let held = || {
+        let held = keeper.blocking_send(LockSnapshotQuery).held;
+        let named = held.into_iter().map(|lock| {
+            let object = lock.object.to_string();
+            (object, lock.locker, lock.mode, lock.count)
+        });
+        named.collect::<Vec<_>>()
+    };
+
+    // Several operations, and a child that passes up what it took.
+    let parent = begins(None);
+    let child = begins(Some(&parent));
+    let ops = LockOps::new()
+        .lock(object("a"), Mode::Read)
+        .lock(object("b"), Mode::Write);
+    let many = LockMany::new(Arc::clone(&child), ops);
+    let guards = keeper.blocking_send(many).unwrap().guards;
+    let locker = Arc::clone(&child);
+    keeper.blocking_send(CommitLocker { locker }).unwrap();
+    drop(guards);
+    let (id, other) = (parent.id(), begins(None));
+    let passed_up = [
+        ("n[a]".to_owned(), id, Mode::Read, 1),
+        ("n[b]".to_owned(), id, Mode::Write, 1),
+    ];
+    assert_eq!(held(), passed_up);
+    let taken =
+        LockOps::new()
+            .lock(object("c"), Mode::Write)
+            .lock_wait(object("b"), Mode::Read, Wait::No);
+    let many = LockMany::new(Arc::clone(&other), taken);
+    let refused = keeper.blocking_send(many).unwrap_err();
+    assert!(matches!(refused.failed.error, LockError::NotAvailable(_)));
+    assert_eq!(held(), passed_up);
+
+    // A lock changes its mode, or keeps it.
+    let acquire = Acquire::new(object("a"), Mode::Read).locker(Arc::clone(&other));
+    let guard = keeper.blocking_send(acquire).unwrap();
+    let upgrade = Upgrade::new(guard, Mode::Write).wait(Wait::No);
+    let kept = keeper.blocking_send(upgrade).unwrap_err();
+    let site = kept.error.conflict().unwrap().asker.site;
+    assert_eq!((kept.guard.mode(), site.file()), (Mode::Read, file!()));
+    let upgrade = Upgrade::new(kept.guard, Mode::Update).wait(Wait::No);
+    let guard = keeper.blocking_send(upgrade).unwrap();
+    assert_eq!(guard.mode(), Mode::Update);
+    let to = Mode::Read;
+    let guard = keeper.blocking_send(Downgrade { guard, to }).unwrap();
+    assert_eq!(guard.mode(), Mode::Read);
+    let to = Mode::Write;
+    let kept = keeper.blocking_send(Downgrade { guard, to }).unwrap_err();
+    assert!(matches!(kept.error, LockError::NotWeaker { .. }));
+    drop(kept);
+    let locker = Arc::clone(&parent);
+    assert!(keeper.blocking_send(EndLocker { locker }));
+    assert_eq!(held(), []);
+
+    // How it is set.
+    let policy = Some(VictimPolicy::Oldest);
+    keeper.blocking_send(SetDetect {
+        policy,
+        ..SetDetect::default()
+    });
+    let lock = Some(SOON);
+    keeper.blocking_send(SetTimeouts {
+        lock,
+        ..SetTimeouts::default()
+    });
+    let locks = Some(0);
+    keeper
+        .blocking_send(SetLimits {
+            locks,
+            ..SetLimits::default()
+        })
+        .unwrap();
+    let config = keeper.blocking_send(LockConfigQuery);
+    let set = (config.detect_policy, config.lock_timeout, config.max_locks);
+    assert_eq!(set, (VictimPolicy::Oldest, SOON, 0));
+    let full = keeper.blocking_send(Acquire::new(object("a"), Mode::Read));
+    assert!(matches!(full, Err(LockError::Limit { value: 0, .. })));
+    assert!(keeper.blocking_send(DeadlockHistory).is_empty());
 }

@@ -299,6 +299,47 @@ fn a_lock_timeout_reaches_the_caller_if_it_is_not_to_be_retried() {
     }
 }
 
+/// The time of the transaction comes before that of the keeper, in both directions; its whole time caps both.
+#[test]
+fn a_transaction_has_its_own_times_for_its_locks() {
+    let (short, long) = (Duration::from_millis(7), Duration::from_secs(60));
+    for door in Door::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let (keeper, counters) = impatient(&folder);
+        let holder = hold(&keeper, "a");
+        let ask = |lock, txn| {
+            let asked = bump(counters, "n").write_lock(object("a"));
+            asked
+                .retry_timeouts(false)
+                .lock_timeout(lock)
+                .txn_timeout(txn)
+        };
+        for (lock, txn) in [(short, long), (long, short), (Duration::ZERO, short)] {
+            let outcome = block_on(door.pass(&keeper, ask(lock, txn)));
+            let Err(TxnError::Conflict(error)) = outcome else {
+                panic!("{outcome:?}");
+            };
+            let is_lock = matches!(error, LockError::LockTimeout(_));
+            assert_eq!(is_lock, lock == short, "{error}");
+            assert_eq!(error.conflict().unwrap().timeout, Some(short), "{error}");
+        }
+        // Zero is none, though the keeper's time is 5 ms.
+        std::thread::scope(|scope| {
+            let txn = ask(Duration::ZERO, Duration::ZERO);
+            let run = scope.spawn(|| block_on(door.pass(&keeper, txn)));
+            until(|| keeper.locks().stats().waiting == 1);
+            for _ in 0..3 {
+                let other = bump(counters, "n").write_lock(object("a"));
+                let outcome = block_on(door.pass(&keeper, other.retry_timeouts(false)));
+                assert!(outcome.is_err());
+            }
+            assert!(!run.is_finished());
+            drop(holder);
+            assert_eq!(run.join().unwrap().unwrap(), 1);
+        });
+    }
+}
+
 #[test]
 fn a_held_writer_holds_no_lock_of_others() {
     let folder = tempfile::tempdir().unwrap();

@@ -58,6 +58,11 @@ impl Watches {
         }
     }
 
+    /// Whether nobody waits for an end.
+    pub(super) fn are_none(&self) -> bool {
+        self.by_locker.is_empty()
+    }
+
     pub(super) fn ended(&mut self, locker: LockerId, wakers: &mut Vec<Waker>) {
         if self.by_locker.is_empty() {
             return;

@@ -62,6 +62,9 @@ impl From<Broken> for LockError {
 /// How many waits time out, at most, before others are let in between.
 const EXPIRE_AT_ONCE: usize = 64;
 
+/// The room for effects that is kept from one step to the next: more than an ordinary one has.
+const MOST_ROOM: usize = 64;
+
 pub(super) struct Shared {
     state: Mutex<State>,
     epoch: Epoch,
@@ -82,6 +85,8 @@ pub(super) struct State {
     wake_at: Moment,
     /// Whether the clock thread has to look at its settings again.
     pub wake_clock: bool,
+    /// Empty, with the room of the effects of steps before.
+    effects: Vec<Effect>,
     pub closed: bool,
     /// Nobody new is let in, but those who are inside go on.
     pub refusing: bool,
@@ -131,6 +136,7 @@ impl Shared {
                 watches: Watches::default(),
                 wake_at: Moment(0),
                 wake_clock: false,
+                effects: Vec::new(),
                 closed: false,
                 refusing: false,
                 broken: None,
@@ -178,7 +184,7 @@ impl Shared {
         afterwards: &mut Option<Afterwards>,
         step: impl FnOnce(&mut State, &mut Vec<Effect>) -> R,
     ) -> R {
-        let mut effects = Vec::new();
+        let mut effects = std::mem::take(&mut state.effects);
         let now = match state.config.max_hold.is_zero() {
             true => self.epoch.about(),
             // Locks are judged by how long they are held.
@@ -194,15 +200,20 @@ impl Shared {
             state.wake_clock = true;
         }
         let wake_clock = std::mem::take(&mut state.wake_clock);
-        if effects.is_empty() && !wake_clock {
-            return answer;
+        if wake_clock {
+            afterwards.get_or_insert_default().wake_clock = true;
         }
-        let afterwards = afterwards.insert(Afterwards {
-            wake_clock,
-            ..Afterwards::default()
-        });
-        for effect in effects {
-            state.apply(effect, afterwards);
+        if !effects.is_empty() {
+            for effect in effects.drain(..) {
+                match effect {
+                    // Most lockers end unwatched.
+                    Effect::Ended(_) if state.watches.are_none() => {}
+                    effect => state.apply(effect, afterwards.get_or_insert_default()),
+                }
+            }
+        }
+        if effects.capacity() <= MOST_ROOM {
+            state.effects = effects;
         }
         answer
     }
@@ -229,7 +240,16 @@ impl Shared {
     }
 
     /// A broken table begins anew when nobody is left who could hold anything in it.
+    #[inline]
     fn whole(&self, state: &mut State) -> Result<(), Broken> {
+        match state.broken.is_some() {
+            true => self.begun_anew(state),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn begun_anew(&self, state: &mut State) -> Result<(), Broken> {
         match &state.broken {
             None => Ok(()),
             Some(_) if self.lockers.load(Ordering::Acquire) == 0 => {

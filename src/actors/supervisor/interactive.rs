@@ -16,7 +16,7 @@ use crate::actors::lock_table::Locker;
 use crate::env::{Fenced, panic_message};
 use crate::error::{Stage, TxnError};
 use crate::messages::supervisor::{Once, TxnOptions};
-use crate::txn::run::{Attempt, Inside, Isolation, Lent, Start, Txn};
+use crate::txn::run::{Attempt, Inside, Isolation, Lent, Locked, Start, Txn};
 
 impl Runtime {
     /// Runs an interactive transaction to its end.
@@ -74,8 +74,13 @@ impl Runtime {
                 Some(keyed.await.map_err(TxnError::widen)?)
             }
         };
-        let fenced = Box::pin(self.fenced(options, &admitted)).await;
-        let fenced = fenced.map_err(TxnError::widen)?.map(Arc::new);
+        let fenced = match options.under.is_empty() {
+            true => None,
+            false => {
+                let fenced = Box::pin(self.fenced(options, &admitted)).await;
+                fenced.map_err(TxnError::widen)?.map(Arc::new)
+            }
+        };
         loop {
             attempts.number += 1;
             admitted.trace.record("attempt", attempts.number);
@@ -92,14 +97,14 @@ impl Runtime {
                     options.has_begun();
                     let ended = self.attempt(&attempt, keyed.as_ref(), body).await;
                     // Whatever the closure made of it: it is run again.
-                    let ended = match attempt.0.death() {
-                        Some(gave_way @ TxnError::GaveWay { .. }) => Err(gave_way.widen()),
-                        _ => ended,
-                    };
-                    if let Err(error) = &ended {
-                        attempts.lost_to(error, &attempt.0);
-                    }
-                    ended
+                    ended.map_err(|error| {
+                        let error = match attempt.0.death() {
+                            Some(gave_way @ TxnError::GaveWay { .. }) => gave_way.widen(),
+                            _ => error,
+                        };
+                        attempts.lost_to(&error, &attempt.0);
+                        error
+                    })
                 }
                 Err(error) => {
                     attempts.lost_before(&error);
@@ -165,7 +170,7 @@ impl Runtime {
     }
 
     /// Begins an attempt: its locker with the locks that were declared, and its snapshot if it reads from one. It has the lock
-    /// of its key as well.
+    /// of its key as well, which nobody waits for who has a place for a snapshot.
     async fn begin(
         &self,
         options: &TxnOptions,
@@ -177,6 +182,11 @@ impl Runtime {
         let Admitted { deadline, span, .. } = *admitted;
         let isolation = options.isolation;
         let mut held = Vec::new();
+        // Before the locks: whoever has the place may wait for them, and no search for deadlocks would see it.
+        let place = match isolation {
+            Isolation::Snapshot => Some(Box::pin(self.env.place_for_snapshot(deadline)).await?),
+            _ => None,
+        };
         let locker = match &self.locks {
             _ if isolation == Isolation::Optimistic && options.locks.is_empty() => None,
             None => return Err(TxnError::NoLockTable),
@@ -199,13 +209,13 @@ impl Runtime {
             true => Some(Box::pin(self.env.shared.go_first()).await),
             false => None,
         };
-        let snapshot = match isolation {
-            Isolation::Snapshot => {
-                let name = options.name.clone();
-                let held = self.env.hold_snapshot(options.site, name, deadline, span);
+        let snapshot = match place {
+            Some(place) => {
+                let (site, name) = (options.site, options.name.clone());
+                let held = self.env.hold_snapshot_in(place, site, name, deadline, span);
                 Some(Box::pin(held).await?)
             }
-            _ => None,
+            None => None,
         };
         let start = Start {
             env: Arc::clone(&self.env),
@@ -217,18 +227,18 @@ impl Runtime {
             durability: options.durability.map(for_one_transaction),
             fenced: fenced.map(Arc::clone),
             number: attempts.number,
-            locker,
-            held,
             gives_way: attempts.number == 1 && attempts.is_repeated && self.may_give_way(options),
-            lent: Lent {
-                permit: Some(Arc::clone(&admitted.permit)),
-                snapshot,
-                first,
-                key,
-            },
             trace: admitted.trace.clone(),
         };
-        Ok(Running(Attempt::new(start, self.seed)))
+        let locked = Locked { locker, held };
+        let lent = Lent {
+            permit: Some(Arc::clone(&admitted.permit)),
+            snapshot,
+            first,
+            key,
+        };
+        let attempt = Attempt::new(start, locked, lent, self.seed);
+        Ok(Running(attempt))
     }
 
     async fn attempt<T, E, F, Fut>(

@@ -4,7 +4,7 @@
 //! both share one set of bounds and statistics. What is retried, and when, [`retry`](crate::txn::retry) decides.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub struct Runtime {
     refusing: CancellationToken,
     /// What is in flight is not waited for any more.
     aborting: CancellationToken,
+    /// The same, for a look that takes no lock.
+    is_aborting: AtomicBool,
     /// The longest deadline that any transaction has had, in nanoseconds.
     longest: AtomicU64,
     pub(super) counters: Counters,
@@ -85,12 +87,13 @@ impl Runtime {
             env,
             locks,
             leases: OnceLock::new(),
-            pools: Arc::default(),
+            pools: Arc::new(Pools::new(&pool_supervision)),
             handlers,
             permits,
             stopping: Stopping::default(),
             refusing: CancellationToken::new(),
             aborting: CancellationToken::new(),
+            is_aborting: AtomicBool::new(false),
             longest,
             counters: Counters::default(),
             supervision,
@@ -130,6 +133,7 @@ impl Runtime {
 
     /// What is in flight is dropped where it waits for the application.
     pub(crate) fn abort(&self) {
+        self.is_aborting.store(true, Ordering::Release);
         self.aborting.cancel();
     }
 
@@ -140,7 +144,7 @@ impl Runtime {
         let mut aborted = None;
         std::future::poll_fn(|cx| {
             // First, since the timer that the future may wait for has ended then.
-            if self.aborting.is_cancelled() {
+            if self.is_aborting.load(Ordering::Acquire) {
                 return Poll::Ready(None);
             }
             if let Poll::Ready(out) = future.as_mut().poll(cx) {
@@ -169,10 +173,20 @@ impl Runtime {
         &self,
         options: &mut TxnOptions,
     ) -> Result<Arc<OwnedSemaphorePermit>, TxnError> {
+        let (deadline, span) = self.deadline(options);
+        self.admit_until(options, deadline, span).await
+    }
+
+    /// [`admit`](Self::admit), with the deadline that it says.
+    async fn admit_until(
+        &self,
+        options: &mut TxnOptions,
+        deadline: Instant,
+        span: Duration,
+    ) -> Result<Arc<OwnedSemaphorePermit>, TxnError> {
         if let Some(permit) = options.permit.take() {
             return Ok(permit);
         }
-        let (deadline, span) = self.deadline(options);
         match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => return Ok(Arc::new(permit)),
             Err(TryAcquireError::Closed) => return Err(TxnError::ShuttingDown),
@@ -343,13 +357,19 @@ impl Runtime {
 
     /// Counts a transaction that is answered now.
     pub(crate) fn count<T, E>(&self, outcome: &Result<T, TxnError<E>>, started: Instant) {
-        let (counter, label) = match outcome {
-            Ok(_) => (&self.counters.committed, "committed"),
-            Err(TxnError::Abort(_)) => (&self.counters.aborted, "aborted"),
-            Err(_) => (&self.counters.failed, "failed"),
+        // Each with a key of its own that is made once.
+        macro_rules! counter {
+            ($label:literal) => {
+                metrics::counter!("lockkeeper_transactions_total", "outcome" => $label)
+            };
+        }
+        let (counter, metric) = match outcome {
+            Ok(_) => (&self.counters.committed, counter!("committed")),
+            Err(TxnError::Abort(_)) => (&self.counters.aborted, counter!("aborted")),
+            Err(_) => (&self.counters.failed, counter!("failed")),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        metrics::counter!("lockkeeper_transactions_total", "outcome" => label).increment(1);
+        metric.increment(1);
         metrics::histogram!("lockkeeper_transaction_seconds").record(started.elapsed());
     }
 
@@ -480,8 +500,8 @@ impl Runtime {
         if let Some(error) = self.env.refusal(entry) {
             return Err(error);
         }
-        let permit = self.admit(options).await?;
         let (deadline, span) = self.deadline(options);
+        let permit = self.admit_until(options, deadline, span).await?;
         let sent = *options.sent.get_or_insert_with(Instant::now);
         // The time may have gone in a mailbox, or before the first poll.
         if Instant::now() >= deadline {
@@ -562,7 +582,7 @@ impl Admitted {
 
 /// The span of a transaction; the times are those of its last attempt.
 fn trace(caller: &tracing::Span, options: &TxnOptions) -> tracing::Span {
-    tracing::debug_span!(
+    let trace = tracing::debug_span!(
         target: "lockkeeper",
         parent: caller,
         "transaction",
@@ -572,7 +592,12 @@ fn trace(caller: &tracing::Span, options: &TxnOptions) -> tracing::Span {
         wait_us = tracing::field::Empty,
         run_us = tracing::field::Empty,
         commit_us = tracing::field::Empty,
-    )
+    );
+    // One that nobody looks at would still look up the names of its fields whenever something is noted.
+    match trace.is_disabled() {
+        true => tracing::Span::none(),
+        false => trace,
+    }
 }
 
 /// No-sync is a property of the environment; one transaction can at most leave out the flush of the meta page.

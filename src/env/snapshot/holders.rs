@@ -47,23 +47,62 @@ struct Crew {
 }
 
 /// For a thread: hold this, in that place; or end.
-type Task = Option<(Hold, OwnedSemaphorePermit)>;
+type Task = Option<(Hold, Place)>;
+
+/// A place among the snapshots that may be held; free again when this is dropped.
+pub(crate) struct Place(OwnedSemaphorePermit);
 
 /// A snapshot that is wanted.
-struct Hold {
+#[derive(Clone)]
+struct Wanted {
     site: Site,
     name: Name,
     entry: Entry,
     deadline: Instant,
     span: Duration,
+}
+
+/// The same, on its way to a thread.
+struct Hold {
+    wanted: Wanted,
     /// Taken once it is held.
     reply: Option<oneshot::Sender<Result<Snapshot, TxnError>>>,
 }
 
 impl Core {
+    /// A place among `snapshots` for a transaction that was admitted, which waits for one until the deadline. Whoever is to
+    /// hold locks takes it before them: a place is free again when a transaction ends, and that one may wait for these locks.
+    pub(crate) fn place_for_snapshot(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Place, TxnError>> + Send + use<> {
+        place_as(Arc::clone(&self.shared), Entry::Admitted, deadline)
+    }
+
     /// Takes a snapshot that may be kept over awaits, for a transaction that was admitted: it gets one also while the keeper
-    /// shuts down. It waits for a place among `snapshots`, and for the gate, until the deadline; dropping the future gives
-    /// everything back. `span` is the time from the caller's send to the deadline.
+    /// shuts down. It waits for the gate until the deadline; dropping the future gives everything back. `span` is the time
+    /// from the caller's send to the deadline.
+    pub(crate) fn hold_snapshot_in(
+        &self,
+        place: Place,
+        site: Site,
+        name: Name,
+        deadline: Instant,
+        span: Duration,
+    ) -> impl Future<Output = Result<Snapshot, TxnError>> + Send + use<> {
+        let shared = Arc::clone(&self.shared);
+        let wanted = Wanted {
+            site,
+            name,
+            entry: Entry::Admitted,
+            deadline,
+            span,
+        };
+        hold_in(shared, place, wanted)
+    }
+
+    /// A place and a snapshot, for a transaction that was admitted.
+    #[cfg(test)]
     pub(crate) fn hold_snapshot(
         &self,
         site: Site,
@@ -74,7 +113,7 @@ impl Core {
         self.hold_snapshot_as(Entry::Admitted, site, name, deadline, span)
     }
 
-    /// [`Core::hold_snapshot`], perhaps for somebody new.
+    /// A place and a snapshot, perhaps for somebody new.
     pub(crate) fn hold_snapshot_as(
         &self,
         entry: Entry,
@@ -85,30 +124,45 @@ impl Core {
     ) -> impl Future<Output = Result<Snapshot, TxnError>> + Send + use<> {
         let shared = Arc::clone(&self.shared);
         async move {
-            // Without LMDB's lock file no update would know of the snapshot, and would write over what it shows.
-            if shared.config.no_lock() {
-                return Err(TxnError::SnapshotUnderNoLock);
-            }
-            if let Some(error) = shared.nested().or_else(|| shared.refusal(entry)) {
-                return Err(error);
-            }
-            let place = shared.holders.place(&shared, deadline).await?;
-            let (reply, answer) = oneshot::channel();
-            let hold = Hold {
+            let place = place_as(Arc::clone(&shared), entry, deadline).await?;
+            let wanted = Wanted {
                 site,
                 name,
                 entry,
                 deadline,
                 span,
-                reply: Some(reply),
             };
-            Holders::send(&shared, hold, place)?;
-            // The thread keeps to the deadline by itself.
-            answer
-                .await
-                .unwrap_or_else(|_| Err(shared.why_unanswered()))
+            hold_in(shared, place, wanted).await
         }
     }
+}
+
+async fn place_as(shared: Arc<Shared>, entry: Entry, deadline: Instant) -> Result<Place, TxnError> {
+    // Without LMDB's lock file no update would know of the snapshot, and would write over what it shows.
+    if shared.config.no_lock() {
+        return Err(TxnError::SnapshotUnderNoLock);
+    }
+    if let Some(error) = shared.nested().or_else(|| shared.refusal(entry)) {
+        return Err(error);
+    }
+    shared.holders.place(&shared, deadline).await
+}
+
+async fn hold_in(shared: Arc<Shared>, place: Place, wanted: Wanted) -> Result<Snapshot, TxnError> {
+    // It may have waited for something else since it has its place.
+    if let Some(error) = shared.nested().or_else(|| shared.refusal(wanted.entry)) {
+        return Err(error);
+    }
+    let (reply, answer) = oneshot::channel();
+    let hold = Hold {
+        wanted,
+        reply: Some(reply),
+    };
+    Holders::send(&shared, hold, place)?;
+    // The thread keeps to the deadline by itself.
+    answer
+        .await
+        .unwrap_or_else(|_| Err(shared.why_unanswered()))
 }
 
 impl Holders {
@@ -133,11 +187,7 @@ impl Holders {
     }
 
     /// Waits for a place until the deadline.
-    async fn place(
-        &self,
-        shared: &Shared,
-        deadline: Instant,
-    ) -> Result<OwnedSemaphorePermit, TxnError> {
+    async fn place(&self, shared: &Shared, deadline: Instant) -> Result<Place, TxnError> {
         struct Waits<'h>(&'h AtomicUsize);
         impl Drop for Waits<'_> {
             fn drop(&mut self) {
@@ -145,7 +195,7 @@ impl Holders {
             }
         }
         match Arc::clone(&self.places).try_acquire_owned() {
-            Ok(place) => return Ok(place),
+            Ok(place) => return Ok(Place(place)),
             Err(TryAcquireError::Closed) => return Err(TxnError::ShuttingDown),
             Err(TryAcquireError::NoPermits) => {}
         }
@@ -157,7 +207,7 @@ impl Holders {
         }
         let place = Arc::clone(&self.places).acquire_owned();
         match shared.clock.until(deadline, place).await {
-            Some(Ok(place)) => Ok(place),
+            Some(Ok(place)) => Ok(Place(place)),
             Some(Err(_)) => Err(TxnError::ShuttingDown),
             None => Err(none),
         }
@@ -165,7 +215,7 @@ impl Holders {
 
     /// Hands it to a thread, which is started if all are busy. Whoever has a place finds one: each thread gives its place
     /// back only when it is idle.
-    fn send(shared: &Arc<Shared>, hold: Hold, place: OwnedSemaphorePermit) -> Result<(), TxnError> {
+    fn send(shared: &Arc<Shared>, hold: Hold, place: Place) -> Result<(), TxnError> {
         let holders = &shared.holders;
         let mut crew = holders.crew.lock();
         if crew.dismissed {
@@ -221,7 +271,7 @@ fn holder(shared: &Arc<Shared>) {
             hold.fail(TxnError::ActorPanicked(panicked));
         }
         holders.crew.lock().idle += 1;
-        drop(place);
+        drop(place.0);
     }
 }
 
@@ -249,7 +299,13 @@ impl Hold {
 
     fn hold(&mut self, shared: &Arc<Shared>) -> Result<VecDeque<Request>, TxnError> {
         let mut tries = Tries::new(shared);
-        let (site, name, entry) = (self.site, self.name.clone(), self.entry);
+        let Wanted {
+            site,
+            name,
+            entry,
+            deadline,
+            span,
+        } = self.wanted.clone();
         // Whoever goes away meanwhile wants none.
         while let Some(reply) = &self.reply
             && !reply.is_closed()
@@ -262,13 +318,13 @@ impl Hold {
                 Tried::Ran if self.reply.is_none() => return Ok(unserved),
                 // The gate was shut before anybody knew of the snapshot.
                 Tried::Ran | Tried::Changing => {
-                    let opened = shared.clock.until(self.deadline, shared.gate.opened());
+                    let opened = shared.clock.until(deadline, shared.gate.opened());
                     if block_on(opened).is_none() {
-                        return Err(shared.gate_held(self.span));
+                        return Err(shared.gate_held(span));
                     }
                 }
                 Tried::NoSlot => {
-                    if Instant::now() >= self.deadline {
+                    if Instant::now() >= deadline {
                         return Err(TxnError::ReadersFull {
                             max: shared.config.max_readers(),
                         });
@@ -277,7 +333,7 @@ impl Hold {
                     thread::sleep(SLOT_RETRY);
                 }
                 Tried::Resized(seen) => {
-                    block_on(tries.adopt(seen, self.deadline, self.span))?;
+                    block_on(tries.adopt(seen, deadline, span))?;
                 }
                 Tried::Refused(error) => return Err(error),
             }
@@ -287,7 +343,7 @@ impl Hold {
 
     /// Does what is asked of the snapshot until it has to end, or nobody has it any more; hands back what is still queued.
     fn serve(&mut self, shared: &Arc<Shared>, txn: &ReadTxn<'_>) -> VecDeque<Request> {
-        let held = Arc::new(Held::new(txn.snapshot_id(), self.site));
+        let held = Arc::new(Held::new(txn.snapshot_id(), self.wanted.site));
         let Some(_lodging) = shared.gate.lodge(shared.id, Arc::clone(&held)) else {
             return VecDeque::new();
         };
@@ -321,7 +377,7 @@ impl Hold {
         if ousted {
             Counters::add(&shared.holders.ousted, 1);
             metrics::counter!("lockkeeper_snapshots_ousted_total").increment(1);
-            tracing::debug!(target: "lockkeeper", snapshot = held.id, name = self.name.as_deref(), site = %self.site,
+            tracing::debug!(target: "lockkeeper", snapshot = held.id, name = self.wanted.name.as_deref(), site = %self.wanted.site,
                 "a snapshot held over awaits had to end: the gate is shut for a change");
         }
         unserved

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -11,12 +11,16 @@ use tokio::sync::oneshot;
 use super::Shared;
 use crate::clock::coarse_now;
 use crate::error::LeaseError;
+use crate::leases::begun::{Begun, Home};
 use crate::leases::limit::Verdict;
 use crate::leases::seen::{self, Acquiring};
 use crate::leases::state::{RefreshItem, SendId};
 use crate::leases::view::{Cell, Ending};
 use crate::leases::waiting::Answer;
 use crate::leases::{Fence, LeaseEvent, LeaseGuard, LeaseName, Leases, LostReason, calls};
+
+/// What is left to the caller, if anything.
+pub(in crate::leases) type Left = Option<Arc<Begun>>;
 
 /// One of them.
 pub(super) enum Action {
@@ -36,16 +40,22 @@ pub(super) enum Action {
 }
 
 impl Shared {
-    pub(super) fn carry_out(self: &Arc<Self>, action: Action) {
+    /// `left`: whoever asks goes on himself with one question that is not answered at once.
+    pub(super) fn carry_out(self: &Arc<Self>, action: Action, left: Option<&mut Left>) {
         match action {
             Action::Claim(cell, send, left_with) => {
-                self.begin(calls::claim(Arc::clone(self), cell, send, left_with));
+                let shared = Arc::clone(self);
+                self.begin(left, |home| {
+                    calls::claim(shared, home, cell, send, left_with)
+                });
             }
             Action::HandOver(from, to, send) => {
-                self.begin(calls::hand_over(Arc::clone(self), from, to, send));
+                let shared = Arc::clone(self);
+                self.begin(left, |home| calls::hand_over(shared, home, from, to, send));
             }
             Action::Release(cell) => {
-                self.begin(calls::release(Arc::clone(self), cell));
+                let shared = Arc::clone(self);
+                self.begin(left, |home| calls::release(shared, home, cell));
             }
             Action::Refresh(items) => {
                 let only = match items.as_slice() {
@@ -92,23 +102,30 @@ impl Shared {
     }
 
     /// Asks the store something. What can be sent at once is sent by the thread that wants it, which saves the way to the
-    /// driver's thread; the answer is always waited for there, whatever becomes of the caller.
-    fn begin(self: &Arc<Self>, call: impl Future<Output = ()> + Send + 'static) {
+    /// driver's thread; whoever waits goes on with it, or else the driver.
+    fn begin<F>(self: &Arc<Self>, left: Option<&mut Left>, call: impl FnOnce(Arc<Home>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         if self.ended.borrow().is_some() {
             return;
         }
+        let home = Arc::new(Home::default());
+        let mut call = Box::pin(self.guarded(call(Arc::clone(&home))));
         // In the destructor of a thread-local nothing can be polled.
         if Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed()) {
-            self.runtime.spawn(self.guarded(call));
+            self.runtime.spawn(call);
             return;
         }
-        let mut call = Box::pin(self.guarded(call));
-        let context = self.runtime.enter();
-        // The driver looks again, whatever is woken until then.
-        let begun = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        drop(context);
-        if begun.is_pending() {
-            self.runtime.spawn(call);
+        // Whoever goes on with it looks again, whatever is woken until then.
+        let mut context = Context::from_waker(Waker::noop());
+        let begun = self.on_runtime(|| call.as_mut().poll(&mut context));
+        if begun != Some(Poll::Pending) {
+            return;
+        }
+        match left {
+            Some(left @ None) if !home.is_wanted() => *left = Some(self.leave(call, home)),
+            _ => drop(self.runtime.spawn(call)),
         }
     }
 
@@ -125,7 +142,7 @@ impl Shared {
         match self.owner.get().and_then(Weak::upgrade) {
             // An answer that nobody takes comes back, and its guard gives the lease back.
             Some(owner) => drop(reply.send(Ok(LeaseGuard::new(cell, Leases::of(owner))))),
-            None => self.release(&cell, true),
+            None => self.release(&cell, true, None),
         }
     }
 

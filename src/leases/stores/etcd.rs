@@ -1,7 +1,7 @@
 //! Leases in etcd.
 //!
 //! A lease is a key that is there while it is held, attached to an etcd lease that ends by etcd's clock; its token is the
-//! revision that created it. See [`EtcdLeases`] for what that guarantees.
+//! revision that made it this holder's. See [`EtcdLeases`] for what that guarantees.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub use options::EtcdOptions;
 /// A store of leases in etcd (3.4 or later), one member or a cluster.
 ///
 /// A lease is the key `{prefix}/{name}` with its holder as the value (JSON); it is there while the lease is held. Its fencing
-/// token is the revision of the transaction that created it, which etcd never gives twice: it grows over releases, expiries,
-/// forced releases and elections. (Only a cluster restored from a backup goes back in time, and its tokens with it.)
+/// token is the revision of the transaction that made it this holder's, which etcd never gives twice: it grows over releases,
+/// hand-overs, expiries, forced releases and elections. (Only a cluster restored from a backup goes back in time, and its tokens with it.)
 ///
 /// The key is attached to an etcd lease, whose time to live is the expiration in whole seconds, rounded up, and a second more:
 /// when a holder dies, the next one gets the lease that much later than its expiration says. The same holds after an election,
@@ -172,7 +172,7 @@ impl EtcdLeases {
         };
         let remaining = remaining.unwrap_or_default().saturating_sub(delay);
         let holder = written.map(|written| written.holder());
-        LeaseRecord::new(name, holder, fence(kv.create_revision()), Some(remaining))
+        LeaseRecord::new(name, holder, fence(token_of(kv)), Some(remaining))
     }
 
     async fn let_go(&self, name: &LeaseName, holder: &Holder) -> Result<Released, StoreError> {
@@ -181,36 +181,57 @@ impl EtcdLeases {
         let known = self.carriers.lock().forget(&ours);
         // What is not known to be gone must not be kept alive by what else is on its carrier.
         let mut doubt = Doubt::new(self, known.map(|known| known.carrier));
-        let token = match known {
-            Some(known) => known.token,
-            None => match self.read(&key).await? {
-                (Some(kv), _) if is_of(&kv, holder) => {
+        let mut revision = known.and_then(|known| known.revision);
+        for _ in 0..TRIES {
+            let known_revision = match revision {
+                Some(revision) => revision,
+                None => match self.read(&key).await? {
+                    (Some(kv), _) if is_of(&kv, holder) => {
+                        doubt.carrier = Some(kv.lease());
+                        kv.mod_revision()
+                    }
+                    _ => {
+                        doubt.settled();
+                        return Ok(Released::WasLost);
+                    }
+                },
+            };
+            let same = Compare::mod_revision(key.clone(), CompareOp::Equal, known_revision);
+            let txn = Txn::new()
+                .when([same])
+                .and_then([TxnOp::delete(key.clone(), None)])
+                .or_else([TxnOp::get(key.clone(), None)]);
+            let answer = self.txn(txn).await?;
+            if answer.value.succeeded() {
+                doubt.settled();
+                return Ok(Released::WasOurs);
+            }
+            let found = answer.value.op_responses().into_iter().next();
+            let kv = match found {
+                Some(TxnOpResponse::Get(mut found)) => found.take_kvs().into_iter().next(),
+                _ => None,
+            };
+            match kv.filter(|kv| is_of(kv, holder)) {
+                // It was moved to another etcd lease meanwhile.
+                Some(kv) => {
                     doubt.carrier = Some(kv.lease());
-                    kv.create_revision()
+                    revision = Some(kv.mod_revision());
                 }
-                _ => {
+                None => {
                     doubt.settled();
-                    return Ok(Released::WasLost);
+                    // It may have been ours when it was asked for before.
+                    return match answer.asked_before && known.is_some() {
+                        true => Err(StoreError::Unreachable(
+                            "the answer to a release was lost".into(),
+                        )),
+                        false => Ok(Released::WasLost),
+                    };
                 }
-            },
-        };
-        let txn = Txn::new()
-            .when([Compare::create_revision(
-                key.clone(),
-                CompareOp::Equal,
-                token,
-            )])
-            .and_then([TxnOp::delete(key, None)]);
-        let answer = self.txn(txn).await?;
-        doubt.settled();
-        match answer.value.succeeded() {
-            true => Ok(Released::WasOurs),
-            // It may have been ours when it was asked for before.
-            false if answer.asked_before && known.is_some() => Err(StoreError::Unreachable(
-                "the answer to a release was lost".into(),
-            )),
-            false => Ok(Released::WasLost),
+            }
         }
+        Err(StoreError::Failed(
+            "the lease was another each time it was given back".into(),
+        ))
     }
 
     async fn take_away(&self, name: &LeaseName) -> Result<Option<LeaseRecord>, StoreError> {
@@ -233,7 +254,7 @@ impl EtcdLeases {
             .await?;
         Ok(match answer.value.prev_kvs() {
             [] if !answer.asked_before => None,
-            [other, ..] if other.create_revision() != kv.create_revision() => {
+            [other, ..] if token_of(other) != token_of(&kv) => {
                 Some(self.record(name.clone(), other).await)
             }
             _ => Some(record),
@@ -266,7 +287,7 @@ impl EtcdLeases {
                 let record = match carriers.get(&kv.lease()) {
                     Some(&remaining) => {
                         let holder = Written::read(kv.value()).map(|written| written.holder());
-                        LeaseRecord::new(name, holder, fence(kv.create_revision()), remaining)
+                        LeaseRecord::new(name, holder, fence(token_of(kv)), remaining)
                     }
                     None => {
                         let record = self.record(name, kv).await;
@@ -318,6 +339,14 @@ impl LeaseStore for EtcdLeases {
         Box::pin(self.let_go(name, holder))
     }
 
+    fn hand_over<'a>(
+        &'a self,
+        from: &'a Holder,
+        claim: &'a Claim,
+    ) -> StoreFuture<'a, (Released, Claimed)> {
+        Box::pin(self.hand(from, claim))
+    }
+
     fn look<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         Box::pin(async {
             match self.read(&self.prefix.key(name)).await?.0 {
@@ -350,6 +379,9 @@ impl LeaseStore for EtcdLeases {
     }
 }
 
+/// How often a lease that is moved at the same time is given back.
+const TRIES: usize = 4;
+
 /// So many keys are read at a time.
 const PAGE: i64 = 1_000;
 
@@ -379,6 +411,17 @@ impl Drop for Doubt<'_> {
 
 fn is_of(kv: &KeyValue, holder: &Holder) -> bool {
     Written::read(kv.value()).is_some_and(|written| written.id == holder.id)
+}
+
+/// The token of the lease that a key is.
+fn token_of(kv: &KeyValue) -> i64 {
+    match Written::read(kv.value()) {
+        Some(Written {
+            token: Some(token), ..
+        }) => token,
+        Some(Written { handed: true, .. }) => kv.mod_revision(),
+        _ => kv.create_revision(),
+    }
 }
 
 fn fence(revision: i64) -> Fence {

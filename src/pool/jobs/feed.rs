@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::id::JobId;
 use super::quarantine::QuarantinedJob;
 use super::queue::Closed;
-use super::shared::Shared;
+use super::shared::{Shared, Todos};
 use super::stats::JobStats;
 use super::untyped::QuarantineEntry;
 use crate::env::quietly;
 use crate::error::RetryError;
-use crate::pool::seams::{Abandoned, Feed};
+use crate::pool::seams::{Abandoned, Feed, Rest};
 use crate::pool::supervise::{Cause, PoolState, RunId};
 
 impl<J, R, E> Feed for Shared<J, R, E>
@@ -34,14 +34,14 @@ where
 
     fn discard(&self, job: JobId) -> bool {
         let mut is_there = false;
+        let _inside = self.dropping();
         // It is the application's, and dropped here.
         quietly(|| is_there = Self::discard(self, job).is_some());
         is_there
     }
 
-    fn drain(&self) {
-        let _inside = self.dropping();
-        Self::drain(self);
+    fn drain(&self) -> Option<Rest<'_>> {
+        self.rest(Self::drain(self))
     }
 
     fn failed(&self, _: usize, run: RunId, cause: &Cause) {
@@ -59,21 +59,34 @@ where
         self.interrupted(run);
     }
 
-    fn stands(&self, state: PoolState, last: Option<Arc<str>>) {
-        let _inside = self.dropping();
-        match state {
+    fn stands(&self, state: PoolState, last: Option<Arc<str>>) -> Option<Rest<'_>> {
+        let todos = match state {
             PoolState::Running | PoolState::Pausing | PoolState::Paused => self.reopen(),
             // Its workers do what is queued, until it is over.
-            PoolState::Draining => {}
+            PoolState::Draining => return None,
             PoolState::Finished => self.close(Closed::Finished, last),
             PoolState::Stopping => self.shut(Closed::Stopped, last),
             PoolState::Failing => self.shut(Closed::Failed, last),
             PoolState::Failed => self.close(Closed::Failed, last),
             PoolState::Drained | PoolState::Stopped => {
-                self.close(Closed::Stopped, last);
+                let todos = self.close(Closed::Stopped, last);
                 self.forget_clock();
+                todos
             }
+        };
+        self.rest(todos)
+    }
+}
+
+impl<J, R, E> Shared<J, R, E> {
+    fn rest(&self, todos: Todos<J, R, E>) -> Option<Rest<'_>> {
+        if todos.is_empty() {
+            return None;
         }
+        Some(Rest::new(move || {
+            let _inside = self.dropping();
+            self.finish(todos);
+        }))
     }
 }
 
@@ -115,7 +128,9 @@ mod tests {
                 .poll(&mut Context::from_waker(Waker::noop()))
                 .is_ready()
         );
-        Feed::stands(&*shared, PoolState::Stopped, None);
+        Feed::stands(&*shared, PoolState::Stopped, None)
+            .unwrap()
+            .run();
         let seen = told.try_recv().unwrap();
         assert!(matches!(
             seen,

@@ -11,7 +11,6 @@
 //! - What was put aside leaves the quarantine by hand, or by being done.
 
 mod aside;
-mod counts;
 mod ending;
 mod panicking;
 #[cfg(test)]
@@ -21,11 +20,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 pub(super) use aside::{Aside, RetryRefused};
-pub(super) use counts::Counts;
 pub(super) use panicking::AfterPanic;
 
 use super::id::JobId;
 use super::on_full::OnFull;
+use super::stats::JobStats;
 
 /// What a queue goes by; it does not change.
 #[derive(Debug, Clone, Copy)]
@@ -158,7 +157,8 @@ pub(super) struct Queue<T> {
     last_id: u64,
     last_place: u64,
     effects: VecDeque<Effect<T>>,
-    counts: Counts,
+    /// What has happened; how many are where is not kept in here.
+    counts: JobStats,
 }
 
 impl<T> Queue<T> {
@@ -176,7 +176,7 @@ impl<T> Queue<T> {
             last_id: 0,
             last_place: 0,
             effects: VecDeque::new(),
-            counts: Counts::default(),
+            counts: JobStats::default(),
         }
     }
 
@@ -240,7 +240,7 @@ impl<T> Queue<T> {
         };
         match end {
             Some(end) => {
-                self.counts.ended(end);
+                self.count(end);
                 self.effects.push_back(Effect::Ended(id, entry.held, end));
             }
             None => {
@@ -359,16 +359,40 @@ impl<T> Queue<T> {
     }
 
     /// How many wait for a place.
+    #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
+    #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.running
     }
 
-    pub(super) fn counts(&self) -> &Counts {
-        &self.counts
+    pub(super) fn stats(&self) -> JobStats {
+        JobStats {
+            queued: self.queued(),
+            capacity: self.rules.capacity,
+            waiting: self.waiting.len(),
+            running: self.running,
+            quarantined: self.aside.iter().count(),
+            ..self.counts.clone()
+        }
+    }
+
+    /// Counts a job that ends without having come to its own end.
+    fn count(&mut self, end: End) {
+        let count = match end {
+            End::Full { .. } => &mut self.counts.refused,
+            End::Oldest | End::Newest => &mut self.counts.dropped,
+            End::Expired { .. } => &mut self.counts.expired,
+            End::Gone => &mut self.counts.gone,
+            End::Closed(_) => &mut self.counts.stopped,
+            End::Interrupted => &mut self.counts.interrupted,
+            // Its panics are counted.
+            End::NotAgain => return,
+        };
+        *count += 1;
     }
 
     fn has_place(&self) -> bool {

@@ -53,6 +53,11 @@ pub(super) fn blocking<J, R, E>(
         run: worker.run(),
     };
     while !worker.is_stopping() {
+        if worker.lease().is_some_and(|lease| !lease.is_held()) {
+            // A process that was paused beyond the end of its lease: another one may have it. Whoever tells is about to.
+            block_on(worker.stopped());
+            return;
+        }
         worker.heartbeat();
         match next(shared, worker.run(), || worker.draining().is_cancelled()) {
             Next::Job(begun, job) => {
@@ -146,7 +151,7 @@ mod tests {
         let meanwhile = || {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
             assert!(pin!(&mut answer).poll(&mut cx).is_pending());
-            shared.drain();
+            shared.finish(shared.drain());
             true
         };
         let Next::Job(_, job) = next(&shared, RunId(1), meanwhile) else {

@@ -45,7 +45,20 @@ struct State<J, R, E> {
     last: Option<Arc<str>>,
 }
 
-/// What is told outside of the lock: it wakes and drops what belongs to the application.
+/// What is told outside of all locks: it wakes and drops what belongs to the application.
+#[must_use = "somebody waits for an answer"]
+pub(super) struct Todos<J, R, E> {
+    list: SmallVec<[Todo<J, R, E>; 2]>,
+    /// Why the pool failed.
+    last: Option<Arc<str>>,
+}
+
+impl<J, R, E> Todos<J, R, E> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
 enum Todo<J, R, E> {
     Ended(Held<J, R, E>, End),
     Taken(Reply<J, R, E>, JobId),
@@ -71,8 +84,15 @@ impl<J, R, E> Shared<J, R, E> {
 
     /// Asks the queue, and carries out what it decides.
     fn act<T>(&self, ask: impl FnOnce(&mut State<J, R, E>, Instant) -> T) -> T {
+        let (out, todos) = self.ask(ask);
+        self.finish(todos);
+        out
+    }
+
+    /// Asks the queue, wakes workers, and says what is left to be done.
+    fn ask<T>(&self, ask: impl FnOnce(&mut State<J, R, E>, Instant) -> T) -> (T, Todos<J, R, E>) {
         let mut turns = 0_usize;
-        let mut todo = SmallVec::<[Todo<J, R, E>; 2]>::new();
+        let mut list = SmallVec::new();
         let (out, last) = {
             let mut state = self.state.lock();
             // Inside, so that time never goes backwards for the queue.
@@ -80,14 +100,14 @@ impl<J, R, E> Shared<J, R, E> {
             while let Some(effect) = state.queue.poll_effect() {
                 match effect {
                     Effect::Ready => turns += 1,
-                    Effect::Ended(_, held, end) => todo.push(Todo::Ended(held, end)),
+                    Effect::Ended(_, held, end) => list.push(Todo::Ended(held, end)),
                     Effect::Taken(id) => {
                         let held = state.queue.held_mut(id);
-                        todo.extend(held.map(|held| Todo::Taken(held.take_reply(), id)));
+                        list.extend(held.map(|held| Todo::Taken(held.take_reply(), id)));
                     }
                     Effect::RunsOn(id) => {
                         let held = state.queue.held_mut(id);
-                        todo.extend(held.map(|held| Todo::RunsOn(held.take_reply())));
+                        list.extend(held.map(|held| Todo::RunsOn(held.take_reply())));
                     }
                 }
             }
@@ -96,10 +116,13 @@ impl<J, R, E> Shared<J, R, E> {
         for _ in 0..turns {
             self.pass_a_turn();
         }
-        for todo in todo {
-            quietly(|| self.carry_out(todo, last.clone()));
+        (out, Todos { list, last })
+    }
+
+    pub(super) fn finish(&self, todos: Todos<J, R, E>) {
+        for todo in todos.list {
+            quietly(|| self.carry_out(todo, todos.last.clone()));
         }
-        out
     }
 
     fn pass_a_turn(&self) {
@@ -115,10 +138,13 @@ impl<J, R, E> Shared<J, R, E> {
 
     fn carry_out(&self, todo: Todo<J, R, E>, last: Option<Arc<str>>) {
         if let Todo::Ended(held, end) = &todo {
-            self.count(end.word());
-            if matches!(held.reply, Reply::Nobody) && *end != End::Interrupted {
-                tracing::warn!(target: "lockkeeper", pool = &*self.name, end = end.word(), "a job that nobody waits for ended without having been done");
-            }
+            // Whoever counts and listens is the application's: the answer does not depend on it.
+            quietly(|| {
+                self.count(end.word());
+                if matches!(held.reply, Reply::Nobody) && *end != End::Interrupted {
+                    tracing::warn!(target: "lockkeeper", pool = &*self.name, end = end.word(), "a job that nobody waits for ended without having been done");
+                }
+            });
         }
         match todo {
             Todo::Taken(Reply::Taken(reply), id) => drop(reply.send(Ok(Some(id)))),
@@ -231,9 +257,11 @@ impl<J, R, E> Shared<J, R, E> {
             state.running.remove(&run);
             state.queue.finished(id, answer.is_ok())
         });
+        if held.is_some() {
+            quietly(|| self.count(if answer.is_ok() { "done" } else { "failed" }));
+        }
         quietly(|| {
             if let Some(held) = held {
-                self.count(if answer.is_ok() { "done" } else { "failed" });
                 held.reply.answer(answer);
             }
         });
@@ -283,6 +311,8 @@ impl<J, R, E> Shared<J, R, E> {
                 if let Some(id) = panic.quarantined {
                     tracing::warn!(target: "lockkeeper", pool = &*self.name, job = id.0, panics = panic.panics, "a job was put aside");
                 }
+            });
+            quietly(|| {
                 reply.fail(JobError::Panicked(panic));
                 drop(held);
             });
@@ -298,29 +328,31 @@ impl<J, R, E> Shared<J, R, E> {
         });
     }
 
-    pub(super) fn drain(&self) {
-        self.act(|state, now| state.queue.drain(now));
+    pub(super) fn drain(&self) -> Todos<J, R, E> {
+        self.ask(|state, now| state.queue.drain(now)).1
     }
 
     /// Begins nothing any more, and answers what has not begun.
-    pub(super) fn shut(&self, closed: Closed, last: Option<Arc<str>>) {
-        self.act(|state, now| {
+    pub(super) fn shut(&self, closed: Closed, last: Option<Arc<str>>) -> Todos<J, R, E> {
+        let shut = |state: &mut State<J, R, E>, now| {
             state.last = last;
             state.queue.shut(now, closed);
-        });
+        };
+        self.ask(shut).1
     }
 
     /// Answers everything: nothing runs any more.
-    pub(super) fn close(&self, closed: Closed, last: Option<Arc<str>>) {
-        self.act(|state, now| {
+    pub(super) fn close(&self, closed: Closed, last: Option<Arc<str>>) -> Todos<J, R, E> {
+        let close = |state: &mut State<J, R, E>, now| {
             state.last = last;
             state.running.clear();
             state.queue.close(now, closed);
-        });
+        };
+        self.ask(close).1
     }
 
-    pub(super) fn reopen(&self) {
-        self.act(|state, _| state.queue.reopen());
+    pub(super) fn reopen(&self) -> Todos<J, R, E> {
+        self.ask(|state, _| state.queue.reopen()).1
     }
 
     /// Ends when there may be something to do.
@@ -339,8 +371,7 @@ impl<J, R, E> Shared<J, R, E> {
     }
 
     pub(super) fn stats(&self) -> JobStats {
-        let state = self.state.lock();
-        JobStats::new(&state.queue, &self.rules)
+        self.state.lock().queue.stats()
     }
 
     pub(super) fn quarantined(&self) -> Vec<QuarantinedJob<J>> {

@@ -2,10 +2,8 @@
 
 use serde::Serialize;
 
-use super::queue::{Queue, Rules};
-
 /// The statistics of a pool's jobs. Counters count from its start, each when that is decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct JobStats {
     /// Jobs that are queued now; those that panicked and are to begin again included.
@@ -48,32 +46,4 @@ pub struct JobStats {
     pub not_put_aside: u64,
     /// Jobs in quarantine that were begun again by hand.
     pub retried: u64,
-}
-
-impl JobStats {
-    pub(super) fn new<T>(queue: &Queue<T>, rules: &Rules) -> Self {
-        let counts = queue.counts();
-        Self {
-            queued: queue.queued(),
-            capacity: rules.capacity,
-            waiting: queue.waiting(),
-            running: queue.running(),
-            quarantined: queue.aside().count(),
-            submitted: counts.submitted,
-            begun: counts.begun,
-            done: counts.done,
-            failed: counts.failed,
-            panics: counts.panics,
-            refused: counts.refused,
-            dropped: counts.dropped,
-            expired: counts.expired,
-            ran_over: counts.ran_over,
-            gone: counts.gone,
-            stopped: counts.closed,
-            interrupted: counts.interrupted,
-            put_aside: counts.put_aside,
-            not_put_aside: counts.not_aside,
-            retried: counts.retried,
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::env::quietly;
+use super::feeding::finish;
 use crate::keeper::stoppables::{RunsOn, Stops};
 use crate::pool::supervise::{PoolState, Who};
 
@@ -133,7 +133,11 @@ impl Stops for Shared {
         });
         if let Some(feed) = &self.feed {
             // At once: the driver may be busy with others.
-            quietly(|| feed.drain());
+            let told = {
+                let _one = self.feeding.lock();
+                feed.drain()
+            };
+            finish([told]);
         }
         let mut told = self.told.lock();
         *told = Some(told.map_or(deadline, |told| told.min(deadline)));

@@ -46,6 +46,7 @@ impl Supervision {
         if self.phase == Phase::Over(Last::Failed) {
             // The one that failed was drained, not the one that begins now.
             self.effects.retain(|effect| *effect != Effect::Drain);
+            self.life += 1;
             self.window.clear();
             for slot in &mut self.slots {
                 slot.row = 0;
@@ -109,7 +110,9 @@ impl Supervision {
     /// as it is, and one that gives up has failed all the same.
     pub fn stop(&mut self, by: Instant, now: Instant) {
         let (before, then) = match self.phase {
-            Phase::Running | Phase::Paused | Phase::Draining { .. } => (None, Last::Stopped),
+            Phase::Running | Phase::Paused => (None, Last::Stopped),
+            // It was to end by then anyway.
+            Phase::Draining { end, .. } => (Some(end), Last::Stopped),
             Phase::Stopping { by, then } => (by, then),
             Phase::Over(_) => return,
         };

@@ -212,6 +212,7 @@ impl Supervision {
             by: None,
             then: Last::Failed,
         };
+        self.gave_up_over = Some(Arc::clone(&last));
         self.effects.push(Effect::GaveUp { restarts, last });
     }
 }

@@ -34,6 +34,10 @@ pub struct Supervision {
     pub(super) effects: Vec<Effect>,
     /// Nobody starts anything any more.
     pub(super) retired: bool,
+    /// How often it has begun anew.
+    pub(super) life: u64,
+    /// Over what it gave up last.
+    pub(super) gave_up_over: Option<Arc<FailureNote>>,
     next_run: u64,
 }
 
@@ -126,6 +130,8 @@ impl Supervision {
             totals: Totals::default(),
             effects: Vec::new(),
             retired: false,
+            life: 0,
+            gave_up_over: None,
             next_run: 0,
             spec,
         };
@@ -241,6 +247,16 @@ impl Supervision {
     /// The last failures, the oldest first.
     pub fn failures(&self) -> impl DoubleEndedIterator<Item = &Arc<FailureNote>> {
         self.failures.iter()
+    }
+
+    /// How often it has begun anew after it had failed. Whoever waits in one life for its end, and sees the next, has seen it fail.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// The failure that was too much, when it gave up last.
+    pub fn gave_up_over(&self) -> Option<&Arc<FailureNote>> {
+        self.gave_up_over.as_ref()
     }
 
     /// How many of these run, and how many of their runs were abandoned and run still.

@@ -1,6 +1,7 @@
 //! One attempt of an interactive transaction: its locks, its reads, and what it has buffered.
 
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -33,13 +34,16 @@ pub(crate) struct Start {
     pub fenced: Option<Arc<Fenced>>,
     /// Which attempt it is: 1 for the first.
     pub number: u32,
+    /// Rather than wait for a lock out of order and among others, it ends and is run again.
+    pub gives_way: bool,
+    pub trace: tracing::Span,
+}
+
+/// The locks that an attempt begins with.
+pub(crate) struct Locked {
     pub locker: Option<Locker>,
     /// What the locker holds already of what the last attempt needed.
     pub held: Vec<(Object, Mode)>,
-    /// Rather than wait for a lock out of order and among others, it ends and is run again.
-    pub gives_way: bool,
-    pub lent: Lent,
-    pub trace: tracing::Span,
 }
 
 /// What others may wait for: given back at the end, also while handles of the transaction are kept.
@@ -57,9 +61,13 @@ pub(crate) struct Lent {
 /// See the module.
 pub(crate) struct Attempt {
     pub(super) start: Start,
-    pub(super) root: Option<Arc<Locker>>,
+    pub(super) root: Option<Locker>,
     state: Mutex<State>,
     pub(super) lent: Mutex<Lent>,
+    /// All that it held is given back.
+    released: AtomicBool,
+    /// Nothing may be used any more either: there is nothing left to undo.
+    over: AtomicBool,
     /// The writer has it, with its locks, which go when the writer is done (I4) or when it is given up.
     handed_over: OnceLock<Arc<Ticket>>,
 }
@@ -91,30 +99,40 @@ impl<R> Read<R> {
 pub(super) struct Node {
     pub attempt: Arc<Attempt>,
     pub id: NodeId,
-    pub locker: Option<Arc<Locker>>,
+    pub holder: Holder,
+}
+
+/// Who holds the locks of a node.
+pub(super) enum Holder {
+    Nobody,
+    /// The locker of the attempt.
+    Root,
+    Child(Locker),
 }
 
 impl Attempt {
-    pub(crate) fn new(mut start: Start, seed: [u64; 2]) -> Arc<Self> {
+    pub(crate) fn new(start: Start, locked: Locked, lent: Lent, seed: [u64; 2]) -> Arc<Self> {
         let config = &start.env.shared.config;
         let limits = Limits {
             read_entries: config.max_read_set(),
             write_bytes: usize::try_from(config.max_write_set()).unwrap_or(usize::MAX),
         };
-        let root = start.locker.take().map(Arc::new);
-        let lent = std::mem::take(&mut start.lent);
-        let mut state = State::new(Sets::new(limits, seed));
-        if let Ok(open) = state.usable(NodeId::ROOT) {
-            let held = std::mem::take(&mut start.held);
-            held.into_iter().for_each(|held| open.remember(held));
-        }
-        Arc::new(Self {
+        let attempt = Arc::new(Self {
             start,
-            root,
-            state: Mutex::new(state),
+            root: locked.locker,
+            state: Mutex::new(State::new(Sets::new(limits, seed))),
             lent: Mutex::new(lent),
+            released: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             handed_over: OnceLock::new(),
-        })
+        });
+        if !locked.held.is_empty()
+            && let Ok(open) = attempt.state().usable(NodeId::ROOT)
+        {
+            let held = locked.held.into_iter();
+            held.for_each(|held| open.remember(held));
+        }
+        attempt
     }
 
     /// A handle of the transaction.
@@ -122,10 +140,10 @@ impl Attempt {
         Txn::new(Arc::new(Node {
             attempt: Arc::clone(self),
             id: NodeId::ROOT,
-            locker: match self.start.isolation {
+            holder: match self.start.isolation {
                 // What there is are the locks that were declared.
-                Isolation::Optimistic => None,
-                _ => self.root.clone(),
+                Isolation::Optimistic => Holder::Nobody,
+                _ => Holder::Root,
             },
         }))
     }
@@ -158,6 +176,9 @@ impl Attempt {
 
     /// Undoes it, unless the writer has it: nothing may be used any more, and its locks are free.
     pub(crate) fn abort(&self) {
+        if self.over.load(Ordering::Acquire) {
+            return;
+        }
         self.state().end();
         // Given up, it is never committed, whenever the writer comes to it.
         let ticket = self.handed_over.get();
@@ -166,12 +187,23 @@ impl Attempt {
         }
     }
 
+    /// It was used up in peace: what it held is given back, and there is nothing to undo.
+    pub(super) fn settle(&self) {
+        self.release();
+        self.over.store(true, Ordering::Release);
+    }
+
     pub(super) fn release(&self) {
+        if self.released.load(Ordering::Acquire) {
+            return;
+        }
         if let Some(root) = &self.root {
             root.end();
         }
         let lent = std::mem::take(&mut *self.lent.lock());
         drop(lent);
+        // Only now: whoever sees it may rely on all of it being free.
+        self.released.store(true, Ordering::Release);
     }
 
     /// Nobody else can have written what it has locked: none of its locks was taken away.
@@ -264,35 +296,49 @@ impl Drop for Attempt {
 }
 
 impl Node {
+    /// The locker of the node, if it takes locks.
+    pub(super) fn locker(&self) -> Option<&Locker> {
+        match &self.holder {
+            Holder::Nobody => None,
+            Holder::Root => self.attempt.root.as_ref(),
+            Holder::Child(locker) => Some(locker),
+        }
+    }
+
     /// The node may be used, or why not.
     pub(super) fn check(&self) -> Result<(), TxnError> {
         self.attempt.state().usable(self.id).map(drop)
     }
 
     /// [`lock`](Self::lock), if that needs no wait: then nothing has to be kept for a wait. `None` if it may need one, and
-    /// if it is refused.
+    /// if it is refused. With the state, in which the node may be used.
     pub(super) fn lock_now(
         &self,
-        object: &Object,
+        object: Object,
         mode: Mode,
         site: Site,
-    ) -> Option<Result<(), TxnError>> {
+    ) -> Option<Result<MutexGuard<'_, State>, TxnError>> {
+        let mut state = self.attempt.state();
+        if let Err(error) = state.usable(self.id) {
+            return Some(Err(error));
+        }
+        if state.holds(&object, mode) {
+            return Some(Ok(state));
+        }
+        drop(state);
+        let locker = self.locker();
+        if let Some(locker) = locker
+            && !matches!(locker.lock_now(&object, mode, site), Ok(true))
         {
-            let mut state = self.attempt.state();
-            if let Err(error) = state.usable(self.id) {
-                return Some(Err(error));
-            }
-            if state.holds(object, mode) {
-                return Some(Ok(()));
-            }
+            return None;
         }
-        let Some(locker) = &self.locker else {
-            return Some(Ok(()));
-        };
-        match locker.lock_now(object, mode, site) {
-            Ok(true) => Some(self.remember(object, mode)),
-            _ => None,
+        let mut state = self.attempt.state();
+        match state.usable(self.id) {
+            Ok(open) if locker.is_some() => open.remember((object, mode)),
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
         }
+        Some(Ok(state))
     }
 
     fn remember(&self, object: &Object, mode: Mode) -> Result<(), TxnError> {
@@ -308,7 +354,8 @@ impl Node {
         mode: Mode,
         site: Site,
     ) -> Result<(), TxnError> {
-        match self.lock_now(object, mode, site) {
+        let done = self.lock_now(object.clone(), mode, site);
+        match done.map(|done| done.map(drop)) {
             Some(done) => done,
             // Boxed: most locks are free.
             None => Box::pin(self.lock_slowly(object, mode, site)).await,
@@ -316,7 +363,7 @@ impl Node {
     }
 
     async fn lock_slowly(&self, object: &Object, mode: Mode, site: Site) -> Result<(), TxnError> {
-        let Some(locker) = &self.locker else {
+        let Some(locker) = self.locker() else {
             return Ok(());
         };
         let mut lock = Box::pin(locker.lock_for_transaction(object, mode, site));
@@ -353,8 +400,9 @@ impl Node {
                 Err(TxnError::TransactionEnded)
             }
             Some(Err(error)) => {
-                let locker = self.locker.as_ref();
-                let is_dead = locker.is_some_and(|locker| locker.is_usable().is_err());
+                let is_dead = self
+                    .locker()
+                    .is_some_and(|locker| locker.is_usable().is_err());
                 let error = first_news(error);
                 self.attempt.state().refused(object, mode);
                 // It may have ended or died while this waited.
@@ -393,7 +441,7 @@ impl Node {
         match whole {
             true => self.attempt.release(),
             false => {
-                if let Some(locker) = &self.locker {
+                if let Some(locker) = self.locker() {
                     locker.end();
                 }
             }
@@ -424,9 +472,9 @@ impl Node {
         }
     }
 
-    pub(super) fn child_locker(&self, site: Site) -> Result<Option<Arc<Locker>>, TxnError> {
-        let Some(locker) = &self.locker else {
-            return Ok(None);
+    pub(super) fn child_locker(&self, site: Site) -> Result<Holder, TxnError> {
+        let Some(locker) = self.locker() else {
+            return Ok(Holder::Nobody);
         };
         let spec = LockerSpec {
             name: self.attempt.start.name.clone().map(Into::into),
@@ -434,7 +482,7 @@ impl Node {
             ..LockerSpec::new()
         };
         let child = locker.child(spec).map_err(first_news)?;
-        Ok(Some(Arc::new(child)))
+        Ok(Holder::Child(child))
     }
 }
 

@@ -41,7 +41,7 @@ impl Attempt {
             if with.is_none() && state.is_settled() {
                 state.end();
                 drop(state);
-                self.release();
+                self.settle();
                 return Ok(());
             }
             state.prepare(self.start.isolation)

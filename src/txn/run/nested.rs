@@ -116,7 +116,7 @@ struct Child {
 impl Child {
     fn begin(parent: &Arc<Node>, site: Site) -> Result<Self, TxnError> {
         parent.check()?;
-        let locker = parent.child_locker(site)?;
+        let holder = parent.child_locker(site)?;
         let mut state = parent.attempt.state();
         state.usable(parent.id)?;
         let id = state.begin_child();
@@ -124,7 +124,7 @@ impl Child {
             node: Arc::new(Node {
                 attempt: Arc::clone(&parent.attempt),
                 id,
-                locker,
+                holder,
             }),
         })
     }
@@ -133,7 +133,7 @@ impl Child {
         let node = &self.node;
         let mut state = node.attempt.state();
         state.usable(node.id)?;
-        if let Some(locker) = &node.locker
+        if let Some(locker) = node.locker()
             && let Err(error) = locker.pass_up()
         {
             // Aborted in this moment: its locks are gone, and what it did is undone by the drop.
@@ -165,7 +165,7 @@ impl Drop for Child {
             state.changed();
             let _ = state.sets.release(mark);
         }
-        let kept = match &node.locker {
+        let kept = match node.locker() {
             Some(locker) => locker.pass_up().is_ok(),
             None => true,
         };

@@ -87,10 +87,11 @@ impl Txn {
         DC: 'static,
         C: Comparator + Send + Sync + 'static,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let site = Location::caller();
         async move {
-            let value = node.get(&table?, &key?, false, site).await?;
+            let Prepared { node, table, key } = prepared?;
+            let value = node.get(&table, &key, false, site).await?;
             Ok(value.map(Fetched::new))
         }
     }
@@ -112,9 +113,12 @@ impl Txn {
         C: Comparator + Send + Sync + 'static,
         V: Send,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let site = Location::caller();
-        async move { decoded::<DC, V>(node.get(&table?, &key?, false, site).await?) }
+        async move {
+            let Prepared { node, table, key } = prepared?;
+            decoded::<DC, V>(node.get(&table, &key, false, site).await?)
+        }
     }
 
     /// The value of a key that is about to be written: the write lock is taken now, so that two who read and then write never
@@ -137,10 +141,11 @@ impl Txn {
         DC: 'static,
         C: Comparator + Send + Sync + 'static,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let site = Location::caller();
         async move {
-            let value = node.get(&table?, &key?, true, site).await?;
+            let Prepared { node, table, key } = prepared?;
+            let value = node.get(&table, &key, true, site).await?;
             Ok(value.map(Fetched::new))
         }
     }
@@ -162,9 +167,12 @@ impl Txn {
         C: Comparator + Send + Sync + 'static,
         V: Send,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let site = Location::caller();
-        async move { decoded::<DC, V>(node.get(&table?, &key?, true, site).await?) }
+        async move {
+            let Prepared { node, table, key } = prepared?;
+            decoded::<DC, V>(node.get(&table, &key, true, site).await?)
+        }
     }
 
     /// Stores a value, under the write lock. (`DB->put`.)
@@ -184,11 +192,11 @@ impl Txn {
         DC: BytesEncode<'a> + 'static,
         C: Comparator + Send + Sync + 'static,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let value = encode::<DC>(value);
         let site = Location::caller();
         async move {
-            let (table, key, value) = (table?, key?, value?);
+            let (Prepared { node, table, key }, value) = (prepared?, value?);
             node.lock_to_write(&table, &key, site).await?;
             Ok(node.write(&table, &key, Some(value))?)
         }
@@ -211,11 +219,11 @@ impl Txn {
         DC: BytesEncode<'a> + 'static,
         C: Comparator + Send + Sync + 'static,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let value = encode::<DC>(value);
         let site = Location::caller();
         async move {
-            let (table, key, value) = (table?, key?, value?);
+            let (Prepared { node, table, key }, value) = (prepared?, value?);
             if node.get(&table, &key, true, site).await?.is_some() {
                 return Ok(false);
             }
@@ -239,10 +247,10 @@ impl Txn {
         DC: 'static,
         C: Comparator + Send + Sync + 'static,
     {
-        let (node, table, key) = self.prepare(records, key);
+        let prepared = self.prepare(records, key);
         let site = Location::caller();
         async move {
-            let (table, key) = (table?, key?);
+            let Prepared { node, table, key } = prepared?;
             let was_there = node.get(&table, &key, true, site).await?.is_some();
             Ok(was_there && node.write_if(&table, &key, None)?)
         }
@@ -335,14 +343,17 @@ impl Txn {
         &self,
         records: Records<KC, DC, C>,
         key: &'a KC::EItem,
-    ) -> (Arc<Node>, Result<RawTable, TxnError>, Encoded)
+    ) -> Result<Prepared, TxnError>
     where
         KC: BytesEncode<'a> + 'static,
         DC: 'static,
         C: Comparator + Send + Sync + 'static,
     {
-        let key = bytes_of::<KC>(key).and_then(|key| self.checked_key(key));
-        (Arc::clone(&self.node), self.table(records), key)
+        Ok(Prepared {
+            table: self.table(records)?,
+            key: bytes_of::<KC>(key).and_then(|key| self.checked_key(key))?,
+            node: Arc::clone(&self.node),
+        })
     }
 
     fn checked_key(&self, key: Box<[u8]>) -> Encoded {
@@ -375,6 +386,13 @@ impl Txn {
     }
 }
 
+/// What an operation on a record is done with.
+struct Prepared {
+    node: Arc<Node>,
+    table: RawTable,
+    key: Box<[u8]>,
+}
+
 impl Node {
     async fn get(
         &self,
@@ -398,12 +416,13 @@ impl Node {
         for_update: bool,
         site: Site,
     ) -> Option<Result<Option<Box<[u8]>>, TxnError>> {
-        if let Some(mode) = self.mode_to_read(for_update)
-            && let Err(error) = self.lock_now(&Self::record(table, key), mode, site)?
-        {
-            return Some(Err(error));
-        }
-        match self.own(table, key) {
+        let own = match self.mode_to_read(for_update) {
+            None => self.own(table, key),
+            Some(mode) => self
+                .lock_now(Self::record(table, key), mode, site)?
+                .map(|state| state.own(table, key)),
+        };
+        match own {
             Err(error) => Some(Err(error)),
             Ok(Some(own)) => Some(Ok(own)),
             Ok(None) => self.fetch_now(table, key, self.compares(for_update)),
@@ -429,7 +448,7 @@ impl Node {
     /// The lock that a read needs.
     fn mode_to_read(&self, for_update: bool) -> Option<Mode> {
         let locks_reads = self.attempt.start.isolation.locks_reads();
-        match (&self.locker, for_update) {
+        match (self.locker(), for_update) {
             (None, _) => None,
             (Some(_), true) => Some(Mode::Write),
             (Some(_), false) => locks_reads.then_some(Mode::Read),
@@ -444,11 +463,7 @@ impl Node {
     fn own(&self, table: &RawTable, key: &[u8]) -> Result<Option<Option<Box<[u8]>>>, TxnError> {
         let mut state = self.attempt.state();
         state.usable(self.id)?;
-        Ok(match state.sets.own(table_ref(table), key) {
-            Own::Put(value) => Some(Some(value.into())),
-            Own::Gone => Some(None),
-            Own::Untouched => None,
-        })
+        Ok(state.own(table, key))
     }
 
     /// What is committed, without what the transaction has written itself; perhaps to be compared at the commit.
@@ -505,7 +520,7 @@ impl Node {
         key: &[u8],
         site: Site,
     ) -> Result<(), TxnError> {
-        if self.locker.is_some() {
+        if self.locker().is_some() {
             self.lock(&Self::record(table, key), Mode::Write, site)
                 .await?;
         }
@@ -544,6 +559,14 @@ impl Node {
 }
 
 impl State {
+    fn own(&self, table: &RawTable, key: &[u8]) -> Option<Option<Box<[u8]>>> {
+        match self.sets.own(table_ref(table), key) {
+            Own::Put(value) => Some(Some(value.into())),
+            Own::Gone => Some(None),
+            Own::Untouched => None,
+        }
+    }
+
     fn write(
         &mut self,
         table: &RawTable,

@@ -21,9 +21,9 @@ pub(super) struct OpenNode {
     /// Of a child: what its writes began with.
     pub began: Option<Mark>,
     /// Of a child that lost a conflict its family has survived.
-    dead: Option<TxnError>,
+    dead: Option<Box<TxnError>>,
     /// What it has locked lately, so that a second lock of it costs no look at the table.
-    held: SmallVec<[(Object, Mode); 4]>,
+    held: SmallVec<[(Object, Mode); 2]>,
 }
 
 /// From how many LMDB snapshots was read.
@@ -39,7 +39,7 @@ pub(super) struct State {
     /// The transaction, and its open child, and so on: only the last may be used.
     open: SmallVec<[OpenNode; 1]>,
     nodes: u64,
-    dead: Option<TxnError>,
+    dead: Option<Box<TxnError>>,
     /// The number of outside writes before the first read.
     pub outside: Option<u64>,
     pub sources: Sources,
@@ -47,7 +47,7 @@ pub(super) struct State {
     pub must_compare: bool,
     tables: SmallVec<[RawTable; 2]>,
     /// What it was refused last.
-    refused: Option<(Object, Mode)>,
+    refused: Option<Box<(Object, Mode)>>,
     /// The locks that it is known to have needed when it died: its children may have ended since.
     needed: Vec<(Object, Mode)>,
     /// Grows with each change of the writes, so that scans can tell what they have at hand from what is so now.
@@ -118,18 +118,22 @@ impl State {
 
     /// Why the attempt is lost, if it is.
     pub(super) fn death(&self) -> Option<&TxnError> {
-        self.dead.as_ref()
+        self.dead.as_deref()
     }
 
     /// The node is lost, or with the first of them the whole attempt.
     pub(super) fn die(&mut self, node: NodeId, whole: bool, why: &TxnError) {
         if whole || node == NodeId::ROOT {
             if self.dead.is_none() {
-                self.needed = self.held().chain(&self.refused).cloned().collect();
+                self.needed = self
+                    .held()
+                    .chain(self.refused.as_deref())
+                    .cloned()
+                    .collect();
             }
-            self.dead.get_or_insert_with(|| why.duplicate());
+            self.dead.get_or_insert_with(|| Box::new(why.duplicate()));
         } else if let Some(open) = self.open.iter_mut().find(|open| open.id == node) {
-            open.dead.get_or_insert_with(|| why.duplicate());
+            open.dead.get_or_insert_with(|| Box::new(why.duplicate()));
         }
     }
 
@@ -188,7 +192,7 @@ impl State {
 
     /// A lock that it needs was refused.
     pub(super) fn refused(&mut self, object: &Object, mode: Mode) {
-        self.refused = Some((object.clone(), mode));
+        self.refused = Some(Box::new((object.clone(), mode)));
     }
 
     /// The locks that it is known to have needed before it died.

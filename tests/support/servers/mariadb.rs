@@ -25,12 +25,23 @@ create database app character set utf8mb4;
 pub struct Mariadb {
     folder: Folder,
     port: u16,
+    flushes: bool,
     process: Option<Process>,
 }
 
 impl Mariadb {
-    /// A new one, empty but for the database `app` of the user `app`.
+    /// A new one, empty but for the database `app` of the user `app`. It flushes once in a second, which is enough as long as
+    /// the machine runs.
     pub fn start() -> Self {
+        Self::start_new(false)
+    }
+
+    /// A new one that flushes each commit, as servers do by default.
+    pub fn start_flushing() -> Self {
+        Self::start_new(true)
+    }
+
+    fn start_new(flushes: bool) -> Self {
         let folder = Folder::new();
         let data = folder.path().join("data");
         let datadir = format!("--datadir={}", data.display());
@@ -42,6 +53,7 @@ impl Mariadb {
         let mut server = Self {
             folder,
             port: free_port(),
+            flushes,
             process: None,
         };
         let first = server.folder.path().join("first.sql");
@@ -80,7 +92,10 @@ impl Mariadb {
             "--max-connections=300".to_owned(),
             "--innodb-buffer-pool-size=32M".to_owned(),
             "--innodb-log-file-size=8M".to_owned(),
-            "--innodb-flush-log-at-trx-commit=2".to_owned(),
+            format!(
+                "--innodb-flush-log-at-trx-commit={}",
+                if self.flushes { 1 } else { 2 }
+            ),
         ];
         arguments.extend(more);
         let log = folder.join("log");

@@ -16,12 +16,23 @@ use super::process::{Folder, Process, free_port, run, until};
 pub struct Postgres {
     folder: Folder,
     port: u16,
+    flushes: bool,
     process: Option<Process>,
 }
 
 impl Postgres {
-    /// A new one, empty but for the database `postgres` of the user `postgres`.
+    /// A new one, empty but for the database `postgres` of the user `postgres`. It trusts the operating system, which no test
+    /// ends, to write down what it was given.
     pub fn start() -> Self {
+        Self::start_new(false)
+    }
+
+    /// A new one that flushes each commit, as servers do by default.
+    pub fn start_flushing() -> Self {
+        Self::start_new(true)
+    }
+
+    fn start_new(flushes: bool) -> Self {
         let folder = Folder::new();
         let data = folder.path().join("data");
         let arguments = [
@@ -37,6 +48,7 @@ impl Postgres {
         let mut server = Self {
             folder,
             port: free_port(),
+            flushes,
             process: None,
         };
         server.start_again();
@@ -57,6 +69,7 @@ impl Postgres {
         let mut server = Self {
             folder,
             port: free_port(),
+            flushes: self.flushes,
             process: None,
         };
         server.start_again();
@@ -86,7 +99,7 @@ impl Postgres {
                 "listen_addresses=127.0.0.1".to_owned(),
                 format!("unix_socket_directories={}", self.folder.path().display()),
                 "max_connections=200".to_owned(),
-                "fsync=off".to_owned(),
+                format!("fsync={}", if self.flushes { "on" } else { "off" }),
                 "shared_buffers=16MB".to_owned(),
             ];
             let mut arguments = vec!["-D".to_owned(), data.display().to_string()];

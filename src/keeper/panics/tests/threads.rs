@@ -155,10 +155,13 @@ fn a_panic_of_the_thread_that_serves_the_pools_ends_no_supervision() {
         Ok(())
     });
     let pool = pool.expect("a pool");
-    let bombs = &keeper.inner.runtime.pools.bombs;
+    let bombs = keeper.bombs(Part::WorkerPool);
     bombs.set("a turn of the pools");
     pool.scale(2).expect("scaled");
     until("it has panicked", || bombs.are_spent());
     until("it goes on", || pool.stats().workers.running == 2);
+    let panics = run(keeper.stats()).panics;
+    assert_eq!(panics.worker_pool, 1);
+    assert_eq!(&*panics.last[0].message, "a bomb in a turn of the pools");
     run(pool.stop(LONG)).expect("stopped");
 }

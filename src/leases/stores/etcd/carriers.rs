@@ -26,8 +26,8 @@ pub(super) type Key = (LeaseName, Arc<str>);
 pub(super) struct Carried {
     /// The etcd lease.
     pub(super) carrier: i64,
-    /// Its fencing token, which is the revision that created its key.
-    pub(super) token: i64,
+    /// The revision of the last change of its key, if that is known.
+    pub(super) revision: Option<i64>,
     /// For how long after a refresh nobody else may have it: the expiration, and the delay after an unclean end.
     pub(super) keep: Duration,
     /// The part of `keep` that is the delay.
@@ -169,7 +169,7 @@ mod tests {
     fn on(carrier: i64, at: u64) -> Carried {
         Carried {
             carrier,
-            token: 1,
+            revision: Some(1),
             keep: KEEP,
             delay: Duration::ZERO,
             at: Duration::from_secs(at),

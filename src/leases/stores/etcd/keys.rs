@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::leases::{Holder, LeaseName};
+use crate::leases::{Holder, LeaseName, StoreError};
 
 /// The prefix of all keys of one set of leases, without the slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,12 @@ pub(super) struct Written {
     /// For how long nobody gets the lease after an unclean end, in milliseconds.
     #[serde(default)]
     pub(super) delay: u64,
+    /// It was handed over by another holder: its token is the revision of the last change, not of the key's making.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) handed: bool,
+    /// The token, where neither revision tells it, since the key was moved to another etcd lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<i64>,
 }
 
 impl Written {
@@ -85,11 +91,18 @@ impl Written {
             host: Arc::clone(&holder.host),
             pid: holder.pid,
             delay: u64::try_from(unclean_delay.as_millis()).unwrap_or(u64::MAX),
+            handed: false,
+            token: None,
         }
     }
 
     pub(super) fn read(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
+    }
+
+    pub(super) fn value(&self) -> Result<Vec<u8>, StoreError> {
+        serde_json::to_vec(self)
+            .map_err(|error| StoreError::BadConfig(format!("unwritable holder: {error}")))
     }
 
     pub(super) fn unclean_delay(&self) -> Duration {

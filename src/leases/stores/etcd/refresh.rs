@@ -12,7 +12,7 @@ use super::keys::time_to_live;
 use super::renewals::Renewal;
 use super::{
     CallError, Compare, CompareOp, EtcdLeases, Refresh, Refreshed, StoreError, Txn, TxnOp,
-    TxnOpResponse, Written, is_of, now,
+    TxnOpResponse, Written, fence, is_of, now, token_of,
 };
 
 /// etcd takes at most so many operations in one transaction.
@@ -48,8 +48,7 @@ impl Wanted<'_> {
     }
 
     fn is_ours(&self, kv: &KeyValue) -> bool {
-        u64::try_from(kv.create_revision()) == Ok(self.refresh.token.0)
-            && is_of(kv, &self.refresh.holder)
+        is_of(kv, &self.refresh.holder) && fence(token_of(kv)) == self.refresh.token
     }
 }
 
@@ -93,7 +92,7 @@ impl EtcdLeases {
             if !long_enough || self.carriers.lock().should_leave(kv.lease(), ttl) {
                 moving.push((index, kv, long_enough));
             } else {
-                self.note(want, kv.lease(), called);
+                self.note(want, kv.lease(), Some(kv.mod_revision()), called);
             }
         }
         self.move_all(&wanted, moving, called, &mut answers).await?;
@@ -162,10 +161,10 @@ impl EtcdLeases {
         ))
     }
 
-    fn note(&self, want: &Wanted<'_>, carrier: i64, at: Duration) {
+    fn note(&self, want: &Wanted<'_>, carrier: i64, revision: Option<i64>, at: Duration) {
         let carried = Carried {
             carrier,
-            token: i64::try_from(want.refresh.token.0).unwrap_or(i64::MAX),
+            revision,
             keep: want.keep(),
             delay: want.delay,
             at,
@@ -206,7 +205,7 @@ impl EtcdLeases {
                         for (_, want, kv, _) in part {
                             // They may be on their way to the other one: from now on both are kept alive.
                             let at = carrier.as_ref().map_or(kv.lease(), |(id, _)| *id);
-                            self.note(want, at, called);
+                            self.note(want, at, None, called);
                         }
                         match part.iter().all(|(.., long_enough)| *long_enough) {
                             // They are held where they are, and move another time.
@@ -218,9 +217,9 @@ impl EtcdLeases {
                 };
                 for ((index, want, ..), moved) in part.iter().zip(moved) {
                     match (moved, answers.get_mut(*index)) {
-                        (true, _) => self.note(want, carrier, called),
-                        (false, Some(answer)) => *answer = Refreshed::Lost(None),
-                        (false, None) => {}
+                        (Some(revision), _) => self.note(want, carrier, Some(revision), called),
+                        (None, Some(answer)) => *answer = Refreshed::Lost(None),
+                        (None, None) => {}
                     }
                 }
             }
@@ -233,26 +232,31 @@ impl EtcdLeases {
         carrier: i64,
         renewal: Renewal,
         part: &[(usize, &Wanted<'_>, &KeyValue, bool)],
-    ) -> Result<Vec<bool>, CallError> {
-        let operations: Vec<_> = part
-            .iter()
-            .map(|(_, want, kv, _)| {
-                let key = want.key.clone();
-                let put = PutOptions::new().with_lease(carrier);
-                let same =
-                    Compare::create_revision(key.clone(), CompareOp::Equal, kv.create_revision());
-                let put = TxnOp::put(key, kv.value(), Some(put));
-                TxnOp::txn(Txn::new().when([same]).and_then([put]))
-            })
-            .collect();
+    ) -> Result<Vec<Option<i64>>, CallError> {
+        let operations = part.iter().map(|(_, want, kv, _)| {
+            let key = want.key.clone();
+            let put = PutOptions::new().with_lease(carrier);
+            let same = Compare::mod_revision(key.clone(), CompareOp::Equal, kv.mod_revision());
+            let written = Written::read(kv.value());
+            let written = Written {
+                token: Some(token_of(kv)),
+                ..written.unwrap_or_else(|| Written::new(&want.refresh.holder, want.delay))
+            };
+            let put = TxnOp::put(key, written.value()?, Some(put));
+            Ok(TxnOp::txn(Txn::new().when([same]).and_then([put])))
+        });
+        let operations: Vec<_> = operations.collect::<Result<_, StoreError>>()?;
         let answer = self.txn(Txn::new().and_then(operations)).await?.value;
-        let term = answer.header().map_or(0, |header| header.raft_term());
+        let header = answer.header();
+        let (revision, term) =
+            header.map_or((0, 0), |header| (header.revision(), header.raft_term()));
         if !self.renewals.prove(carrier, renewal, term).await {
             return Err(StoreError::Unreachable("the leader is changing".into()).into());
         }
-        let moved = answer.op_responses().into_iter().map(
-            |response| matches!(response, TxnOpResponse::Txn(response) if response.succeeded()),
-        );
+        let moved = answer.op_responses().into_iter().map(|response| {
+            let moved = matches!(response, TxnOpResponse::Txn(response) if response.succeeded());
+            moved.then_some(revision)
+        });
         Ok(moved.collect())
     }
 

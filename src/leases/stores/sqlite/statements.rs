@@ -17,6 +17,7 @@ pub(super) struct Statements {
     pub(super) extend: Arc<str>,
     pub(super) several: Arc<str>,
     pub(super) want: Arc<str>,
+    pub(super) free_unwanted: Arc<str>,
     pub(super) free: Arc<str>,
     pub(super) force: Arc<str>,
 }
@@ -90,11 +91,13 @@ impl Statements {
                  where {this} and locked and updated_at >= locked_at"
             )
             .into(),
-            // What is returned is the new row.
+            free_unwanted: format!(
+                "update {table} set {freed} \
+                 where {this} and locked and locker_id = ?2 and updated_at >= locked_at"
+            )
+            .into(),
             free: format!(
-                "update {table} set {freed}, \
-                 refresh_at = case when updated_at >= locked_at then refresh_at end \
-                 where {this} and locked and locker_id = ?2 returning refresh_at is null"
+                "update {table} set {freed} where {this} and locked and locker_id = ?2"
             )
             .into(),
             force: format!(

@@ -55,7 +55,7 @@ impl<T> Queue<T> {
             _ if has_panicked => End::NotAgain,
             _ => end,
         };
-        self.counts.ended(end);
+        self.count(end);
         if entry.is_retry {
             self.aside.put_back(id, entry.held, entry.panics);
         } else {

@@ -46,7 +46,7 @@ impl<T> Queue<T> {
                     AfterPanic::Aside
                 }
                 Err(held) => {
-                    self.counts.not_aside += 1;
+                    self.counts.not_put_aside += 1;
                     AfterPanic::NoRoom(held)
                 }
             }

@@ -204,14 +204,14 @@ impl Pair {
         assert!(queue.queued() <= self.rules.capacity + self.most_running);
         assert!(queue.waiting() == 0 || queue.queued() >= self.rules.capacity);
         assert!(queue.aside().count() <= self.rules.quarantine_limit);
-        let counts = queue.counts();
+        let counts = queue.stats();
         let ended = counts.done
             + counts.failed
             + counts.refused
             + counts.dropped
             + counts.expired
             + counts.gone
-            + counts.closed
+            + counts.stopped
             + counts.interrupted;
         assert!(ended <= counts.submitted + counts.retried);
     }

@@ -132,7 +132,7 @@ fn a_job_that_panics_goes_behind_the_others_and_after_so_many_in_a_row_aside() {
     assert_eq!(queue.panicked(at(2), FIRST), AfterPanic::Aside);
     let aside: Vec<_> = queue.aside().collect();
     assert_eq!(aside, [(FIRST, &"bad", 2)]);
-    assert_eq!(queue.counts().put_aside, 1);
+    assert_eq!(queue.stats().put_aside, 1);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn what_finds_the_quarantine_full_is_not_put_aside_and_what_was_stays() {
     assert_eq!(queue.panicked(at(3), THIRD), AfterPanic::NoRoom("c"));
     let aside: Vec<_> = queue.aside().map(|(id, ..)| id).collect();
     assert_eq!(aside, [FIRST, SECOND]);
-    assert_eq!(queue.counts().not_aside, 1);
+    assert_eq!(queue.stats().not_put_aside, 1);
 }
 
 #[test]

@@ -1,0 +1,159 @@
+//! Jobs of a pool under a lease: they wait where it is not, and none is lost when it goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lockkeeper::{JobError, LmdbLeases, OnFull, PoolLeaseState, PoolState};
+
+use crate::jobs_support::{Do, MS, Stage, patient, send, soon, until_queued};
+use crate::leases::{Door, keeper_on, leases};
+use crate::support::{LONG, until};
+
+const HOLD: Do = Do::Hold(9);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_wait_while_the_lease_is_elsewhere_and_are_served_when_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_one, elsewhere) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
+    let (_two, here) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
+    let guard = soon(elsewhere.lease("jobs").acquire()).await.unwrap();
+    let stage = Stage::new();
+    let builder = patient(&here, "jobs").workers(2).queue(3);
+    let jobs = stage.serve(builder.when_full(OnFull::Refuse).under_lease("jobs"));
+    until("it waits", || {
+        leases(&jobs).state == PoolLeaseState::WaitingForLease
+    });
+    // It waits no longer than it is to.
+    let late = soon(jobs.submit(HOLD).deadline(5 * MS)).await.unwrap_err();
+    assert!(
+        matches!(late, JobError::DeadlinePassed { job: HOLD, .. }),
+        "{late:?}"
+    );
+    let waits: Vec<_> = (0..3).map(|n| send(&jobs, Do::Echo(n))).collect();
+    until_queued(&jobs, 3, 0);
+    let refused = soon(jobs.submit(Do::Echo(3))).await.unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            JobError::Full {
+                job: Do::Echo(3),
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    assert_eq!((jobs.state(), stage.begun().len()), (PoolState::Running, 0));
+    soon(guard.release()).await.unwrap();
+    for (n, answer) in (0..).zip(waits) {
+        assert_eq!(soon(answer).await.unwrap().unwrap(), n);
+    }
+    assert_eq!(jobs.job_stats().done, 3);
+
+    // Where it is not, nobody does what is queued: a drain hands it back, as a stop does.
+    soon(jobs.pause()).await.unwrap();
+    let left = send(&jobs, Do::Echo(4));
+    until_queued(&jobs, 1, 0);
+    soon(jobs.stop(LONG)).await.unwrap();
+    let left = soon(left).await.unwrap().unwrap_err();
+    assert!(
+        matches!(left, JobError::Stopped { job: Do::Echo(4) }),
+        "{left:?}"
+    );
+    assert_eq!(leases(&jobs).given_back, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_without_the_lease_hands_back_what_nobody_here_can_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_one, elsewhere) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
+    let (_two, here) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
+    let _guard = soon(elsewhere.lease("jobs").acquire()).await.unwrap();
+    let jobs = Stage::new().serve(patient(&here, "jobs").under_lease("jobs"));
+    let left = send(&jobs, Do::Echo(1));
+    until_queued(&jobs, 1, 0);
+    soon(jobs.drain(100 * LONG)).await.unwrap();
+    let left = soon(left).await.unwrap().unwrap_err();
+    assert!(
+        matches!(left, JobError::Stopped { job: Do::Echo(1) }),
+        "{left:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i09_what_runs_when_the_lease_is_lost_is_interrupted_and_what_is_queued_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let shut = Arc::new(AtomicBool::new(false));
+    let door = Door {
+        inner: LmdbLeases::open(folder.path()).unwrap(),
+        shut: Arc::clone(&shut),
+    };
+    let (_own, keeper) = keeper_on(door);
+    let stage = Stage::new();
+    // Nothing but the loss of the lease ends the job that holds.
+    let jobs = stage.serve(
+        patient(&keeper, "jobs")
+            .grace(100 * LONG)
+            .under_lease("jobs"),
+    );
+    let holds = send(&jobs, HOLD);
+    stage.until_begun(HOLD);
+    let mut waits: Vec<_> = (0..2).map(|n| send(&jobs, Do::Echo(n))).collect();
+    until_queued(&jobs, 2, 0);
+    shut.store(true, Ordering::SeqCst);
+    let cut = soon(holds).await.unwrap();
+    assert!(matches!(cut, Err(JobError::Interrupted)), "{cut:?}");
+    until("it is lost", || {
+        leases(&jobs).state == PoolLeaseState::WaitingForLease
+    });
+    waits.push(send(&jobs, Do::Echo(2)));
+    until_queued(&jobs, 3, 0);
+    assert_eq!(stage.begun(), [HOLD]);
+    shut.store(false, Ordering::SeqCst);
+    for (n, answer) in (0..).zip(waits) {
+        assert_eq!(soon(answer).await.unwrap().unwrap(), n);
+    }
+    let stats = jobs.job_stats();
+    assert_eq!((stats.done, stats.interrupted, stats.begun), (3, 1, 4));
+    assert_eq!(jobs.stats().failures, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_many_jobs_is_answered_once_though_the_lease_comes_and_goes() {
+    const JOBS: u32 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let (_own, keeper) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
+    let jobs = patient(&keeper, "jobs").workers(4).under_lease("jobs");
+    let jobs = jobs
+        .serve(|job: lockkeeper::Job<u32>| async move {
+            tokio::time::sleep(MS).await;
+            Ok::<_, ()>(*job)
+        })
+        .unwrap();
+    let answers: Vec<_> = (0..JOBS).map(|n| tokio::spawn(jobs.submit(n))).collect();
+    let mut lost = 0;
+    for part in 1..4 {
+        until("it goes on", || {
+            jobs.job_stats().done >= u64::from(part * JOBS / 5)
+        });
+        let forced = keeper.leases().unwrap().force_release("jobs");
+        lost += u64::from(soon(forced).await.unwrap().is_some());
+    }
+    let mut interrupted = 0;
+    for (n, answer) in (0..).zip(answers) {
+        match soon(answer).await.unwrap() {
+            Ok(answer) => assert_eq!(answer, n),
+            Err(JobError::Interrupted) => interrupted += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let stats = jobs.job_stats();
+    assert!(lost >= 1 && interrupted <= 4 * lost, "{lost} {stats:?}");
+    assert_eq!(
+        (stats.done, stats.interrupted),
+        (u64::from(JOBS) - interrupted, interrupted)
+    );
+    assert_eq!(
+        (stats.begun, stats.queued, stats.running),
+        (u64::from(JOBS), 0, 0)
+    );
+}
