@@ -100,9 +100,12 @@ where
         let Some(response) = self.response else {
             return;
         };
-        // It is told; the sender is gone with it.
-        let _ = self
-            .supervision
-            .guard("answering", || response.handle(context, sender));
+        // It is told, and only then the sender goes: whoever waits for the answer looks for the panic.
+        let mut answer = Some((response, sender));
+        let _ = self.supervision.guard("answering", || {
+            if let Some((response, sender)) = answer.take() {
+                response.handle(context, sender);
+            }
+        });
     }
 }
