@@ -61,9 +61,11 @@ pub enum LeaseError {
     /// The settings cannot work.
     #[error(transparent)]
     BadSettings(#[from] LeaseSettingsError),
-    /// So many callers of this process wait for this lease already. Raise `lease_max_local_waiters`, or ask later.
+    /// So many callers of this process wait for this lease already, or ten times as many, and at least 100,000, for all leases
+    /// of the store. Raise `lease_max_local_waiters`, or ask later.
     #[error(
-        "{limit} callers of this process wait for the lease {name:?} already, which is the limit (`lease_max_local_waiters`)"
+        "{limit} callers of this process wait already, for the lease {name:?} or for all leases together, which is the limit \
+         (`lease_max_local_waiters`)"
     )]
     TooManyWaiters {
         /// The lease.

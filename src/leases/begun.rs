@@ -14,17 +14,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 
 use super::boottime;
 use super::shared::Shared;
 use super::state::Moment;
+use crate::env::quietly;
 
 /// After so long without an answer the thread of the leases goes on with a question.
 const STALLED: Duration = Duration::from_millis(50);
 /// How often it looks.
 pub(super) const LOOK: Duration = Duration::from_millis(25);
 
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Says that a question has to end on the thread of the leases: the application's handlers run nowhere else.
 #[derive(Debug, Default)]
@@ -52,6 +54,10 @@ pub(super) struct Begun {
 impl Begun {
     /// Goes on with it; ready if there is nothing more to be done here.
     pub(super) fn poll(self: &Arc<Self>, context: &mut Context<'_>) -> Poll<()> {
+        // Its connections are a parent's.
+        if self.shared.is_forked() {
+            return Poll::Ready(());
+        }
         let Some(mut place) = self.call.try_lock() else {
             // It is just being taken over.
             return Poll::Ready(());
@@ -59,10 +65,6 @@ impl Begun {
         let Some(call) = place.as_mut() else {
             return Poll::Ready(());
         };
-        // Its connections are a parent's.
-        if self.shared.is_forked() {
-            return Poll::Ready(());
-        }
         let polled = self.shared.on_runtime(|| call.as_mut().poll(context));
         if polled == Some(Poll::Pending) {
             drop(place);
@@ -75,12 +77,16 @@ impl Begun {
         let ended = place.take();
         drop(place);
         self.shared.begun.forget(self);
-        drop(ended);
+        self.shared.drop_in_context(ended);
         Poll::Ready(())
     }
 
     /// Has the thread of the leases go on with it.
     pub(super) fn to_driver(self: &Arc<Self>) {
+        // The thread is a parent's, as are the locks.
+        if self.shared.is_forked() {
+            return;
+        }
         let call = self.call.lock().take();
         self.spawn(call);
     }
@@ -88,7 +94,7 @@ impl Begun {
     fn spawn(self: &Arc<Self>, call: Option<Call>) {
         self.shared.begun.forget(self);
         if let Some(call) = call {
-            self.shared.runtime.spawn(call);
+            self.shared.spawn_call(call);
         }
     }
 }
@@ -176,13 +182,32 @@ impl Shared {
         Some(poll())
     }
 
+    /// Has the thread of the leases go on with what was begun; if its runtime is gone, nobody does.
+    pub(super) fn spawn_call(&self, call: Call) {
+        self.in_context(|| drop(self.runtime.spawn(call)));
+    }
+
+    /// Drops what is left of a question. A connection may leave work to the runtime when it is dropped, and panics outside of
+    /// one.
+    fn drop_in_context(&self, call: Option<Call>) {
+        quietly(|| self.in_context(|| drop(call)));
+    }
+
+    fn in_context<R>(&self, run: impl FnOnce() -> R) -> R {
+        // In the destructor of a thread-local there is no context.
+        let is_possible =
+            !Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed());
+        let _context = is_possible.then(|| self.runtime.enter());
+        run()
+    }
+
     /// The runtime is about to go.
     pub(super) fn end_begun(&self) {
         *self.begun.has_ended.write() = true;
         let calls = std::mem::take(&mut self.begun.watch.lock().calls);
         for begun in calls.into_values() {
             let call = begun.call.lock().take();
-            drop(call);
+            self.drop_in_context(call);
         }
     }
 }

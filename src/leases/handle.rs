@@ -89,7 +89,8 @@ impl<S: LeaseStore> LeasesBuilder<S> {
         self
     }
 
-    /// Most callers of this process that wait for one lease. Default 10,000.
+    /// Most callers of this process that wait for one lease; ten times as many, and 100,000 in any case, for all leases together. Default
+    /// 10,000.
     pub const fn max_local_waiters(mut self, waiters: usize) -> Self {
         self.config.max_local_waiters = waiters;
         self
@@ -289,6 +290,12 @@ impl Leases {
     ) -> impl Future<Output = LeaseShutdown> + Send + 'static + use<> {
         let shared = Arc::clone(self.shared());
         async move {
+            // The child of a fork has nothing to give back, and no thread that would.
+            if shared.is_forked() {
+                return LeaseShutdown {
+                    maybe_still_held: Vec::new(),
+                };
+            }
             let mut ended = shared.ended.subscribe();
             shared.close(boottime::now().after(deadline));
             let held = match ended.wait_for(Option::is_some).await {
@@ -327,6 +334,9 @@ impl Leases {
     /// meanwhile, and `release_timeout` at the most. Answers what may be held in the store still.
     pub(crate) fn close(&self, deadline: impl Fn() -> Instant) -> Vec<LeaseName> {
         let shared = self.shared();
+        if shared.is_forked() {
+            return Vec::new();
+        }
         let begun = Instant::now();
         let most = begun + self.release_timeout();
         let mut told = None;
@@ -464,6 +474,10 @@ where
     F: Future<Output = Result<T, StoreError>> + Send + 'static,
     A: FnOnce(Arc<dyn LeaseStore>) -> F + Send + 'static,
 {
+    // The thread is a parent's.
+    if shared.is_forked() {
+        return Err(shared.gone());
+    }
     let begun = boottime::now();
     let runtime = shared.runtime.clone();
     let gone = Arc::clone(&shared);

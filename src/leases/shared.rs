@@ -290,6 +290,10 @@ impl Shared {
         mut left: Option<&mut Left>,
         step: impl FnOnce(&mut State, Moment, &mut Vec<Effect>) -> R,
     ) -> Option<R> {
+        // Its connections are a parent's, and a thread of the parent's may have had the mutex.
+        if self.is_forked() {
+            return None;
+        }
         let mut actions = Vec::new();
         let mut state = self.state.lock();
         if self.is_broken() {

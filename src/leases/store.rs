@@ -14,7 +14,8 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// It keeps a record for each name and decides by a clock of its own; whoever calls it keeps deadlines, retries, and tells
 /// when a lease is lost. Every method may be called from several tasks at once. Every future may be dropped at any point: what
 /// it had asked may then happen or not, and the store must never give the answer to somebody else. The futures are polled in
-/// the context of a tokio runtime with timers and I/O, which they must not block; the first time perhaps on the thread of whoever asks.
+/// the context of a tokio runtime with timers and I/O, which they must not block: on the thread of the leases, or on that of
+/// whoever waits for the answer, and now on the one, now on the other. They are dropped in that context, too.
 pub trait LeaseStore: Send + Sync + 'static {
     /// Which store this is. Asked after [`prepare`](Self::prepare), and the same for as long as it is used.
     fn id(&self) -> StoreFuture<'_, StoreId>;

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use lockkeeper::{Claimed, EtcdLeases, Fence, LeaseStore, Refreshed, Released};
+use lockkeeper::{Claimed, EtcdLeases, Fence, LeaseStore, Refreshed, Released, StoreError};
 
-use crate::common::{EXPIRATION, claim, extend, holder, is_held, name, ours, run, store, take};
+use crate::common::{
+    EXPIRATION, claim, extend, holder, is_held, name, ours, run, store, take, until,
+};
 use crate::etcd::Etcd;
+use crate::proxy::Proxy;
 
 const LONGER: Duration = Duration::from_secs(90);
 
@@ -114,5 +117,91 @@ fn what_was_moved_meanwhile_is_given_back_and_handed_over_all_the_same() {
         let released = here.release(&name("job"), &holder("b")).await.unwrap();
         assert_eq!(released, Released::WasOurs);
         assert!(there.look(&name("job")).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn i10_a_hand_over_whose_first_answer_was_lost_is_one_hand_over() {
+    let etcd = Etcd::start(1);
+    let proxy = Proxy::to(etcd.address(0));
+    run(async {
+        let (through, direct) = (proxy.address(), etcd.address(0));
+        let here = store(&format!("etcd://{through},{direct}/t"));
+        let first = take(&here, "job", "a").await;
+        proxy.mute();
+        // What asks twice finds what it did itself.
+        let (released, claimed) = hand(&here, "a", "b", EXPIRATION).await;
+        assert_eq!(released, Released::WasOurs);
+        let second = ours(claimed);
+        assert_eq!(second, Fence(first.0 + 1));
+        assert!(is_held(&here, "job", "b", second).await);
+        let released = here.release(&name("job"), &holder("b")).await.unwrap();
+        assert_eq!(released, Released::WasOurs);
+        assert!(here.look(&name("job")).await.unwrap().is_none());
+    });
+}
+
+#[test]
+fn i10_a_hand_over_that_is_never_answered_is_found_or_given_back() {
+    let etcd = Etcd::start(1);
+    let proxy = Proxy::to(etcd.address(0));
+    run(async {
+        let here = store(&format!("etcd://{}/t", proxy.address()));
+        let there = store(&etcd.url("t"));
+        let mut last = Fence(0);
+        for forced in [false, true] {
+            let first = take(&here, "job", "a").await;
+            assert!(first > last);
+            proxy.mute();
+            let (from, to) = (holder("a"), claim("job", "b", EXPIRATION));
+            let lost = here.hand_over(&from, &to).await;
+            assert!(matches!(lost, Err(StoreError::Unreachable(_))), "{lost:?}");
+            proxy.heal();
+            if forced {
+                let was = there.force_release(&name("job")).await.unwrap().unwrap();
+                assert_eq!(was.holder.unwrap().id, "b".into());
+                last = take(&there, "job", "x").await;
+                assert!(last > was.token);
+            }
+            let released = until(|| here.release(&to.name, &from)).await;
+            assert_eq!(released, Released::WasLost);
+            let claimed = until(|| here.claim(&to)).await;
+            if forced {
+                assert!(matches!(claimed, Claimed::Busy(record) if record.token == last));
+                assert!(is_held(&there, "job", "x", last).await);
+            } else {
+                last = ours(claimed);
+                assert!(last > first);
+                assert!(is_held(&here, "job", "b", last).await);
+                let released = here.release(&name("job"), &holder("b")).await.unwrap();
+                assert_eq!(released, Released::WasOurs);
+            }
+        }
+    });
+}
+
+#[test]
+fn i09_a_hand_over_and_a_refresh_at_once_leave_one_holder() {
+    let etcd = Etcd::start(1);
+    run(async {
+        let here = store(&etcd.url("t"));
+        let mut last = take(&here, "job", "0").await;
+        for n in 0..200_u64 {
+            let (from, to) = (n.to_string(), (n + 1).to_string());
+            // Every other pass moves it to another etcd lease.
+            let expiration = if n % 2 == 0 { LONGER } else { EXPIRATION };
+            let pass = extend(&here, "job", &from, last, expiration);
+            let (extended, (_, claimed)) = tokio::join!(pass, hand(&here, &from, &to, EXPIRATION));
+            assert!(extended.is_ok(), "{extended:?}");
+            let token = ours(claimed);
+            assert!(token > last, "{token} after {last}");
+            let lost = extend(&here, "job", &from, last, EXPIRATION).await.unwrap();
+            assert!(matches!(lost, Refreshed::Lost(_)), "{lost:?}");
+            last = token;
+        }
+        assert!(is_held(&here, "job", "200", last).await);
+        let released = here.release(&name("job"), &holder("200")).await.unwrap();
+        assert_eq!(released, Released::WasOurs);
+        assert!(here.look(&name("job")).await.unwrap().is_none());
     });
 }

@@ -1,6 +1,6 @@
-//! A table whose key takes several names for one.
+//! A table whose key takes several names for one, and one with triggers.
 
-use lockkeeper::{Refreshed, Released, StoreError};
+use lockkeeper::{Fence, Refreshed, Released, StoreError};
 
 use crate::ground::{Ground, Kind, MINUTE, claim, holder, name, ours, refresh, run};
 
@@ -33,5 +33,41 @@ fn names_that_the_key_takes_for_one_are_never_treated_as_one() {
         let leases = [refresh("A", "big", token, MINUTE)];
         let outcomes = store.refresh(&leases).await.unwrap();
         assert_eq!(outcomes, [Refreshed::Held]);
+    });
+}
+
+/// The server keeps the number that brings the token for itself when there is a trigger, or says that of the trigger's own row.
+#[test]
+fn i10_triggers_on_the_table_change_no_token() {
+    run(async {
+        for when in ["before", "after"] {
+            let ground = Ground::shared(Kind::Mariadb);
+            let store = ground.store().await;
+            let (mut raw, table) = (ground.connect().await, &ground.table);
+            raw.run(format!(
+                "create table {table}_audit (id bigint auto_increment primary key) auto_increment = 1000"
+            ))
+            .await;
+            raw.run(format!(
+                "create trigger {table}_trigger {when} update on {table} for each row insert into {table}_audit values ()"
+            ))
+            .await;
+            assert_eq!(
+                ours(store.claim(&claim("job", "a", MINUTE)).await),
+                Fence(1)
+            );
+            let next = claim("job", "b", MINUTE);
+            let (released, claimed) = store.hand_over(&holder("a"), &next).await.unwrap();
+            assert_eq!(released, Released::WasOurs);
+            assert_eq!(ours(Ok(claimed)), Fence(2));
+            let leases = [refresh("job", "b", Fence(2), MINUTE)];
+            assert_eq!(store.refresh(&leases).await.unwrap(), [Refreshed::Held]);
+            let released = store.release(&name("job"), &holder("b")).await.unwrap();
+            assert_eq!(released, Released::WasOurs);
+            assert_eq!(
+                ours(store.claim(&claim("job", "c", MINUTE)).await),
+                Fence(3)
+            );
+        }
     });
 }

@@ -135,6 +135,13 @@ fn behind_a_pooler_that_shares_sessions_it_is_said_once_that_waiters_poll_and_no
     let ground = ground(&TRANSACTIONS);
     let log = Log::default();
     let logging = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+    // Of two subscribers every one is asked what it wants to hear. Of a single one the thread that comes first decides, and
+    // other tests are there.
+    let _second = tracing::Dispatch::new(
+        tracing_subscriber::fmt()
+            .with_writer(std::io::sink)
+            .finish(),
+    );
     let _logging = tracing::subscriber::set_default(logging);
     crate::ground::block_on(async {
         let store = ground.store().await;

@@ -196,3 +196,42 @@ fn a_store_from_a_pool_works_while_the_pool_is_exhausted() {
         ours(store.claim(&claim("job", "a", MINUTE)).await);
     });
 }
+
+#[test]
+fn sqlite_answers_a_claim_also_where_nobody_can_note_that_he_waits() {
+    run(busy_without_notes(Ground::shared(Kind::Sqlite)));
+}
+
+#[test]
+fn mariadb_answers_a_claim_also_where_nobody_can_note_that_he_waits() {
+    run(busy_without_notes(Ground::shared(Kind::Mariadb)));
+}
+
+/// The note is a courtesy: the claim is answered all the same, and nothing is wrong with what comes after it.
+async fn busy_without_notes(ground: Ground) {
+    let store = ground.store().await;
+    let table = &ground.table;
+    let refuse = match ground.kind {
+        Kind::Sqlite => "select raise(abort, 'no notes'); end",
+        _ => "if new.updated_at < new.locked_at then signal sqlstate '45000'; end if; end",
+    };
+    let when = match ground.kind {
+        Kind::Sqlite => "for each row when new.updated_at < new.locked_at",
+        _ => "for each row",
+    };
+    let mut raw = ground.connect().await;
+    raw.run(format!(
+        "create trigger {table}_notes before update on {table} {when} begin {refuse}"
+    ))
+    .await;
+    let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
+    for _ in 0..3 {
+        let record = busy(store.claim(&claim("job", "b", MINUTE)).await);
+        assert_eq!(record.token, token);
+    }
+    let leases = [refresh("job", "a", token, MINUTE)];
+    assert_eq!(store.refresh(&leases).await.unwrap(), [Refreshed::Held]);
+    let released = store.release(&name("job"), &holder("a")).await.unwrap();
+    assert_eq!(released, lockkeeper::Released::WasOurs);
+    assert!(ours(store.claim(&claim("job", "b", MINUTE)).await) > token);
+}

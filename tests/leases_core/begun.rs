@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
-use lockkeeper::{LeaseFault, LeaseVerdict, Released};
+use lockkeeper::{LeaseError, LeaseFault, LeaseVerdict, Released};
 use parking_lot::Mutex;
 
-use crate::store::{Fault, Memory, Op, begin, soon, until};
+use crate::store::{Fault, Memory, Op, PATIENCE, begin, soon, until};
 use crate::{MS, builder, leases};
 
 const DRIVER: &str = "lockkeeper-leases";
@@ -129,4 +131,104 @@ async fn a_release_ends_in_time_also_when_the_leases_have_ended() {
     soon(leases.shutdown(20 * MS)).await;
     assert!(soon(waiting).await.unwrap().is_err());
     assert!(soon(second.release()).await.is_err());
+}
+
+/// Wakes a thread that has no runtime.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls a future to its end, and only when it is woken.
+fn without_a_runtime<F: Future>(future: F) -> F::Output {
+    assert!(tokio::runtime::Handle::try_current().is_err());
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let begun = std::time::Instant::now();
+    loop {
+        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return answer;
+        }
+        thread::park_timeout(PATIENCE);
+        assert!(begun.elapsed() < PATIENCE, "nobody wakes it");
+    }
+}
+
+#[test]
+fn whoever_waits_needs_no_runtime_and_is_woken_whoever_goes_on() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let waits = || store.0.waiting.load(Ordering::SeqCst) > 0;
+    for pause in [Duration::ZERO, 150 * MS] {
+        for op in [Op::Claim, Op::Release] {
+            store.next(op, &[Fault::Wait]);
+            thread::scope(|scope| {
+                let ours = scope.spawn(|| {
+                    let guard = without_a_runtime(leases.acquire("job")).unwrap();
+                    without_a_runtime(guard.release()).unwrap()
+                });
+                while !waits() {
+                    thread::yield_now();
+                }
+                // After the longer one the thread of the leases has taken it over.
+                thread::sleep(pause);
+                store.go_on();
+                assert_eq!(ours.join().unwrap(), Released::WasOurs);
+            });
+            if !pause.is_zero() {
+                assert_eq!(went_on_by(&store).as_deref(), Some(DRIVER), "{op:?}");
+            }
+        }
+    }
+    // The store hangs: the time runs without anybody's runtime.
+    store.next(Op::Claim, &[Fault::Hang]);
+    let late = without_a_runtime(leases.acquire_timeout("job", 20 * MS));
+    assert!(
+        matches!(late, Err(LeaseError::Unreachable { .. })),
+        "{late:?}"
+    );
+    let guard = without_a_runtime(leases.acquire("job")).unwrap();
+    store.always(Op::Release, Some(Fault::Hang));
+    assert!(without_a_runtime(guard.release()).is_err());
+}
+
+#[tokio::test]
+async fn a_store_that_panics_while_its_caller_goes_on_has_failed_and_no_more() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    for op in [Op::Claim, Op::Release] {
+        store.next(op, &[Fault::WaitThenPanic]);
+        let waker = store.clone();
+        let go_on = tokio::spawn(async move {
+            is_asked(&waker).await;
+            waker.go_on();
+        });
+        let guard = soon(leases.acquire("job")).await.unwrap();
+        assert_eq!(soon(guard.release()).await.unwrap(), Released::WasOurs);
+        go_on.await.unwrap();
+    }
+    assert_eq!((store.asked(Op::Claim), store.asked(Op::Release)), (3, 3));
+}
+
+#[test]
+fn a_question_is_dropped_where_it_can_leave_work_to_the_runtime() {
+    let store = Memory::new();
+    let builder = builder(&store).call_timeout(PATIENCE);
+    let leases = builder.release_timeout(PATIENCE).start().unwrap();
+    let guard = without_a_runtime(leases.acquire("a")).unwrap();
+    for op in [Op::Claim, Op::Release] {
+        store.always(op, Some(Fault::Hang));
+    }
+    // One that nobody goes on with, and one whose caller goes away.
+    let mut release = Box::pin(guard.release());
+    begin(&mut release);
+    let mut acquire = Box::pin(leases.acquire("b"));
+    begin(&mut acquire);
+    drop(acquire);
+    without_a_runtime(leases.shutdown(20 * MS));
+    assert!(without_a_runtime(release).is_err());
+    assert_eq!(store.0.dropped_outside.load(Ordering::SeqCst), 0);
 }

@@ -4,6 +4,8 @@
 mod acquiring;
 mod begun;
 mod dropped;
+#[cfg(unix)]
+mod fork;
 mod held;
 mod i09;
 mod many;

@@ -44,6 +44,8 @@ pub enum Fault {
     Panic,
     /// The answer comes when the test says so.
     Wait,
+    /// It panics when the test says so.
+    WaitThenPanic,
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +73,8 @@ pub struct Inner {
     pub waiting: AtomicU64,
     /// The thread that went on last with a question that waited.
     pub went_on_by: Mutex<Option<String>>,
+    /// So many questions were dropped where a store's connection could leave nothing to the runtime.
+    pub dropped_outside: AtomicU64,
     pub closed: AtomicBool,
     wakeups: Option<broadcast::Sender<LeaseName>>,
 }
@@ -95,6 +99,7 @@ impl Memory {
             go_on: Notify::new(),
             waiting: AtomicU64::new(0),
             went_on_by: Mutex::default(),
+            dropped_outside: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             wakeups,
         }))
@@ -217,12 +222,21 @@ impl Memory {
         }
     }
 
+    async fn wait(&self) {
+        self.0.waiting.fetch_add(1, Ordering::SeqCst);
+        self.0.go_on.notified().await;
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+        let thread = std::thread::current().name().map(str::to_owned);
+        *self.0.went_on_by.lock() = thread;
+    }
+
     async fn ask<T>(
         &self,
         op: Op,
         names: Vec<LeaseName>,
         act: impl FnOnce(&mut State) -> T,
     ) -> Result<T, StoreError> {
+        let _connection = Connection(&self.0);
         let fault = {
             let mut state = self.0.state.lock();
             state.asked.push((op, names, Instant::now()));
@@ -251,14 +265,25 @@ impl Memory {
             Some(Fault::Denied) => return Err(StoreError::Denied("wrong password".into())),
             Some(Fault::Panic) => panic!("the store panics"),
             Some(Fault::Wait) => {
-                self.0.waiting.fetch_add(1, Ordering::SeqCst);
-                self.0.go_on.notified().await;
-                self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-                let thread = std::thread::current().name().map(str::to_owned);
-                *self.0.went_on_by.lock() = thread;
+                self.wait().await;
+            }
+            Some(Fault::WaitThenPanic) => {
+                self.wait().await;
+                panic!("the store panics");
             }
         }
         Ok(act(&mut self.0.state.lock()))
+    }
+}
+
+/// What some drivers' connections are: when they are dropped, they leave work to the runtime.
+struct Connection<'a>(&'a Inner);
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            self.0.dropped_outside.fetch_add(1, Ordering::SeqCst);
+        }
     }
 }
 

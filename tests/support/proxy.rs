@@ -24,6 +24,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     hole: bool,
+    mute: bool,
     delay: Duration,
     over: bool,
     connections: Vec<TcpStream>,
@@ -63,10 +64,16 @@ impl Proxy {
         self.change(|state| state.hole = true);
     }
 
+    /// From now on the server hears everything, and its answers do not arrive.
+    pub fn mute(&self) {
+        self.change(|state| state.mute = true);
+    }
+
     /// Everything is forwarded, also what has piled up.
     pub fn heal(&self) {
         self.change(|state| {
             state.hole = false;
+            state.mute = false;
             state.delay = Duration::ZERO;
         });
     }
@@ -102,7 +109,7 @@ impl Drop for Proxy {
 
 impl Shared {
     fn serve(self: Arc<Self>, client: TcpStream) {
-        self.pass();
+        self.pass(false);
         let Ok(server) = TcpStream::connect(&self.target) else {
             return;
         };
@@ -113,18 +120,18 @@ impl Shared {
         }
         let up = (pair(&client), pair(&server));
         let back = Arc::clone(&self);
-        thread::spawn(move || back.pump(server, client));
-        self.pump(up.0, up.1);
+        thread::spawn(move || back.pump(server, client, true));
+        self.pump(up.0, up.1, false);
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, back: bool) {
         let _ = to.set_nodelay(true);
         let mut buffer = vec![0; 1 << 16];
         loop {
             match from.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => {
-                    self.pass();
+                    self.pass(back);
                     if to.write_all(&buffer[..length]).is_err() {
                         break;
                     }
@@ -138,7 +145,7 @@ impl Shared {
     }
 
     /// Waits as long as nothing is forwarded.
-    fn pass(&self) {
+    fn pass(&self, back: bool) {
         let state = self.state.lock().unwrap();
         let delay = state.delay;
         drop(state);
@@ -146,7 +153,9 @@ impl Shared {
         let state = self.state.lock().unwrap();
         let _state = self
             .changed
-            .wait_while(state, |state| state.hole && !state.over)
+            .wait_while(state, |state| {
+                (state.hole || back && state.mute) && !state.over
+            })
             .unwrap();
     }
 }

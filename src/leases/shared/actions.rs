@@ -125,7 +125,7 @@ impl Shared {
         }
         match left {
             Some(left @ None) if !home.is_wanted() => *left = Some(self.leave(call, home)),
-            _ => drop(self.runtime.spawn(call)),
+            _ => self.spawn_call(call),
         }
     }
 

@@ -72,6 +72,11 @@ impl Book {
             return Err(Refusal::ShuttingDown);
         }
         let limit = self.bounds.waiters;
+        // Whoever is first for a name has the store asked, at once with those of other names.
+        let of_all = limit.saturating_mul(NAMES).max(LEAST_OF_ALL);
+        if self.waiters.len() >= of_all {
+            return Err(Refusal::TooMany { limit: of_all });
+        }
         let turns = self.names.entry(name.clone()).or_default();
         if turns.waiting() >= limit {
             return Err(Refusal::TooMany { limit });
@@ -237,10 +242,50 @@ impl Book {
     }
 }
 
+/// For all names together so many times as many may wait as for one, and these in any case.
+const NAMES: usize = 10;
+const LEAST_OF_ALL: usize = 100_000;
+
 /// A record as it is now, if nobody has refreshed it since.
 fn aged(mut record: LeaseRecord, age: Duration) -> LeaseRecord {
     record.remaining = record
         .remaining
         .map(|remaining| remaining.saturating_sub(age));
     record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leases::state::Bounds;
+
+    #[test]
+    fn i13_those_who_wait_for_all_names_together_are_bounded() {
+        let second = Duration::from_secs(1);
+        let mut book = Book::new(Bounds {
+            waiters: 1,
+            call_timeout: second,
+            seed: 1,
+        });
+        let wish = Wish {
+            timing: Timing::new(second, 60 * second, second).unwrap(),
+            poll: second,
+            until: None,
+            once: false,
+        };
+        let name = |n: usize| LeaseName::new(n.to_string()).unwrap();
+        let mut ask = |n| book.ask(Moment(1), &name(n), wish.clone());
+        let first = ask(0).unwrap();
+        assert!(matches!(ask(0), Err(Refusal::TooMany { limit: 1 })));
+        assert!((1..LEAST_OF_ALL).all(|n| ask(n).is_ok()));
+        let refused = ask(LEAST_OF_ALL);
+        assert!(matches!(
+            refused,
+            Err(Refusal::TooMany {
+                limit: LEAST_OF_ALL
+            })
+        ));
+        book.abandon(Moment(2), first, &mut Vec::new());
+        assert!(book.ask(Moment(3), &name(0), wish).is_ok());
+    }
 }

@@ -126,7 +126,8 @@ impl Backend for MysqlBackend {
             .bind(claim.name.as_str())
             .bind(id)
             .bind(micros(claim.unclean_delay));
-        Ok(taken(&take.execute(connection).await?))
+        let done = take.execute(&mut *connection).await?;
+        self.taken(connection, &done, claim).await
     }
 
     async fn hand(
@@ -143,7 +144,8 @@ impl Backend for MysqlBackend {
             .bind(claim.name.as_str())
             .bind(claim.name.as_str())
             .bind(&*from.id);
-        Ok(taken(&hand.execute(connection).await?))
+        let done = hand.execute(&mut *connection).await?;
+        self.taken(connection, &done, claim).await
     }
 
     async fn add(&self, connection: &mut MySqlConnection, name: &LeaseName) -> sqlx::Result<()> {
@@ -184,23 +186,14 @@ impl Backend for MysqlBackend {
             return Ok(());
         }
         let mut transaction = connection.begin().await?;
-        let unnoted = query(&self.statements.unnoted)
-            .bind(name.as_str())
-            .bind(name.as_str());
-        match unnoted.fetch_optional(&mut *transaction).await {
-            Ok(None) => {}
-            Ok(Some(_)) => {
-                let want = query(&self.statements.want)
-                    .bind(name.as_str())
-                    .bind(name.as_str());
-                want.execute(&mut *transaction).await?;
+        match self.note(&mut transaction, name).await {
+            Ok(()) => transaction.commit().await,
+            Err(error) => {
+                // At once: as long as the row is locked, its holder's refresh skips it.
+                transaction.rollback().await?;
+                Err(error)
             }
-            Err(error) if server::number(&error) == Some(extend::SYNTAX_ERROR) => {
-                self.cannot_skip.store(true, Ordering::Relaxed);
-            }
-            Err(error) => return Err(error),
         }
-        transaction.commit().await
     }
 
     async fn free(
@@ -241,12 +234,50 @@ impl Backend for MysqlBackend {
     }
 }
 
-fn taken(done: &MySqlQueryResult) -> Option<Taken> {
-    (done.rows_affected() > 0).then(|| Taken {
-        token: Fence(done.last_insert_id()),
-        // The lock of the row comes before the clock.
-        waited: false,
-    })
+impl MysqlBackend {
+    async fn note(&self, connection: &mut MySqlConnection, name: &LeaseName) -> sqlx::Result<()> {
+        let unnoted = query(&self.statements.unnoted)
+            .bind(name.as_str())
+            .bind(name.as_str());
+        match unnoted.fetch_optional(&mut *connection).await {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => {
+                let want = query(&self.statements.want)
+                    .bind(name.as_str())
+                    .bind(name.as_str());
+                want.execute(connection).await.map(drop)
+            }
+            Err(error) if server::number(&error) == Some(extend::SYNTAX_ERROR) => {
+                self.cannot_skip.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a statement that takes the lease brings.
+    async fn taken(
+        &self,
+        connection: &mut MySqlConnection,
+        done: &MySqlQueryResult,
+        claim: &Claim,
+    ) -> sqlx::Result<Option<Taken>> {
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let mut token = Some(done.last_insert_id());
+        if token == Some(0) {
+            // The table has a trigger, with which the server keeps the number for itself. The row is ours, and keeps it.
+            let row = self.row(connection, &claim.name).await?;
+            let ours = row.filter(|row| row.locked && row.is_of(&claim.holder.id));
+            token = ours.map(|row| row.count.unsigned_abs());
+        }
+        Ok(Some(Taken {
+            token: Fence(token.unwrap_or_default()),
+            // The lock of the row comes before the clock. What is gone already is looked at again.
+            waited: token.is_none(),
+        }))
+    }
 }
 
 /// A row as [`Statements`] selects it.

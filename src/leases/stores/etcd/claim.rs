@@ -114,7 +114,8 @@ impl EtcdLeases {
             )])
             .and_then([TxnOp::put(key.clone(), written.value()?, Some(put))])
             .or_else([TxnOp::get(key.clone(), None)]);
-        self.carriers.lock().forget(&ours);
+        // A refresh may have moved it meanwhile.
+        let known = self.carriers.lock().forget(&ours).unwrap_or(known);
         let (mut old, mut new) = (
             Doubt::new(self, Some(known.carrier)),
             Doubt::new(self, Some(carrier)),

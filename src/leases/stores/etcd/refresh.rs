@@ -173,6 +173,9 @@ impl EtcdLeases {
         // A lease that was released meanwhile is not to be known again.
         if carriers.of(&want.ours).is_some() || want.known.is_none() {
             carriers.put(want.ours.clone(), carried);
+        } else if want.known.is_some_and(|known| known.carrier != carrier) {
+            // Whoever released it may know the other carrier alone, and have had no answer.
+            carriers.taint(carrier);
         }
     }
 
@@ -332,5 +335,56 @@ impl EtcdLeases {
             }
         }
         Ok((kvs, term))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leases::{Fence, Holder, LeaseName};
+
+    #[test]
+    fn what_is_moved_while_it_is_released_keeps_nothing_alive_where_it_was_moved_to() {
+        let store = EtcdLeases::from_url("etcd://127.0.0.1:1/t").unwrap();
+        let holder = Holder {
+            id: "me".into(),
+            host: "here".into(),
+            pid: 1,
+        };
+        let refresh = Refresh {
+            name: LeaseName::new("job").unwrap(),
+            holder,
+            token: Fence(1),
+            expiration: Duration::from_secs(5),
+        };
+        let carried = Carried {
+            carrier: 10,
+            revision: Some(1),
+            keep: refresh.expiration,
+            delay: Duration::ZERO,
+            at: Duration::ZERO,
+        };
+        let ours = (refresh.name.clone(), Arc::clone(&refresh.holder.id));
+        let want = Wanted {
+            key: store.prefix.key(&refresh.name),
+            refresh: &refresh,
+            ours: ours.clone(),
+            known: Some(carried),
+            delay: Duration::ZERO,
+        };
+        store.carriers.lock().opened(6, 10);
+        store.carriers.lock().opened(7, 11);
+        store.carriers.lock().put(ours.clone(), carried);
+        store.note(&want, 10, Some(2), Duration::ZERO);
+        store.note(&want, 11, Some(3), Duration::ZERO);
+        assert_eq!(store.carriers.lock().of(&ours).unwrap().carrier, 11);
+        assert_eq!(store.carriers.lock().open(7), Some(11));
+        // Its release has no answer yet, and knows of the first alone.
+        store.carriers.lock().forget(&ours);
+        store.note(&want, 10, Some(2), Duration::ZERO);
+        assert_eq!(store.carriers.lock().open(6), Some(10));
+        store.note(&want, 11, Some(3), Duration::ZERO);
+        assert_eq!(store.carriers.lock().of(&ours), None);
+        assert_eq!(store.carriers.lock().open(7), None);
     }
 }

@@ -87,7 +87,7 @@ impl File {
             })
         })?;
         match claimed {
-            Claimed::Ours { .. } => self.wanted.taken(&key.bytes, before),
+            Claimed::Ours { .. } => self.wanted.taken(&key.bytes, &claim.holder.id, before),
             Claimed::Busy(_) => self.wanted.note(&key.bytes, self.clock.now().nanos),
         }
         Ok(claimed)
@@ -97,7 +97,7 @@ impl File {
         &mut self,
         leases: &[(Key, Refresh)],
     ) -> Result<Vec<Refreshed>, StoreError> {
-        self.write(|view| {
+        let outcomes = self.write(|view| {
             let mut puts = Vec::with_capacity(leases.len());
             let mut outcomes = Vec::with_capacity(leases.len());
             for (key, refresh) in leases {
@@ -114,7 +114,13 @@ impl File {
                 });
             }
             Ok((puts, outcomes))
-        })
+        })?;
+        for ((key, refresh), outcome) in leases.iter().zip(&outcomes) {
+            if matches!(outcome, Refreshed::Lost(_)) {
+                self.wanted.lost(&key.bytes, &refresh.holder.id);
+            }
+        }
+        Ok(outcomes)
     }
 
     /// Whether others wanted it, too.
@@ -132,7 +138,7 @@ impl File {
             let puts = freed.map(|freed| (key.clone(), freed));
             Ok((puts.into_iter().collect(), released))
         })?;
-        Ok((released, self.wanted.since_taken(&key.bytes)))
+        Ok((released, self.wanted.since_taken(&key.bytes, &holder.id)))
     }
 
     /// A release and a claim in one step, between which nobody else comes.
@@ -142,7 +148,7 @@ impl File {
         from: &Holder,
         claim: &Claim,
     ) -> Result<(Released, Claimed), StoreError> {
-        self.write(|view| {
+        let (released, claimed) = self.write(|view| {
             let found = view.get(key)?;
             let (released, freed) = match &found {
                 None => (Released::WasLost, None),
@@ -157,7 +163,12 @@ impl File {
                 Decided::Busy(record) => (Vec::new(), (released, Claimed::Busy(record))),
                 Decided::Spent => return Err(spent(&claim.name)),
             })
-        })
+        })?;
+        match claimed {
+            Claimed::Ours { .. } => (self.wanted).handed(&key.bytes, &from.id, &claim.holder.id),
+            Claimed::Busy(_) => drop(self.wanted.lost(&key.bytes, &from.id)),
+        }
+        Ok((released, claimed))
     }
 
     pub(super) fn look(&mut self, key: &Key) -> Result<Option<LeaseRecord>, StoreError> {
@@ -187,7 +198,7 @@ impl File {
     }
 
     pub(super) fn force_release(&mut self, key: &Key) -> Result<Option<LeaseRecord>, StoreError> {
-        self.write(|view| {
+        let was = self.write(|view| {
             let found = view.get(key)?;
             let was = found
                 .as_ref()
@@ -196,7 +207,9 @@ impl File {
             let puts = freed.map(|freed| (key.clone(), freed));
             let was = was.filter(|was| was.remaining.is_some());
             Ok((puts.into_iter().collect(), was))
-        })
+        })?;
+        self.wanted.freed(&key.bytes);
+        Ok(was)
     }
 
     fn read<T>(

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
@@ -16,8 +17,8 @@ const PLACES: u64 = 4096;
 pub(super) struct Wanted {
     path: PathBuf,
     file: Option<File>,
-    /// What stood in the places of the leases that are held here, when they were taken.
-    before: HashMap<Vec<u8>, [u8; 8]>,
+    /// What stood in the places of the leases that are held here when they were taken, and the ids of their holders.
+    before: HashMap<Vec<u8>, (Arc<str>, [u8; 8])>,
 }
 
 impl Wanted {
@@ -49,14 +50,34 @@ impl Wanted {
     }
 
     /// A lease was taken after this look.
-    pub(super) fn taken(&mut self, key: &[u8], before: [u8; 8]) {
-        self.before.insert(key.to_vec(), before);
+    pub(super) fn taken(&mut self, key: &[u8], by: &Arc<str>, before: [u8; 8]) {
+        self.before.insert(key.to_vec(), (Arc::clone(by), before));
     }
 
-    /// Whether somebody wanted a lease since it was taken. It is not held here any more.
-    pub(super) fn since_taken(&mut self, key: &[u8]) -> bool {
-        let before = self.before.remove(key);
+    /// A lease was handed on, unseen by others: what counts is when it was taken.
+    pub(super) fn handed(&mut self, key: &[u8], from: &str, to: &Arc<str>) {
+        if let Some((by, _)) = self.before.get_mut(key).filter(|(by, _)| **by == *from) {
+            *by = Arc::clone(to);
+        }
+    }
+
+    /// Whether somebody wanted a lease since it was taken. It is not its holder's any more.
+    pub(super) fn since_taken(&mut self, key: &[u8], by: &str) -> bool {
+        let before = self.lost(key, by);
         before.is_some_and(|before| self.look(key) != before)
+    }
+
+    /// A lease is not its holder's any more; the next one's is not forgotten with it.
+    pub(super) fn lost(&mut self, key: &[u8], by: &str) -> Option<[u8; 8]> {
+        let (holder, before) = self.before.get(key)?;
+        let before = (**holder == *by).then_some(*before)?;
+        self.before.remove(key);
+        Some(before)
+    }
+
+    /// A lease is nobody's any more.
+    pub(super) fn freed(&mut self, key: &[u8]) {
+        self.before.remove(key);
     }
 
     fn file(&mut self) -> Option<&File> {
@@ -104,17 +125,45 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("leases.mdb");
         let [mut holder, mut other] = [(); 2].map(|()| Wanted::beside(&path));
+        let (me, next): (Arc<str>, Arc<str>) = ("me".into(), "next".into());
         other.note(b"a", 1);
         let before = holder.look(b"a");
-        holder.taken(b"a", before);
+        holder.taken(b"a", &me, before);
         let before = holder.look(b"b");
-        holder.taken(b"b", before);
-        assert!(!holder.since_taken(b"a"));
-        holder.taken(b"a", before);
+        holder.taken(b"b", &me, before);
+        assert!(!holder.since_taken(b"a", &me));
+        holder.taken(b"a", &me, before);
         other.note(b"a", 2);
-        assert!(holder.since_taken(b"a"));
-        assert!(!holder.since_taken(b"a"), "it is not held any more");
-        assert!(!holder.since_taken(b"b"));
+        assert!(holder.since_taken(b"a", &me));
+        assert!(!holder.since_taken(b"a", &me), "it is not held any more");
+        assert!(!holder.since_taken(b"b", &me));
+        // It counts from when it was taken, also for those to whom it was handed.
+        let before = holder.look(b"a");
+        holder.taken(b"a", &me, before);
+        other.note(b"a", 3);
+        holder.handed(b"a", &me, &next);
+        assert!(!holder.since_taken(b"a", &me));
+        assert!(holder.since_taken(b"a", &next));
+    }
+
+    #[test]
+    fn what_was_lost_is_forgotten_and_not_what_the_next_one_has_taken() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("leases.mdb");
+        let [mut holder, mut other] = [(); 2].map(|()| Wanted::beside(&path));
+        let (first, second): (Arc<str>, Arc<str>) = ("first".into(), "second".into());
+        let before = holder.look(b"a");
+        holder.taken(b"a", &first, before);
+        holder.taken(b"a", &second, before);
+        other.note(b"a", 1);
+        // The late release of one that has lost it.
+        assert!(!holder.since_taken(b"a", &first));
+        assert!(holder.since_taken(b"a", &second));
+        holder.taken(b"b", &first, before);
+        holder.lost(b"b", &first);
+        holder.taken(b"c", &first, before);
+        holder.freed(b"c");
+        assert!(holder.before.is_empty());
     }
 
     #[test]
@@ -122,7 +171,8 @@ mod tests {
         let mut wanted = Wanted::beside(Path::new("/nowhere/at/all/leases.mdb"));
         wanted.note(b"a", 1);
         let before = wanted.look(b"a");
-        wanted.taken(b"a", before);
-        assert!(!wanted.since_taken(b"a"));
+        let me = "me".into();
+        wanted.taken(b"a", &me, before);
+        assert!(!wanted.since_taken(b"a", &me));
     }
 }

@@ -1,14 +1,15 @@
 //! What PostgreSQL says of itself and of its errors.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection, Row as _};
 
 use super::super::sql::{Column, Kind, Shape, fault};
 use super::ask::Ask;
-use crate::leases::StoreError;
+use crate::leases::state::Moment;
+use crate::leases::{StoreError, boottime};
 
 /// Opens a connection, if it is one to a server that can be written to.
 pub(super) async fn open(
@@ -16,7 +17,7 @@ pub(super) async fn open(
     pooled: &AtomicBool,
 ) -> Result<PgConnection, StoreError> {
     let failed = |error| fault(connecting(&error), error);
-    let began = Instant::now();
+    let began = boottime::now();
     let mut connection = server.connect().await.map_err(failed)?;
     // Nothing is prepared before it is known whose session it is.
     let reads_only =
@@ -37,10 +38,11 @@ pub(super) async fn open(
 }
 
 /// Whether there is a pooler: a session that is older than the connection to it is one of a pooler's, and others may have it
-/// between two statements of ours.
+/// between two statements of ours. It is remembered for good: what is prepared in sessions that others have would be mistaken
+/// for theirs without an error, while a store that is wrong about it is slower, and polls.
 pub(super) async fn look_for_pooler(
     connection: impl sqlx::PgExecutor<'_>,
-    began: Instant,
+    began: Moment,
     pooled: &AtomicBool,
 ) -> sqlx::Result<()> {
     let age = "select coalesce((select extract(epoch from clock_timestamp() - backend_start) * 1000000 \
@@ -51,10 +53,16 @@ pub(super) async fn look_for_pooler(
         row => row?,
     };
     let age = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
-    if Duration::from_micros(age) > began.elapsed() {
+    if is_older(Duration::from_micros(age), boottime::now().since(began)) {
         say_pooled(pooled);
     }
     Ok(())
+}
+
+/// Whether a session was there before the connection, which was begun so long ago. Both are measured through suspend, and the
+/// server's clock may run faster by 1 %.
+fn is_older(session: Duration, connection: Duration) -> bool {
+    session > connection + connection / 100
 }
 
 /// Remembers that there is a pooler.
@@ -190,6 +198,19 @@ pub(super) fn fits(column: &str, kind: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_is_a_poolers_only_if_it_is_older_by_more_than_a_clock_may_gain() {
+        let seconds = Duration::from_secs;
+        // It took long to log in, and the server's clock is being corrected.
+        assert!(!is_older(
+            seconds(10) + Duration::from_millis(20),
+            seconds(10)
+        ));
+        assert!(!is_older(seconds(0), seconds(0)));
+        assert!(is_older(seconds(11), seconds(10)));
+        assert!(is_older(Duration::from_millis(5), Duration::from_millis(4)));
+    }
 
     #[test]
     fn what_waiting_heals_is_told_from_what_it_does_not() {

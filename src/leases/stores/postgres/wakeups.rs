@@ -14,7 +14,7 @@ use super::PostgresBackend;
 use super::ask::Ask;
 use super::server::{self, kind};
 use super::statements::CHANNEL;
-use crate::leases::{LeaseName, StoreError, StoreFuture, Wakeups};
+use crate::leases::{LeaseName, StoreError, StoreFuture, Wakeups, boottime};
 
 /// How long the first notification may take, which we send ourselves, before it is certain that none ever arrives.
 const PROOF: Duration = Duration::from_secs(2);
@@ -72,7 +72,7 @@ impl PostgresBackend {
         let at = self.last.load(Ordering::Relaxed);
         let server = self.servers.get(at).or_else(|| self.servers.first());
         let server = server.ok_or_else(|| StoreError::BadConfig("no server".to_owned()))?;
-        let began = std::time::Instant::now();
+        let began = boottime::now();
         let pool: PgPool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(patience)

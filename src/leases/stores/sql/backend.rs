@@ -105,7 +105,7 @@ pub(in crate::leases::stores) trait Backend:
     ) -> impl Future<Output = sqlx::Result<Vec<Refreshed>>> + Send;
 
     /// Notes in a row that is locked that others want it, for its holder to see when it unlocks the row. Nobody is waited for:
-    /// what cannot be noted now is noted the next time.
+    /// what cannot be noted now is noted the next time, and an error is no matter.
     fn want(
         &self,
         connection: &mut Self::Connection,

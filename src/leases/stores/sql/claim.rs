@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::backend::{Kind, Taken};
-use super::{Backend, SqlStore};
+use super::{Backend, Row, SqlStore};
 use crate::leases::{Claim, Claimed, Fence, LeaseRecord};
 
 /// How often a row may change between two statements before the claim is given up.
@@ -13,6 +13,8 @@ const RESTLESS: u32 = 8;
 pub(super) enum Attempt {
     /// An answer.
     Claimed(Claimed),
+    /// Somebody holds it, who is not told yet that others want it.
+    Unnoted(Claimed),
     /// Another name stands in the way of the row.
     Clash,
     /// The row was different each time it was looked at.
@@ -28,8 +30,9 @@ impl<B: Backend> SqlStore<B> {
         sent: &AtomicBool,
     ) -> sqlx::Result<Attempt> {
         if B::UPDATES_WAIT && self.seen_busy.contains(&claim.name) {
-            if let Some(busy) = self.look_if_busy(connection, claim).await? {
-                return Ok(Attempt::Claimed(busy));
+            let row = self.backend.row(connection, &claim.name).await?;
+            if let Some(busy) = row.and_then(|row| busy(row, claim)) {
+                return Ok(busy);
             }
             self.seen_busy.note(&claim.name, false);
         }
@@ -65,13 +68,9 @@ impl<B: Backend> SqlStore<B> {
                     added = true;
                 }
                 Some(row) if row.keeps_out(&claim.holder.id, claim.unclean_delay) => {
-                    let noted = row.noted;
-                    if let Some(record) = row.record_delayed(claim.unclean_delay) {
+                    if let Some(busy) = busy(row, claim) {
                         self.seen_busy.note(&claim.name, B::UPDATES_WAIT);
-                        if !noted {
-                            self.backend.want(connection, &claim.name).await?;
-                        }
-                        return Ok(Attempt::Claimed(Claimed::Busy(record)));
+                        return Ok(busy);
                     }
                 }
                 Some(row) => free = row.record(),
@@ -82,19 +81,17 @@ impl<B: Backend> SqlStore<B> {
             Attempt::Claimed(Claimed::Busy(record))
         }))
     }
+}
 
-    async fn look_if_busy(
-        &self,
-        connection: &mut B::Connection,
-        claim: &Claim,
-    ) -> sqlx::Result<Option<Claimed>> {
-        let row = self.backend.row(connection, &claim.name).await?;
-        let busy = row.filter(|row| row.keeps_out(&claim.holder.id, claim.unclean_delay));
-        let noted = busy.as_ref().is_some_and(|row| row.noted);
-        let record = busy.and_then(|row| row.record_delayed(claim.unclean_delay));
-        if record.is_some() && !noted {
-            self.backend.want(connection, &claim.name).await?;
-        }
-        Ok(record.map(Claimed::Busy))
+/// What a row answers that keeps the claim out; `None` if it does not.
+fn busy(row: Row, claim: &Claim) -> Option<Attempt> {
+    if !row.keeps_out(&claim.holder.id, claim.unclean_delay) {
+        return None;
     }
+    let noted = row.noted;
+    let busy = Claimed::Busy(row.record_delayed(claim.unclean_delay)?);
+    Some(match noted {
+        true => Attempt::Claimed(busy),
+        false => Attempt::Unnoted(busy),
+    })
 }

@@ -22,6 +22,7 @@ pub(super) struct Connections<C> {
 #[derive(Debug)]
 pub(super) struct Place<'a, C> {
     pub(super) idle: Option<C>,
+    group: &'a Connections<C>,
     permit: SemaphorePermit<'a>,
 }
 
@@ -37,23 +38,26 @@ impl<C> Connections<C> {
     /// Waits for a place; `None` once it is closed.
     pub(super) async fn place(&self) -> Option<Place<'_, C>> {
         let permit = self.places.acquire().await.ok()?;
+        Some(self.taken(permit))
+    }
+
+    /// A place with an idle connection, if whoever takes it now leaves so many places for others. Nobody is waited for.
+    pub(super) fn spare(&self, places: usize) -> Option<Place<'_, C>> {
+        let all = u32::try_from(places).ok()?.checked_add(1)?;
+        // In one step with those that are left: of two who come at once the second finds none.
+        let mut free = self.places.try_acquire_many(all).ok()?;
+        let place = self.taken(free.split(1)?);
+        place.idle.is_some().then_some(place)
+    }
+
+    fn taken<'a>(&'a self, permit: SemaphorePermit<'a>) -> Place<'a, C> {
         let mut idle = self.idle.lock();
         idle.retain(|(_, since)| since.elapsed() < STALE);
-        let idle = idle.pop().map(|(connection, _)| connection);
-        Some(Place { idle, permit })
-    }
-
-    /// Whether a connection is idle that whoever takes it now leaves so many places for others.
-    pub(super) fn can_spare(&self, places: usize) -> bool {
-        self.places.available_permits() > places && !self.idle.lock().is_empty()
-    }
-
-    /// Keeps a connection whose work went well.
-    pub(super) fn put_back(&self, connection: C, place: Place<'_, C>) {
-        if !self.places.is_closed() {
-            self.idle.lock().push((connection, Instant::now()));
+        Place {
+            idle: idle.pop().map(|(connection, _)| connection),
+            group: self,
+            permit,
         }
-        drop(place.permit);
     }
 
     /// Closes those that are not in use: one of them turned out to be broken, and the others are as old.
@@ -66,5 +70,53 @@ impl<C> Connections<C> {
         self.places.close();
         let idle = std::mem::take(&mut *self.idle.lock());
         idle.into_iter().map(|(connection, _)| connection).collect()
+    }
+}
+
+impl<'a, C> Place<'a, C> {
+    /// Whose place it is.
+    pub(super) const fn group(&self) -> &'a Connections<C> {
+        self.group
+    }
+
+    /// Keeps a connection whose work went well.
+    pub(super) fn put_back(self, connection: C) {
+        if !self.group.places.is_closed() {
+            self.group.idle.lock().push((connection, Instant::now()));
+        }
+        drop(self.permit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_two_who_come_at_once_the_second_waits_behind_no_claim() {
+        let group = Connections::new(3);
+        let places = [group.place().await.unwrap(), group.place().await.unwrap()];
+        assert!(group.spare(0).is_none(), "nothing is idle");
+        for (place, connection) in places.into_iter().zip([1, 2]) {
+            place.put_back(connection);
+        }
+        let first = group.spare(1).unwrap();
+        assert_eq!(first.idle, Some(2));
+        // Two places are free, and one connection idle.
+        let second = group.spare(1).unwrap();
+        assert!(group.spare(1).is_none());
+        assert!(group.spare(0).is_none(), "nothing is idle");
+        drop(first);
+        second.put_back(3);
+        assert!(group.spare(2).is_some());
+        assert!(group.spare(3).is_none());
+        // None of it is kept.
+        let all = [
+            group.place().await,
+            group.place().await,
+            group.place().await,
+        ];
+        assert!(all.iter().all(Option::is_some));
+        assert!(group.spare(0).is_none());
     }
 }

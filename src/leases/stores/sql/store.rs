@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::backend::{Kind, Taken};
 use super::claim::Attempt;
-use super::connections::Connections;
+use super::connections::{Connections, Place};
 use super::seen_busy::SeenBusy;
 use super::undo::{Undoable, Undoing};
 use super::{Backend, Options};
@@ -21,6 +21,8 @@ use crate::leases::{
 const AGAIN: u32 = 6;
 /// How often a table that others make at the same time is looked for.
 const LOOKS_FOR_TABLE: u32 = 100;
+/// How long it may take to note that a lease is wanted.
+const NOTING: Duration = Duration::from_millis(250);
 /// Connections for refreshes, and for releases while many claim, so that no claim stands in their way: one that is at work, and
 /// one in case that it hangs.
 const UPKEEP: usize = 2;
@@ -41,11 +43,19 @@ pub(in crate::leases::stores) struct SqlStore<B: Backend> {
 /// Works on a connection of a group: an idle one or a new one. What fails since an idle one had grown useless is done again
 /// on a new one, and so is what was in the way of another. `$again` counts the attempts before.
 macro_rules! on_connection {
-    ($store:expr, $group:expr, |$connection:ident, $again:ident| $work:expr) => {{
+    ($store:expr, $group:expr, |$connection:ident, $again:ident| $work:expr) => {
+        on_connection!($store, None, $group, |$connection, $again| $work)
+    };
+    ($store:expr, $first:expr, $group:expr, |$connection:ident, $again:ident| $work:expr) => {{
         let (store, group) = ($store, $group);
+        let mut first: Option<Place<'_, B::Connection>> = $first;
         let mut $again = 0;
         loop {
-            let mut place = group.place().await.ok_or_else(closed)?;
+            let mut place = match first.take() {
+                Some(place) => place,
+                None => group.place().await.ok_or_else(closed)?,
+            };
+            let home = place.group();
             let (mut used, fresh) = match place.idle.take() {
                 Some(idle) => (idle, false),
                 None => (store.backend.open(store.patience).await?, true),
@@ -56,7 +66,7 @@ macro_rules! on_connection {
             };
             match answer {
                 Ok(answer) => {
-                    group.put_back(used, place);
+                    place.put_back(used);
                     break Ok(answer);
                 }
                 Err(error) => {
@@ -65,7 +75,7 @@ macro_rules! on_connection {
                     $again += 1;
                     match kind {
                         Kind::Unreachable | Kind::ReadOnly if !fresh && $again < AGAIN => {
-                            group.forget_idle();
+                            home.forget_idle();
                         }
                         Kind::Again if $again < AGAIN => {}
                         Kind::LockTimeout if B::ONE_LOCK && $again < AGAIN => {}
@@ -162,6 +172,10 @@ impl<B: Backend> SqlStore<B> {
         })?;
         match attempt {
             Attempt::Claimed(claimed) => Ok(claimed),
+            Attempt::Unnoted(claimed) => {
+                self.note(&claim.name).await;
+                Ok(claimed)
+            }
             Attempt::Clash => Err(StoreError::WrongTable {
                 table: self.table.to_string(),
                 why: format!(
@@ -173,6 +187,20 @@ impl<B: Backend> SqlStore<B> {
             Attempt::Restless => Err(StoreError::Failed(
                 "the record of the lease was another each time it was looked at".into(),
             )),
+        }
+    }
+
+    /// Notes for the holder that others want it. That is a courtesy: the answer to the claim stands, whatever comes of it, and
+    /// does not wait for it for long.
+    async fn note(&self, name: &LeaseName) {
+        let noting = async {
+            on_connection!(self, &self.claims, |connection, again| {
+                self.backend.want(connection, name)
+            })
+        };
+        let noted: Result<Result<(), StoreError>, _> = tokio::time::timeout(NOTING, noting).await;
+        if let Ok(Err(error)) = noted {
+            tracing::debug!(target: "lockkeeper", %error, "it cannot be noted that a lease is wanted");
         }
     }
 
@@ -234,11 +262,8 @@ impl<B: Backend> SqlStore<B> {
     async fn free(&self, name: &LeaseName, holder: &Holder) -> Result<Option<bool>, StoreError> {
         // What has just claimed is the quickest, and its server process the warmest, as long as no claim stands in the way.
         let left_for_claims = usize::from(!B::ONE_LOCK);
-        let group = match self.claims.can_spare(left_for_claims) {
-            true => &self.claims,
-            false => &self.upkeep,
-        };
-        on_connection!(self, group, |connection, again| {
+        let spare = self.claims.spare(left_for_claims);
+        on_connection!(self, spare, &self.upkeep, |connection, again| {
             self.free_on(connection, name, holder, again > 0)
         })
     }
