@@ -10,8 +10,9 @@ use crate::ground::{Ground, Kind, Raw, claim, refresh, run};
 
 /// How long they fight.
 const LASTING: Duration = Duration::from_secs(30);
-/// How long a holder keeps the lease without a refresh.
-const EXPIRATION: Duration = Duration::from_secs(1);
+/// How long a holder keeps the lease without a refresh: dbmutex has no deadline of its own, and a contender that gets no
+/// processor for so long would believe in a lease that another has by right.
+const EXPIRATION: Duration = Duration::from_secs(2);
 /// One in so many turns of a contender, if it gets the lease then, ends in a crash.
 const CRASHES: u32 = 100;
 
