@@ -25,9 +25,10 @@ use crate::supervision::Supervision;
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
 ///
-/// A thread of its own refreshes whatever is held, in one pass for all, and asks the store on behalf of those who wait. When
-/// the last handle and the last guard are dropped, everything is given back in the background and the thread ends;
-/// [`shutdown`](Self::shutdown) does so now, and says when it is done.
+/// A thread of its own refreshes whatever is held, in one pass for all, keeps all times, and asks the store on behalf of those
+/// who wait in the background; whoever awaits an answer takes part in asking for it. When the last handle and the last guard
+/// are dropped, everything is given back in the background and the thread ends; [`shutdown`](Self::shutdown) does so now, and
+/// says when it is done.
 #[derive(Clone)]
 pub struct Leases {
     owner: Arc<Owner>,
