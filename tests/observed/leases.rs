@@ -14,7 +14,7 @@ use crate::store::{Fault, Memory, Op};
 const MS: Duration = Duration::from_millis(1);
 
 /// What these tests count is the whole process's.
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
