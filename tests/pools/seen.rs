@@ -87,7 +87,7 @@ fn a_job_that_nobody_waits_for_and_that_is_never_done_is_logged() {
     block_on(jobs.stop(LONG)).unwrap();
     // Whoever told the queue of the end may be at it still.
     let lost = || events("a job that nobody waits for ended without having been done");
-    until(|| !lost().is_empty());
+    until("it is logged", || !lost().is_empty());
     let lost = lost();
     assert_eq!(lost.len(), 1, "{lost:?}");
     assert_eq!(lost[0]["end"], "stopped");
