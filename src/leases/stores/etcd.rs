@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse,
+    TxnResponse,
 };
 use parking_lot::Mutex;
 
@@ -122,7 +123,7 @@ impl EtcdLeases {
         Ok(self.id.get_or_init(|| id).clone())
     }
 
-    async fn txn(&self, txn: Txn) -> Result<Answer<etcd_client::TxnResponse>, CallError> {
+    async fn txn(&self, txn: Txn) -> Result<Answer<TxnResponse>, CallError> {
         self.cluster
             .call(|connection| {
                 let txn = txn.clone();
@@ -206,12 +207,7 @@ impl EtcdLeases {
                 doubt.settled();
                 return Ok(Released::WasOurs);
             }
-            let found = answer.value.op_responses().into_iter().next();
-            let kv = match found {
-                Some(TxnOpResponse::Get(mut found)) => found.take_kvs().into_iter().next(),
-                _ => None,
-            };
-            match kv.filter(|kv| is_of(kv, holder)) {
+            match found_instead(&answer.value).filter(|kv| is_of(kv, holder)) {
                 // It was moved to another etcd lease meanwhile.
                 Some(kv) => {
                     doubt.carrier = Some(kv.lease());
@@ -411,6 +407,14 @@ impl Drop for Doubt<'_> {
 
 fn is_of(kv: &KeyValue, holder: &Holder) -> bool {
     Written::read(kv.value()).is_some_and(|written| written.id == holder.id)
+}
+
+/// The key as it is, in the answer to a transaction that changes it or else reads it.
+fn found_instead(answer: &TxnResponse) -> Option<KeyValue> {
+    match answer.op_responses().into_iter().next() {
+        Some(TxnOpResponse::Get(mut found)) => found.take_kvs().into_iter().next(),
+        _ => None,
+    }
 }
 
 /// The token of the lease that a key is.

@@ -10,7 +10,7 @@ use super::keys::time_to_live;
 use super::renewals::Renewal;
 use super::{
     CallError, Claim, Claimed, Compare, CompareOp, Doubt, EtcdLeases, Holder, Released, StoreError,
-    Txn, TxnOp, TxnOpResponse, Written, fence, is_of, now, token_of,
+    Txn, TxnOp, TxnOpResponse, Written, fence, found_instead, is_of, now, token_of,
 };
 
 /// How often something is begun again because the etcd lease ended, or the leader changed, in between.
@@ -143,12 +143,7 @@ impl EtcdLeases {
             let claimed = self.taken(claim, called, carrier, (now, now));
             return Ok((Released::WasOurs, claimed));
         }
-        let found = answer.value.op_responses().into_iter().next();
-        let kv = match found {
-            Some(TxnOpResponse::Get(mut found)) => found.take_kvs().into_iter().next(),
-            _ => None,
-        };
-        match kv {
+        match found_instead(&answer.value) {
             // The answer to the first of two was lost.
             Some(kv) if is_of(&kv, &claim.holder) => {
                 old.settled();
