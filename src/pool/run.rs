@@ -22,13 +22,13 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
     let control = Arc::new(Control::new(pool.born));
     let Some(keeper) = pool.keeper.upgrade() else {
         // The keeper is gone, and the pool ends with it.
-        pool.ended(worker, run, &control, End::Normal);
+        pool.ended(run, &control, End::Normal);
         return;
     };
     let lease = pool.lease_of(worker);
     if lease.is_none() && pool.spec.gating != Gating::None {
         // Its lease went between the decision and here.
-        pool.ended(worker, run, &control, End::Normal);
+        pool.ended(run, &control, End::Normal);
         return;
     }
     let context = Worker::new(
@@ -50,7 +50,6 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
     );
     let mut report = Report {
         pool: Arc::clone(pool),
-        worker,
         run,
         control: Arc::clone(&control),
         // A thread that is not started tells nothing.
@@ -95,7 +94,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         }
         Err(error) => {
             let end = End::Failed(Cause::NotStarted(error.into()));
-            pool.ended(worker, run, &control, end);
+            pool.ended(run, &control, end);
         }
     }
 }
@@ -114,7 +113,6 @@ fn thread_of(pool: &Shared, worker: usize) -> thread::Builder {
 /// Tells how a run has ended, also when it is dropped.
 struct Report {
     pool: Arc<Shared>,
-    worker: usize,
     run: RunId,
     control: Arc<Control>,
     told: bool,
@@ -128,7 +126,7 @@ impl Report {
             Err(Panic { message, location }) => End::Failed(Cause::Panic { message, location }),
         };
         self.told = true;
-        self.pool.ended(self.worker, self.run, &self.control, end);
+        self.pool.ended(self.run, &self.control, end);
     }
 }
 
@@ -145,7 +143,7 @@ impl Drop for Report {
         } else {
             End::Normal
         };
-        self.pool.ended(self.worker, self.run, &self.control, end);
+        self.pool.ended(self.run, &self.control, end);
     }
 }
 

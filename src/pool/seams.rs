@@ -1,7 +1,6 @@
 //! What other parts plug into a pool.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::jobs::{JobId, JobStats, QuarantineEntry};
 use super::partition::PoolLeaseStats;
@@ -33,10 +32,10 @@ pub(crate) trait Feed: Send + Sync {
 
     /// A run has failed or panicked; it may have had a job in its hands. Called on the worker's thread, or where its future was
     /// polled, before anybody else hears of it.
-    fn failed(&self, worker: usize, run: RunId, cause: &Cause);
+    fn failed(&self, run: RunId, cause: &Cause);
 
     /// A run was given up because it was silent, or did not stop in its time. It may go on.
-    fn abandoned(&self, worker: usize, run: RunId, why: Abandoned);
+    fn abandoned(&self, run: RunId);
 
     /// Where the pool stands, after something has changed, and how a worker failed last. Told before anybody is who waits for
     /// that, and once more when nothing of the pool is waited for any more.
@@ -56,15 +55,6 @@ impl<'a> Rest<'a> {
     pub(super) fn run(self) {
         (self.0)();
     }
-}
-
-/// Why a run was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Abandoned {
-    /// It gave no heartbeat for so long.
-    Silent(Duration),
-    /// It was told to stop, and did not in its time.
-    Late,
 }
 
 /// What says when workers may run: leases. The pool is started with its gates closed (see [`Gating`](super::supervise::Gating)), and

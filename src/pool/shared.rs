@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::body::Body;
 use super::driver::Pools;
 use super::failure::WorkerFailure;
-use super::seams::{Abandoned, Feed, Gates};
+use super::seams::{Feed, Gates};
 use super::stats::PoolStats;
 use super::supervise::{Cause, Effect, End, PoolState, RunId, Spec, Supervision, Who};
 use super::worker::Control;
@@ -280,9 +280,9 @@ impl Shared {
     }
 
     /// Tells how a run has ended. The worker's own thread calls it.
-    pub(super) fn ended(&self, worker: usize, run: RunId, control: &Control, end: End) {
+    pub(super) fn ended(&self, run: RunId, control: &Control, end: End) {
         if let (End::Failed(cause), Some(feed)) = (&end, &self.feed) {
-            quietly(|| feed.failed(worker, run, cause));
+            quietly(|| feed.failed(run, cause));
         }
         control.ended.store(true, Ordering::Release);
         self.change(|core, now| core.ended(run, end, now));
@@ -378,11 +378,7 @@ impl Shared {
                     quietly(|| control.tell());
                 }
             }
-            Effect::Abandon {
-                worker,
-                run,
-                silent,
-            } => self.abandon(worker, run, silent),
+            Effect::Abandon { run, .. } => self.abandon(run),
             Effect::Drain => {
                 if let Some(draining) = self.drain_feed() {
                     quietly(|| draining.cancel());
@@ -398,18 +394,14 @@ impl Shared {
         }
     }
 
-    fn abandon(&self, worker: usize, run: RunId, silent: bool) {
+    fn abandon(&self, run: RunId) {
         let (control, task) = {
             let runs = self.runs.lock();
             let Some(run) = runs.get(&run) else { return };
             (Arc::clone(&run.control), run.task.clone())
         };
         if let Some(feed) = &self.feed {
-            let why = match (silent, self.spec.heartbeat) {
-                (true, Some((limit, _))) => Abandoned::Silent(limit),
-                _ => Abandoned::Late,
-            };
-            quietly(|| feed.abandoned(worker, run, why));
+            quietly(|| feed.abandoned(run));
         }
         quietly(|| control.tell());
         if let Some(task) = task {

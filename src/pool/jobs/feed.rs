@@ -10,7 +10,7 @@ use super::stats::JobStats;
 use super::untyped::QuarantineEntry;
 use crate::env::quietly;
 use crate::error::RetryError;
-use crate::pool::seams::{Abandoned, Feed, Rest};
+use crate::pool::seams::{Feed, Rest};
 use crate::pool::supervise::{Cause, PoolState, RunId};
 
 impl<J, R, E> Feed for Shared<J, R, E>
@@ -44,7 +44,7 @@ where
         self.rest(Self::drain(self))
     }
 
-    fn failed(&self, _: usize, run: RunId, cause: &Cause) {
+    fn failed(&self, run: RunId, cause: &Cause) {
         let _inside = self.dropping();
         match cause {
             Cause::Panic { message, location } => {
@@ -54,7 +54,7 @@ where
         }
     }
 
-    fn abandoned(&self, _: usize, run: RunId, _: Abandoned) {
+    fn abandoned(&self, run: RunId) {
         let _inside = self.dropping();
         self.interrupted(run);
     }
