@@ -57,12 +57,13 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// What says when workers may run: leases. The pool is started with its gates closed (see [`Gating`](super::supervise::Gating)), and
-/// they are opened and closed with [`Shared::open_gate`] and [`Shared::close_gate`].
+/// What says when workers may run: leases. Where there is one, the gates of all workers or of each, as the pool's
+/// [`Gating`](super::supervise::Gating) says, are closed at first, and are opened and closed with [`Shared::open_gate`] and
+/// [`Shared::close_gate`].
 ///
-/// Both methods must return at once, and call nothing of the pool that waits.
+/// All methods must return at once, and call nothing of the pool that waits.
 pub(crate) trait Gates: Send + Sync {
-    /// The pool has started, or was resumed after it had failed.
+    /// The pool has started, was resumed after it had failed, or goes on under other leases after a panic has ended the first.
     fn started(&self, pool: &Arc<Shared>);
 
     /// Whether nothing is left to be given back by a pool that is over.

@@ -409,7 +409,7 @@ impl Shared {
         }
     }
 
-    /// The gates are told that the pool has started.
+    /// The gates are told that the pool has started, was resumed, or wants other leases.
     pub(super) fn announce(self: &Arc<Self>) {
         if let Some(gates) = &self.gates {
             quietly(|| gates.started(self));

@@ -15,7 +15,8 @@ use crate::pool::supervise::Who;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PoolLeaseState {
-    /// The pool is over, or about to start: nothing is held, nothing is asked for.
+    /// Nothing is held, and nothing is asked for: the pool is over or about to start, or its leases are, because they were shut down,
+    /// or because a panic has ended them and they are not the keeper's, which begin anew.
     Idle,
     /// No lease is held: other processes hold them, or the store does not answer. The pool goes on asking.
     WaitingForLease,
@@ -43,14 +44,14 @@ pub struct PoolLeaseStats {
     pub acquired: u64,
     /// Leases that were given back, after their workers had ended.
     pub given_back: u64,
-    /// Leases that were lost: expired, stolen, taken away by force, or shut down with the keeper.
+    /// Leases that were lost: expired, stolen, taken away by force, shut down, with the keeper or before, or ended by a panic.
     pub lost: u64,
     /// Workers that had not ended when their lease was lost: blocking ones, or async ones that did not come to an await. They were
     /// told, and nobody can stop them; only what they do under the lease's token is refused.
     pub overrun: u64,
-    /// How often the store has failed.
+    /// How often asking for them, refreshing them or giving them back has failed: nearly always it was the store.
     pub store_errors: u64,
-    /// How it failed last.
+    /// What went wrong last.
     pub last_error: Option<Arc<str>>,
 }
 
