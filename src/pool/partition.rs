@@ -3,7 +3,8 @@
 //! `balance` decides which of several partitions a process should hold, by what `sight` makes of the list of leases in the store.
 //! `alone` gets the one lease of a pool, `spread` those of its partitions, on the thread of the leases, where nothing of the
 //! application's runs. `tending` is the life of one lease that was granted: it lets the workers in, ends them, and only then gives the lease
-//! back. `gates` is what the pool sees of all that, and `held` keeps a future from being polled without its lease.
+//! back. `gates` is what the pool sees of all that, and `held` keeps a worker from beginning, and
+//! its future from being polled, without its lease.
 
 mod alone;
 mod balance;
@@ -17,5 +18,5 @@ mod wish;
 
 pub use figures::{PoolLeaseState, PoolLeaseStats};
 pub(super) use gates::LeaseGates;
-pub(super) use held::while_held;
+pub(super) use held::{may_begin, while_held};
 pub use wish::PoolLease;

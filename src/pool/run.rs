@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::body::{Body, Outcome};
 use super::driver::Pools;
-use super::partition::while_held;
+use super::partition::{may_begin, while_held};
 use super::shared::{Run, Shared};
 use super::supervise::{Cause, Effect, End, Gating, RunId};
 use super::worker::{Control, Worker};
@@ -63,7 +63,8 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                     // Declared first, so that it is dropped last, also when the task is dropped half-way.
                     let report = report;
                     let stop = context.stop().clone();
-                    let run = async move { while_held(lease, stop, body(context), Ok(())).await };
+                    let begin = move || body(context.clone());
+                    let run = async move { while_held(lease, stop, begin, Ok(())).await };
                     let outcome = Catching::new(run);
                     let outcome = AsWorker::new(report.pool.env, report.pool.name(), outcome);
                     report.tell(outcome.instrument(span).await);
@@ -76,7 +77,11 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                 Gone::at_the_end_of_this_thread(&report);
                 report.told = false;
                 let inside = inside::worker(report.pool.env, report.pool.name());
-                let outcome = span.in_scope(|| panics::catch(move || body(context)));
+                let run = move || match may_begin(&context) {
+                    true => body(context),
+                    false => Ok(()),
+                };
+                let outcome = span.in_scope(|| panics::catch(run));
                 drop((inside, span));
                 report.tell(outcome);
             })

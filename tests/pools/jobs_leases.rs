@@ -1,7 +1,7 @@
 //! Jobs of a pool under a lease: they wait where it is not, and none is lost when it goes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use lockkeeper::{JobError, LmdbLeases, OnFull, PoolLeaseState, PoolState};
 
@@ -82,11 +82,8 @@ async fn a_drain_without_the_lease_hands_back_what_nobody_here_can_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i09_what_runs_when_the_lease_is_lost_is_interrupted_and_what_is_queued_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let shut = Arc::new(AtomicBool::new(false));
-    let door = Door {
-        inner: LmdbLeases::open(folder.path()).unwrap(),
-        shut: Arc::clone(&shut),
-    };
+    let door = Door::before(LmdbLeases::open(folder.path()).unwrap());
+    let shut = Arc::clone(&door.shut);
     let (_own, keeper) = keeper_on(door);
     let stage = Stage::new();
     // Nothing but the loss of the lease ends the job that holds.

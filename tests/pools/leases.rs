@@ -217,7 +217,6 @@ fn a_blocking_worker_that_runs_on_without_its_lease_is_counted_and_keeps_others_
     assert_eq!(pool.stats().ended_late, 1);
 }
 
-/// Two keepers share four partitions; the numbers that each runs.
 #[test]
 fn partitions_are_shared_evenly_and_taken_over_from_one_that_stops() {
     let folder = tempfile::tempdir().unwrap();
@@ -342,10 +341,21 @@ fn a_lease_that_cannot_be_is_refused_when_the_pool_is_started() {
 pub struct Door {
     pub inner: LmdbLeases,
     pub shut: Arc<AtomicBool>,
+    /// Whoever comes to the door while this is held stands before it, thread and all.
+    pub blocked: Arc<Mutex<()>>,
 }
 
 impl Door {
+    pub fn before(inner: LmdbLeases) -> Self {
+        Self {
+            inner,
+            shut: Arc::default(),
+            blocked: Arc::default(),
+        }
+    }
+
     fn pass<'a, T: Send + 'a>(&self, through: StoreFuture<'a, T>) -> StoreFuture<'a, T> {
+        drop(self.blocked.lock());
         match self.shut.load(Ordering::SeqCst) {
             true => Box::pin(async { Err(StoreError::Unreachable("the door is shut".into())) }),
             false => through,
@@ -383,12 +393,9 @@ impl LeaseStore for Door {
 #[test]
 fn a_store_that_is_away_stops_workers_in_time_and_the_pool_goes_on_trying() {
     let folder = tempfile::tempdir().unwrap();
-    let inner = LmdbLeases::open(folder.path()).unwrap();
-    let shut = Arc::new(AtomicBool::new(true));
-    let door = Door {
-        inner: inner.clone(),
-        shut: Arc::clone(&shut),
-    };
+    let door = Door::before(LmdbLeases::open(folder.path()).unwrap());
+    let shut = Arc::clone(&door.shut);
+    shut.store(true, Ordering::SeqCst);
     let (_own, keeper) = keeper_on(door);
     let ended = Arc::new(Mutex::new(Vec::new()));
     let start = |name: &'static str, partitioned: bool| {

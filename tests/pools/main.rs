@@ -21,6 +21,7 @@ mod jobs_ending;
 mod jobs_leases;
 mod jobs_support;
 mod leases;
+mod leases_over;
 mod life;
 mod messages;
 mod observers;

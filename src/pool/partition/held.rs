@@ -1,33 +1,57 @@
-//! A worker's future is polled only as long as its lease is held.
+//! A worker begins, and its future is polled, only while its lease is held.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::tending::either;
 use crate::leases::LeaseView;
+use crate::pool::Worker;
 
-/// Polls a future as long as the lease is held, which is looked at before each poll: a process that was paused beyond the end of its
-/// lease does not go on where it was, not even until somebody tells it. The future is then dropped, and this one ends when the
-/// pool has noticed, too.
+/// A lease that seemed over may have been confirmed at that very moment, and then nobody tells its workers to stop: so often it is
+/// looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Makes a future and polls it as long as the lease is held, which is looked at before `begin` and before each poll: a process that
+/// was paused beyond the end of its lease does not go on where it was, and begins nothing, not even until somebody tells it. The
+/// future is then dropped, and this one ends when the pool has noticed, too, and told the worker to stop.
 pub(in crate::pool) async fn while_held<T>(
     lease: Option<LeaseView>,
     stop: CancellationToken,
-    mut future: Pin<Box<dyn Future<Output = T> + Send>>,
-    lost: T,
+    begin: impl Fn() -> Pin<Box<dyn Future<Output = T> + Send>>,
+    told: T,
 ) -> T {
     let Some(lease) = lease else {
-        return future.await;
+        return begin().await;
     };
-    let polled = std::future::poll_fn(|cx| match lease.is_held() {
-        true => future.as_mut().poll(cx).map(Some),
-        false => Poll::Ready(None),
-    });
-    if let Some(answer) = polled.await {
-        return answer;
+    loop {
+        if lease.is_held() {
+            let mut future = begin();
+            let polled = std::future::poll_fn(|cx| match lease.is_held() {
+                true => future.as_mut().poll(cx).map(Some),
+                false => Poll::Ready(None),
+            });
+            if let Some(answer) = polled.await {
+                return answer;
+            }
+        }
+        let again = tokio::time::sleep(LOOK_AGAIN);
+        if let Either::Left(()) = either(stop.cancelled(), again).await {
+            return told;
+        }
     }
-    drop(future);
-    stop.cancelled().await;
-    lost
+}
+
+/// Whether a worker on a thread may begin. If its lease is over, it waits until the pool has noticed, too.
+pub(in crate::pool) fn may_begin(worker: &Worker) -> bool {
+    while worker.lease().is_some_and(|lease| !lease.is_held()) {
+        if worker.pause_for(LOOK_AGAIN) {
+            return false;
+        }
+    }
+    true
 }
