@@ -31,12 +31,12 @@ const LONGEST_NAME: usize = 200;
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use lockkeeper::{Keeper, Worker};
+/// # use lockkeeper::Keeper;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
 /// # let keeper = Keeper::open(folder.path())?;
-/// let pool = keeper.pool("import").workers(2).start(|worker: Worker| async move {
+/// let pool = keeper.pool("import").workers(2).start(async |worker| {
 ///     while !worker.is_stopping() {
 ///         // … take something and do it, with worker.keeper() …
 ///         # worker.stopped().await;
@@ -134,6 +134,28 @@ impl PoolBuilder {
 
     /// Starts the pool: its workers are tasks, on the threads of the keeper's pools, which are tokio's, whatever runtime the
     /// application has. They must not block. `body` makes the future of a run; it is called on those threads.
+    ///
+    /// An async closure, `async |worker| { … }`, will do as long as it captures nothing (references that are `'static` excepted): the
+    /// future of one that does borrows from it, and so far Rust has no way to ask of such futures that they are `Send`. What is captured is
+    /// cloned for each run instead:
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use std::sync::atomic::{AtomicU64, Ordering};
+    /// # use lockkeeper::Keeper;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let keeper = Keeper::open(folder.path())?;
+    /// let runs = Arc::new(AtomicU64::new(0));
+    /// let pool = keeper.pool("import").start(move |worker| {
+    ///     let runs = Arc::clone(&runs);
+    ///     async move {
+    ///         runs.fetch_add(1, Ordering::Relaxed);
+    ///         worker.stopped().await;
+    ///         Ok(())
+    ///     }
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// It may be called from any thread and runtime; it starts a few threads with the first pool of a keeper.
     ///

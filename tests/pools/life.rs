@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lockkeeper::heed::types::Str;
-use lockkeeper::{Keeper, PoolError, PoolState, Restart, Strategy, Worker};
+use lockkeeper::{Job, Keeper, PoolError, PoolState, Restart, Strategy, Worker};
 
 use crate::support::{LONG, block_on, keeper, running, until};
 
@@ -299,4 +299,22 @@ fn a_shutdown_stops_the_pools_first_and_takes_no_more() {
     assert!(pool.state().is_over());
     let late = keeper.pool("late").start(|_| async { Ok(()) });
     assert!(matches!(late, Err(PoolError::ShuttingDown)), "{late:?}");
+}
+
+#[test]
+fn a_factory_that_captures_nothing_may_be_an_async_closure() {
+    static RUNS: AtomicUsize = AtomicUsize::new(0);
+    let (_folder, keeper) = keeper();
+    let pool = keeper.pool("x").workers(2).start(async |worker| {
+        RUNS.fetch_add(1, Ordering::SeqCst);
+        worker.stopped().await;
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    until("both run", || RUNS.load(Ordering::SeqCst) == 2);
+    block_on(pool.stop(LONG)).unwrap();
+    let jobs = keeper
+        .pool("y")
+        .serve(async |job: Job<u8>| Ok::<_, ()>(*job + 1));
+    assert_eq!(block_on(jobs.unwrap().submit(1)).unwrap(), 2);
 }
