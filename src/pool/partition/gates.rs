@@ -113,16 +113,20 @@ impl Source {
     ///
     /// Why they are not any more.
     fn leases(&self) -> Result<Leases, LeaseError> {
-        let mut now = self.now.lock();
+        let now = self.now.lock().clone();
         match (now.ended_by_panic(), &self.begun_anew) {
-            (None, _) => {}
-            (Some(error), None) => return Err(error),
+            (None, _) => Ok(now),
+            (Some(error), None) => Err(error),
             (Some(_), Some(keeper)) => {
                 let keeper = keeper.upgrade().ok_or(LeaseError::ShuttingDown)?;
-                *now = keeper.leases()?;
+                // Behind the lock: they may have to be started, and the last handles of others dropped. Whoever comes at the same time
+                // is given the same.
+                let anew = keeper.leases()?;
+                let before = std::mem::replace(&mut *self.now.lock(), anew.clone());
+                drop(before);
+                Ok(anew)
             }
         }
-        Ok(now.clone())
     }
 }
 
