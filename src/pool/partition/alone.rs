@@ -16,7 +16,7 @@ pub(super) async fn serve(context: &Context, lease: Lease) {
         asking: true,
         ..Seen::default()
     };
-    context.figures.saw(asking);
+    context.figures.saw(context.task, asking);
     while !context.pool.state().is_over() {
         let guard = match either(context.over(), lease.acquire()).await {
             Either::Left(()) => break,
@@ -37,5 +37,5 @@ pub(super) async fn serve(context: &Context, lease: Lease) {
         };
         either(tend(context, Who::All, guard, give.clone()), tell).await;
     }
-    context.figures.saw(Seen::default());
+    context.figures.sees_no_more(context.task);
 }

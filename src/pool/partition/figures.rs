@@ -55,17 +55,27 @@ pub struct PoolLeaseStats {
     pub last_error: Option<Arc<str>>,
 }
 
+/// One task that sees to the leases of a pool: while one ends, the next may be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct TaskId(pub u64);
+
 #[derive(Default)]
 pub(super) struct Figures {
     /// By the number of the partition, if it is one.
-    held: Mutex<BTreeMap<Option<usize>, LeaseView>>,
-    seen: Mutex<Seen>,
+    held: Mutex<BTreeMap<Option<usize>, Hold>>,
+    /// As the last task has it that said so.
+    seen: Mutex<(TaskId, Seen)>,
     pub acquired: AtomicU64,
     pub given_back: AtomicU64,
     pub lost: AtomicU64,
     pub overrun: AtomicU64,
     store_errors: AtomicU64,
     last_error: Mutex<Option<Arc<str>>>,
+}
+
+struct Hold {
+    by: TaskId,
+    lease: LeaseView,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -76,24 +86,36 @@ pub(super) struct Seen {
 }
 
 impl Figures {
-    pub(super) fn holds(&self, who: Who, lease: LeaseView) {
+    pub(super) fn holds(&self, by: TaskId, who: Who, lease: LeaseView) {
         add(&self.acquired, 1);
-        self.held.lock().insert(key(who), lease);
+        self.held.lock().insert(key(who), Hold { by, lease });
     }
 
     pub(super) fn holds_no_more(&self, who: Who) {
         self.held.lock().remove(&key(who));
     }
 
-    /// Whatever was held is not any more.
-    pub(super) fn holds_nothing_more(&self) -> Vec<Who> {
-        let held = std::mem::take(&mut *self.held.lock());
+    /// Whatever this task held is not held any more; what others hold is left alone.
+    pub(super) fn holds_nothing_more(&self, by: TaskId) -> Vec<Who> {
+        let held = self
+            .held
+            .lock()
+            .extract_if(.., |_, hold| hold.by == by)
+            .collect::<Vec<_>>();
         let who = |key: Option<usize>| key.map_or(Who::All, Who::One);
-        held.into_keys().map(who).collect()
+        held.into_iter().map(|(key, _)| who(key)).collect()
     }
 
-    pub(super) fn saw(&self, seen: Seen) {
-        *self.seen.lock() = seen;
+    pub(super) fn saw(&self, by: TaskId, seen: Seen) {
+        *self.seen.lock() = (by, seen);
+    }
+
+    /// This task asks for nothing any more. Another one may have begun to.
+    pub(super) fn sees_no_more(&self, by: TaskId) {
+        let mut seen = self.seen.lock();
+        if seen.0 == by {
+            seen.1 = Seen::default();
+        }
     }
 
     pub(super) fn failed(&self, error: &dyn std::error::Error) {
@@ -110,8 +132,8 @@ impl Figures {
 
     pub(super) fn shown(&self, name: Arc<str>, partitioned: bool) -> PoolLeaseStats {
         let held = self.held.lock();
-        let seen = *self.seen.lock();
-        let state = match (held.values().any(LeaseView::is_held), seen.asking) {
+        let seen = self.seen.lock().1;
+        let state = match (held.values().any(|hold| hold.lease.is_held()), seen.asking) {
             (true, _) => PoolLeaseState::Held,
             (false, true) => PoolLeaseState::WaitingForLease,
             (false, false) => PoolLeaseState::Idle,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::figures::{Counting, Figures, Seen, add};
+use super::figures::{Counting, Figures, TaskId, add};
 use super::sight::Names;
 use super::spread::Share;
 use super::tending::Context;
@@ -142,6 +142,7 @@ struct LeasedGates {
     at_work: Arc<AtomicUsize>,
     /// One of them at a time: after a failure and a resume the one before may be at it still.
     turn: Arc<tokio::sync::Mutex<()>>,
+    tasks: AtomicU64,
     me: OnceLock<Arc<str>>,
 }
 
@@ -174,6 +175,7 @@ impl LeasedGates {
             figures,
             at_work: Arc::default(),
             turn: Arc::default(),
+            tasks: AtomicU64::new(1),
             me: OnceLock::new(),
         };
         if partitioned {
@@ -203,6 +205,19 @@ impl LeasedGates {
         Arc::clone(self.me.get_or_init(label))
     }
 
+    /// For a new task.
+    fn context(&self, pool: &Arc<Shared>, leases: Leases) -> Arc<Context> {
+        let config = leases.config();
+        Arc::new(Context {
+            pool: Arc::clone(pool),
+            figures: Arc::clone(&self.figures),
+            task: TaskId(self.tasks.fetch_add(1, Ordering::Relaxed)),
+            refresh: self.options.refresh.unwrap_or(config.refresh),
+            poll: self.options.poll.unwrap_or(config.poll),
+            leases,
+        })
+    }
+
     fn lease(&self, leases: Leases, options: LeaseOptions) -> Lease {
         Lease::with_options(leases, self.name.as_str().into(), options)
     }
@@ -221,23 +236,10 @@ impl Gates for LeasedGates {
                 return;
             }
         };
-        let config = leases.config();
-        let context = Arc::new(Context {
-            pool: Arc::clone(pool),
-            leases: leases.clone(),
-            figures: Arc::clone(&self.figures),
-            refresh: self.options.refresh.unwrap_or(config.refresh),
-            poll: self.options.poll.unwrap_or(config.poll),
-        });
-        self.at_work.fetch_add(1, Ordering::AcqRel);
-        let mut working = Working {
-            at_work: Arc::clone(&self.at_work),
-            pool: Arc::downgrade(pool),
-            figures: Arc::clone(&self.figures),
-            leases: leases.clone(),
-            is_done: false,
-        };
+        let context = self.context(pool, leases);
+        let working = Working::new(&self.at_work, &context);
         let turn = Arc::clone(&self.turn);
+        let leases = context.leases.clone();
         if self.partitioned {
             let share = Share {
                 names: Names::new(self.name.as_str().into()),
@@ -246,17 +248,17 @@ impl Gates for LeasedGates {
                 seed: random_seed(),
             };
             leases.spawn(async move {
-                // Before the turn, so that it is dropped after it.
-                let working = &mut working;
                 let _turn = turn.lock_owned().await;
+                // Dropped first: what is cut short is cleared away before it is the next one's turn.
+                let mut working = working;
                 spread::serve(context, share).await;
                 working.is_done = true;
             });
         } else {
             let lease = self.lease(leases.clone(), self.options.clone());
             leases.spawn(async move {
-                let working = &mut working;
                 let _turn = turn.lock_owned().await;
+                let mut working = working;
                 alone::serve(&context, lease).await;
                 working.is_done = true;
             });
@@ -285,35 +287,48 @@ impl std::fmt::Debug for LeasedGates {
 /// A task that sees to leases; however it ends, the pool looks again whether anything of it is left.
 struct Working {
     at_work: Arc<AtomicUsize>,
-    pool: std::sync::Weak<Shared>,
-    figures: Arc<Figures>,
-    leases: Leases,
+    context: Arc<Context>,
     is_done: bool,
+}
+
+impl Working {
+    fn new(at_work: &Arc<AtomicUsize>, context: &Arc<Context>) -> Self {
+        at_work.fetch_add(1, Ordering::AcqRel);
+        Self {
+            at_work: Arc::clone(at_work),
+            context: Arc::clone(context),
+            is_done: false,
+        }
+    }
+
+    /// The thread of the leases has ended under it. What it held is not held any more, and nobody else tells the workers (I9).
+    fn is_cut_short(&self) {
+        let Context {
+            pool,
+            leases,
+            figures,
+            ..
+        } = &*self.context;
+        for who in figures.holds_nothing_more(self.context.task) {
+            add(&figures.lost, 1);
+            drop(pool.close_gate(who, Instant::now()));
+        }
+        figures.sees_no_more(self.context.task);
+        if leases.ended_by_panic().is_some() && !pool.state().is_over() {
+            pool.announce();
+        }
+    }
 }
 
 impl Drop for Working {
     fn drop(&mut self) {
         self.at_work.fetch_sub(1, Ordering::AcqRel);
-        let Some(pool) = self.pool.upgrade() else {
-            return;
-        };
         if !self.is_done {
-            self.is_cut_short(&pool);
+            self.is_cut_short();
         }
-        pool.change(|_, _| ());
+        self.context.pool.change(|_, _| ());
     }
 }
 
-impl Working {
-    /// The thread of the leases has ended under it. Nothing is held any more, and nobody else tells the workers (I9).
-    fn is_cut_short(&self, pool: &Arc<Shared>) {
-        for who in self.figures.holds_nothing_more() {
-            add(&self.figures.lost, 1);
-            drop(pool.close_gate(who, Instant::now()));
-        }
-        self.figures.saw(Seen::default());
-        if self.leases.ended_by_panic().is_some() && !pool.state().is_over() {
-            pool.announce();
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

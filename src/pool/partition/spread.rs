@@ -20,9 +20,8 @@ use crate::pool::supervise::Who;
 
 /// Takes part until the pool is over and everything is given back, or leases are shut down.
 pub(super) async fn serve(context: Arc<Context>, share: Share) {
-    let figures = Arc::clone(&context.figures);
-    Driver::new(context, share).run().await;
-    figures.saw(Seen::default());
+    Driver::new(Arc::clone(&context), share).run().await;
+    context.figures.sees_no_more(context.task);
 }
 
 /// How the leases of a pool are asked for.
@@ -231,14 +230,13 @@ impl Driver {
     }
 
     fn show(&self) {
-        self.context.figures.saw(Seen {
+        let share = self.balancer.share();
+        let seen = Seen {
             asking: true,
-            share: self
-                .balancer
-                .share()
-                .and_then(|share| usize::try_from(share).ok()),
+            share: share.and_then(|share| usize::try_from(share).ok()),
             members: self.balancer.members(),
-        });
+        };
+        self.context.figures.saw(self.context.task, seen);
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 
-use super::figures::{Figures, add};
+use super::figures::{Figures, TaskId, add};
 use crate::error::LeaseError;
 use crate::leases::{LeaseGuard, LeaseStanding, Leases, LostReason};
 use crate::pool::shared::Shared;
@@ -19,6 +19,7 @@ pub(super) struct Context {
     pub pool: Arc<Shared>,
     pub leases: Leases,
     pub figures: Arc<Figures>,
+    pub task: TaskId,
     pub refresh: Duration,
     pub poll: Duration,
 }
@@ -98,7 +99,7 @@ pub(super) async fn tend(
     guard: LeaseGuard,
     give: CancellationToken,
 ) -> Ended {
-    context.figures.holds(who, guard.claim_view());
+    context.figures.holds(context.task, who, guard.claim_view());
     let ended = hold(context, who, &guard, &give).await;
     context.figures.holds_no_more(who);
     match ended {
