@@ -22,6 +22,7 @@ mod jobs_leases;
 mod jobs_support;
 mod leases;
 mod leases_over;
+mod leases_shut;
 mod life;
 mod messages;
 mod observers;

@@ -67,7 +67,7 @@ pub(super) struct Figures {
     seen: Mutex<(TaskId, Seen)>,
     pub acquired: AtomicU64,
     pub given_back: AtomicU64,
-    pub lost: AtomicU64,
+    lost: AtomicU64,
     pub overrun: AtomicU64,
     store_errors: AtomicU64,
     last_error: Mutex<Option<Arc<str>>>,
@@ -76,6 +76,8 @@ pub(super) struct Figures {
 struct Hold {
     by: TaskId,
     lease: LeaseView,
+    /// It is not held any more, but its workers may not have ended yet.
+    is_lost: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -88,22 +90,35 @@ pub(super) struct Seen {
 impl Figures {
     pub(super) fn holds(&self, by: TaskId, who: Who, lease: LeaseView) {
         add(&self.acquired, 1);
-        self.held.lock().insert(key(who), Hold { by, lease });
+        let hold = Hold {
+            by,
+            lease,
+            is_lost: false,
+        };
+        self.held.lock().insert(key(who), hold);
+    }
+
+    /// A lease is lost. Whether nobody has said so before.
+    pub(super) fn loses(&self, who: Who) -> bool {
+        let mut held = self.held.lock();
+        let hold = held.get_mut(&key(who));
+        let is_news = hold.is_some_and(|hold| !std::mem::replace(&mut hold.is_lost, true));
+        add(&self.lost, u64::from(is_news));
+        is_news
     }
 
     pub(super) fn holds_no_more(&self, who: Who) {
         self.held.lock().remove(&key(who));
     }
 
-    /// Whatever this task held is not held any more; what others hold is left alone.
-    pub(super) fn holds_nothing_more(&self, by: TaskId) -> Vec<Who> {
-        let held = self
-            .held
-            .lock()
-            .extract_if(.., |_, hold| hold.by == by)
-            .collect::<Vec<_>>();
-        let who = |key: Option<usize>| key.map_or(Who::All, Who::One);
-        held.into_iter().map(|(key, _)| who(key)).collect()
+    /// The leases that this task holds, or has lost.
+    pub(super) fn held_by(&self, task: TaskId) -> Vec<(Who, LeaseView)> {
+        let held = self.held.lock();
+        let of_task = held.iter().filter(|(_, hold)| hold.by == task);
+        let who = |key: &Option<usize>| key.map_or(Who::All, Who::One);
+        of_task
+            .map(|(key, hold)| (who(key), hold.lease.clone()))
+            .collect()
     }
 
     pub(super) fn saw(&self, by: TaskId, seen: Seen) {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::figures::{Counting, Figures, TaskId, add};
+use super::figures::{Counting, Figures, TaskId};
 use super::sight::Names;
 use super::spread::Share;
 use super::tending::Context;
@@ -309,9 +308,9 @@ impl Working {
             figures,
             ..
         } = &*self.context;
-        for who in figures.holds_nothing_more(self.context.task) {
-            add(&figures.lost, 1);
-            drop(pool.close_gate(who, Instant::now()));
+        for (who, _) in figures.held_by(self.context.task) {
+            self.context.lost(who);
+            figures.holds_no_more(who);
         }
         figures.sees_no_more(self.context.task);
         if leases.ended_by_panic().is_some() && !pool.state().is_over() {

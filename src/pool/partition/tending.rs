@@ -62,6 +62,13 @@ impl Context {
         }
     }
 
+    /// A lease is lost: its workers are told, and not waited for.
+    pub(super) fn lost(&self, who: Who) {
+        if self.figures.loses(who) {
+            self.close(who, Some(Duration::ZERO));
+        }
+    }
+
     /// The workers are told to stop; after `within`, or the pool's grace, they are not waited for any more.
     fn close(&self, who: Who, within: Option<Duration>) {
         let now = Instant::now();
@@ -188,8 +195,7 @@ async fn clear(
 
 /// From here on others may hold it at any moment.
 async fn lose(context: &Context, who: Who, reason: LostReason) -> Ended {
-    context.close(who, Some(Duration::ZERO));
-    add(&context.figures.lost, 1);
+    context.lost(who);
     let empty = context.empty(who);
     if tokio::time::timeout(MOMENTS, empty).await.is_err() {
         let (live, abandoned) = context.pool.live(who);

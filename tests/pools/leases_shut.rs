@@ -1,0 +1,51 @@
+//! Leases that are shut down under a pool whose worker does not stop.
+
+use std::time::Duration;
+
+use lockkeeper::{Keeper, Leases, LmdbLeases, Pool, PoolLeaseState, Worker};
+
+use crate::leases::{EXPIRATION, POLL, REFRESH, leases};
+use crate::support::{LONG, block_on, quick, running, until};
+
+/// A worker on a thread that does not stop when it is told to.
+struct Deaf {
+    pool: Pool,
+    end: flume::Sender<()>,
+}
+
+impl Deaf {
+    fn start(pool: lockkeeper::PoolBuilder) -> Self {
+        let (end, may_end) = flume::bounded(1);
+        let pool = pool.start_blocking(move |worker: Worker| {
+            while !worker.pause_for(LONG) {}
+            let _ = may_end.recv();
+            Ok(())
+        });
+        let pool = pool.unwrap();
+        until("it runs", || running(&pool) == 1);
+        Self { pool, end }
+    }
+}
+
+/// A keeper, and leases of the application's own.
+fn with_own_leases() -> (tempfile::TempDir, Keeper, Leases) {
+    let (folder, keeper) = crate::support::keeper();
+    let own = Leases::builder(LmdbLeases::open(folder.path().join("own")).unwrap());
+    let own = own.refresh(REFRESH).expiration(EXPIRATION).poll(POLL);
+    let own = own.max_clock_skew(Duration::from_millis(100));
+    (folder, keeper, own.start().unwrap())
+}
+
+#[test]
+fn a_lease_that_is_lost_because_its_leases_are_shut_down_is_counted_once() {
+    let (_folder, keeper, own) = with_own_leases();
+    let deaf = Deaf::start(quick(&keeper, "import").under_lease(own.lease("import")));
+    block_on(own.shutdown(LONG));
+    until("nobody sees to it any more", || {
+        leases(&deaf.pool).state == PoolLeaseState::Idle
+    });
+    assert_eq!(leases(&deaf.pool).lost, 1);
+    drop(deaf.end);
+    block_on(deaf.pool.stop(LONG)).unwrap();
+    assert_eq!(leases(&deaf.pool).lost, 1);
+}
