@@ -1,6 +1,7 @@
 //! What other parts plug into a pool.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::jobs::{JobId, JobStats, QuarantineEntry};
 use super::partition::PoolLeaseStats;
@@ -65,6 +66,9 @@ impl<'a> Rest<'a> {
 pub(crate) trait Gates: Send + Sync {
     /// The pool has started, was resumed after it had failed, or goes on under other leases after a panic has ended the first.
     fn started(&self, pool: &Arc<Shared>);
+
+    /// Looks whether what should have ended has, and answers when to look again. Called on the pool's driver thread, in each turn.
+    fn look(&self, pool: &Shared) -> Option<Instant>;
 
     /// Whether nothing is left to be given back by a pool that is over.
     fn at_rest(&self) -> bool;

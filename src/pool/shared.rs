@@ -209,9 +209,9 @@ impl Shared {
         }
     }
 
-    /// How many of these run, and how many that were abandoned run still.
-    pub(crate) fn live(&self, who: Who) -> (usize, usize) {
-        self.core.lock().live(who)
+    /// The runs of these that have not ended, those included that were abandoned.
+    pub(super) fn runs_of(&self, who: Who) -> Vec<RunId> {
+        self.core.lock().runs(who)
     }
 
     /// How many workers there should be.
@@ -329,6 +329,7 @@ impl Shared {
             }
         };
         self.reap();
+        let late = self.gates.as_ref().and_then(|gates| gates.look(self));
         let linger = self.settle();
         if dirty || acted || linger.is_some() {
             self.tell_feed();
@@ -343,7 +344,7 @@ impl Shared {
             drop(self.told.lock());
             self.turned.notify_all();
         }
-        [next, linger].into_iter().flatten().min()
+        [next, late, linger].into_iter().flatten().min()
     }
 
     fn gauge(&self, live: usize) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockkeeper::{Keeper, Leases, LmdbLeases, Pool, PoolLeaseState, Worker};
 
-use crate::leases::{EXPIRATION, POLL, REFRESH, leases};
+use crate::leases::{EXPIRATION, POLL, REFRESH, keeper_on, leases};
 use crate::support::{LONG, block_on, quick, running, until};
 
 /// A worker on a thread that does not stop when it is told to.
@@ -48,4 +48,34 @@ fn a_lease_that_is_lost_because_its_leases_are_shut_down_is_counted_once() {
     drop(deaf.end);
     block_on(deaf.pool.stop(LONG)).unwrap();
     assert_eq!(leases(&deaf.pool).lost, 1);
+}
+
+#[test]
+fn a_worker_that_runs_on_when_the_leases_are_shut_down_is_counted() {
+    let (_folder, keeper, own) = with_own_leases();
+    let deaf = Deaf::start(
+        quick(&keeper, "import")
+            .workers(1)
+            .partitioned(own.lease("import")),
+    );
+    block_on(own.shutdown(LONG));
+    until("it is counted", || leases(&deaf.pool).overrun == 1);
+    assert_eq!(leases(&deaf.pool).lost, 1);
+    drop(deaf.end);
+    block_on(deaf.pool.stop(LONG)).unwrap();
+    assert_eq!(leases(&deaf.pool).overrun, 1);
+}
+
+#[test]
+fn a_worker_that_runs_on_when_the_keeper_is_shut_down_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_own, keeper) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
+    let deaf = Deaf::start(quick(&keeper, "import").under_lease("import"));
+    block_on(keeper.shutdown(Duration::from_millis(20))).unwrap_err();
+    until("it is counted", || leases(&deaf.pool).overrun == 1);
+    assert_eq!(leases(&deaf.pool).lost, 1);
+    drop(deaf.end);
+    // Whatever became of its lease.
+    let _ = block_on(keeper.shutdown(LONG));
+    assert_eq!(leases(&deaf.pool).overrun, 1);
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::overrun::Ending;
 use crate::leases::{LeaseFault, LeaseHandler, LeaseVerdict, LeaseView};
 use crate::pool::supervise::Who;
 
@@ -69,6 +70,7 @@ pub(super) struct Figures {
     pub given_back: AtomicU64,
     lost: AtomicU64,
     pub overrun: AtomicU64,
+    pub ending: Ending,
     store_errors: AtomicU64,
     last_error: Mutex<Option<Arc<str>>>,
 }

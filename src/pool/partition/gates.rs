@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::figures::{Counting, Figures, TaskId};
+use super::figures::{Counting, Figures, TaskId, add};
 use super::sight::Names;
 use super::spread::Share;
 use super::tending::Context;
@@ -15,7 +16,7 @@ use super::{PoolLeaseStats, alone, spread};
 use crate::env::random_seed;
 use crate::error::{LeaseError, PoolError};
 use crate::keeper::{Keeper, WeakKeeper};
-use crate::leases::{Lease, LeaseName, LeaseOptions, Leases};
+use crate::leases::{Lease, LeaseName, LeaseOptions, LeaseStanding, Leases, LostReason};
 use crate::pool::builder::PoolBuilder;
 use crate::pool::seams::Gates;
 use crate::pool::shared::Shared;
@@ -264,6 +265,15 @@ impl Gates for LeasedGates {
         }
     }
 
+    fn look(&self, pool: &Shared) -> Option<Instant> {
+        let (run_on, next) = self.figures.ending.look(pool);
+        add(
+            &self.figures.overrun,
+            u64::try_from(run_on).unwrap_or(u64::MAX),
+        );
+        next
+    }
+
     fn at_rest(&self) -> bool {
         self.at_work.load(Ordering::Acquire) == 0
     }
@@ -308,8 +318,12 @@ impl Working {
             figures,
             ..
         } = &*self.context;
-        for (who, _) in figures.held_by(self.context.task) {
-            self.context.lost(who);
+        for (who, lease) in figures.held_by(self.context.task) {
+            let reason = match lease.standing() {
+                LeaseStanding::Lost(reason) => reason,
+                LeaseStanding::Held | LeaseStanding::Doubtful => LostReason::Shutdown,
+            };
+            self.context.lost(who, reason);
             figures.holds_no_more(who);
         }
         figures.sees_no_more(self.context.task);

@@ -63,8 +63,10 @@ impl Context {
     }
 
     /// A lease is lost: its workers are told, and not waited for.
-    pub(super) fn lost(&self, who: Who) {
+    pub(super) fn lost(&self, who: Who, reason: LostReason) {
         if self.figures.loses(who) {
+            // First: whoever looks for them is woken by the other.
+            self.figures.ending.expect(&self.pool, who, reason);
             self.close(who, Some(Duration::ZERO));
         }
     }
@@ -88,8 +90,6 @@ pub(super) enum Ended {
 
 /// A worker that was told to stop when its lease was in doubt has so much of what is left of it, at the most.
 const LONGEST_NOTICE: Duration = Duration::from_secs(30);
-/// A future that is dropped when its lease is lost has ended within moments; what has not is overrun.
-const MOMENTS: Duration = Duration::from_millis(500);
 /// A pool whose name another has taken tells nobody that its last worker has ended: so often it is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -195,23 +195,8 @@ async fn clear(
 
 /// From here on others may hold it at any moment.
 async fn lose(context: &Context, who: Who, reason: LostReason) -> Ended {
-    context.lost(who);
-    let empty = context.empty(who);
-    if tokio::time::timeout(MOMENTS, empty).await.is_err() {
-        let (live, abandoned) = context.pool.live(who);
-        let runs = live + abandoned;
-        add(
-            &context.figures.overrun,
-            u64::try_from(runs).unwrap_or(u64::MAX),
-        );
-        metrics::counter!("lockkeeper_pool_overrun_total", "pool" => context.pool.name().to_string())
-            .increment(u64::try_from(runs).unwrap_or(u64::MAX));
-        tracing::error!(
-            target: "lockkeeper", pool = &**context.pool.name(), ?who, runs, %reason,
-            "workers run on though their lease is lost; nobody can stop them"
-        );
-        context.empty(who).await;
-    }
+    context.lost(who, reason.clone());
+    context.empty(who).await;
     Ended::Lost(reason)
 }
 

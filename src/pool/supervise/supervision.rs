@@ -271,6 +271,19 @@ impl Supervision {
         (live.count(), abandoned.count())
     }
 
+    /// Those runs.
+    pub fn runs(&self, who: Who) -> Vec<RunId> {
+        let is_meant = |worker: usize| match who {
+            Who::All => true,
+            Who::One(one) => one == worker,
+        };
+        let slots = self.slots.iter().enumerate();
+        let live = slots.filter_map(|(worker, slot)| slot.run().filter(|_| is_meant(worker)));
+        let abandoned = self.abandoned.iter();
+        let abandoned = abandoned.filter_map(|(run, worker)| is_meant(*worker).then_some(*run));
+        live.chain(abandoned).collect()
+    }
+
     /// The workers whose runs were abandoned and have not ended, in the order of their starts.
     pub fn abandoned(&self) -> impl Iterator<Item = usize> + '_ {
         self.abandoned.values().copied()

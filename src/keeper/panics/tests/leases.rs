@@ -118,6 +118,29 @@ fn i09_workers_under_leases_that_a_panic_has_ended_are_told_and_run_again_under_
 }
 
 #[test]
+fn a_worker_that_runs_on_when_a_panic_has_ended_its_lease_is_counted() {
+    let (_folder, keeper) = keeper_with_brief_leases();
+    let (end, may_end) = flume::bounded::<()>(0);
+    let pool = keeper.pool("whole").under_lease("whole");
+    let pool = pool.start_blocking(move |worker: Worker| {
+        while !worker.pause_for(LONG) {}
+        // It was told, and does not care.
+        let _ = may_end.recv();
+        Ok(())
+    });
+    let pool = pool.expect("a pool");
+    let lease = || pool.stats().lease.expect("it has one");
+    until("it runs", || pool.stats().workers.running == 1);
+    keeper.bombs(Part::Leases).set("the leases' driver");
+    until("it is counted", || lease().overrun == 1);
+    assert_eq!(lease().lost, 1);
+    drop(end);
+    until("it runs again", || pool.stats().workers.running == 1);
+    assert_eq!((lease().overrun, pool.stats().ended_late), (1, 1));
+    run(keeper.shutdown(LONG)).expect("stopped");
+}
+
+#[test]
 fn a_pool_under_leases_of_the_applications_own_says_when_a_panic_has_ended_them() {
     let (folder, keeper) = keeper();
     let store = LmdbLeases::open(folder.path().join("own")).expect("a store");
