@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::Span;
 
 use super::{LeaseName, LeaseOperation, LostReason};
+use crate::env::quietly;
 use crate::error::LeaseError;
 
 /// An acquisition, from the wish to its answer; a span once it has to wait for somebody.
@@ -27,22 +28,28 @@ impl Acquiring {
 
     /// It waits: somebody has it, or is to get it before.
     pub(super) fn waits(&self, name: &LeaseName) {
-        self.span.get_or_init(|| {
-            tracing::debug_span!(
-                target: "lockkeeper",
-                parent: &self.caller,
-                "lease_wait",
-                lease = name.as_str(),
-                outcome = tracing::field::Empty,
-            )
+        // Who listens is the application's, here and below, and must not take an answer along.
+        quietly(|| {
+            self.span.get_or_init(|| {
+                tracing::debug_span!(
+                    target: "lockkeeper",
+                    parent: &self.caller,
+                    "lease_wait",
+                    lease = name.as_str(),
+                    outcome = tracing::field::Empty,
+                )
+            });
         });
     }
 
     /// It was answered.
     pub(super) fn answered(&self, error: Option<&LeaseError>) {
         if error.is_none() {
-            metrics::counter!("lockkeeper_leases_acquired_total").increment(1);
-            metrics::histogram!("lockkeeper_lease_acquire_seconds").record(self.since.elapsed());
+            quietly(|| {
+                metrics::counter!("lockkeeper_leases_acquired_total").increment(1);
+                metrics::histogram!("lockkeeper_lease_acquire_seconds")
+                    .record(self.since.elapsed());
+            });
         }
         self.outcome(match error {
             None => "granted",
@@ -59,7 +66,9 @@ impl Acquiring {
 
     fn outcome(&self, outcome: &'static str) {
         if let Some(span) = self.span.get() {
-            span.record("outcome", outcome);
+            quietly(|| {
+                span.record("outcome", outcome);
+            });
         }
     }
 }

@@ -58,6 +58,10 @@ impl Pools {
         }
     }
 
+    pub(super) fn supervision(&self) -> &Arc<Supervision> {
+        &self.supervision
+    }
+
     pub(super) fn bombs(&self) -> &Bombs {
         &self.supervision.bombs
     }

@@ -4,6 +4,7 @@ mod handling;
 mod leases;
 mod locks;
 mod messages;
+mod pool_leases;
 mod pools;
 mod starting;
 mod threads;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::overrun::Ending;
+use crate::error::ActorPanicked;
 use crate::leases::{LeaseFault, LeaseHandler, LeaseVerdict, LeaseView};
 use crate::pool::supervise::Who;
 
@@ -52,7 +53,9 @@ pub struct PoolLeaseStats {
     pub overrun: u64,
     /// How often asking for them, refreshing them or giving them back has failed: nearly always it was the store.
     pub store_errors: u64,
-    /// What went wrong last.
+    /// How often what sees to the leases has panicked. Workers are ended then, leases given back, and asked for again after a poll.
+    pub panics: u64,
+    /// What went wrong last, a panic included.
     pub last_error: Option<Arc<str>>,
 }
 
@@ -72,6 +75,7 @@ pub(super) struct Figures {
     pub overrun: AtomicU64,
     pub ending: Ending,
     store_errors: AtomicU64,
+    panics: AtomicU64,
     last_error: Mutex<Option<Arc<str>>>,
 }
 
@@ -137,6 +141,15 @@ impl Figures {
 
     pub(super) fn failed(&self, error: &dyn std::error::Error) {
         add(&self.store_errors, 1);
+        self.note(error);
+    }
+
+    pub(super) fn panicked(&self, panicked: &ActorPanicked) {
+        add(&self.panics, 1);
+        self.note(panicked);
+    }
+
+    fn note(&self, error: &dyn std::error::Error) {
         let mut text = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
@@ -168,6 +181,7 @@ impl Figures {
             lost: count(&self.lost),
             overrun: count(&self.overrun),
             store_errors: count(&self.store_errors),
+            panics: count(&self.panics),
             last_error: self.last_error.lock().clone(),
         }
     }

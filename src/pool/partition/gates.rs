@@ -13,7 +13,7 @@ use super::spread::Share;
 use super::tending::Context;
 use super::wish::{PoolLease, Wish};
 use super::{PoolLeaseStats, alone, spread};
-use crate::env::random_seed;
+use crate::env::{quietly, random_seed};
 use crate::error::{LeaseError, PoolError};
 use crate::keeper::{Keeper, WeakKeeper};
 use crate::leases::{Lease, LeaseName, LeaseOptions, LeaseStanding, Leases, LostReason};
@@ -21,6 +21,7 @@ use crate::pool::builder::PoolBuilder;
 use crate::pool::seams::Gates;
 use crate::pool::shared::Shared;
 use crate::pool::supervise::Gating;
+use crate::supervision::Supervision;
 
 /// What a pool is told about its leases.
 #[derive(Default)]
@@ -206,9 +207,15 @@ impl LeasedGates {
     }
 
     /// For a new task.
-    fn context(&self, pool: &Arc<Shared>, leases: Leases) -> Arc<Context> {
+    fn context(
+        &self,
+        pool: &Arc<Shared>,
+        leases: Leases,
+        supervision: Arc<Supervision>,
+    ) -> Arc<Context> {
         let config = leases.config();
         Arc::new(Context {
+            supervision,
             pool: Arc::clone(pool),
             figures: Arc::clone(&self.figures),
             task: TaskId(self.tasks.fetch_add(1, Ordering::Relaxed)),
@@ -229,40 +236,39 @@ impl Gates for LeasedGates {
             Ok(leases) => leases,
             Err(error) => {
                 self.figures.failed(&error);
-                tracing::error!(
-                    target: "lockkeeper", pool = &*self.pool, error = &error as &dyn std::error::Error,
-                    "nobody sees to the leases of a pool any more"
-                );
+                quietly(|| {
+                    tracing::error!(
+                        target: "lockkeeper", pool = &*self.pool, error = &error as &dyn std::error::Error,
+                        "nobody sees to the leases of a pool any more"
+                    );
+                });
                 return;
             }
         };
-        let context = self.context(pool, leases);
+        let Some(pools) = pool.pools.upgrade() else {
+            // They are gone, and the pool with them.
+            return;
+        };
+        let context = self.context(pool, leases, Arc::clone(pools.supervision()));
         let working = Working::new(&self.at_work, &context);
         let turn = Arc::clone(&self.turn);
         let leases = context.leases.clone();
-        if self.partitioned {
-            let share = Share {
+        let wanted = match self.partitioned {
+            true => Wanted::Shares(Share {
                 names: Names::new(self.name.as_str().into()),
                 me: self.label(),
                 options: self.options.clone(),
                 seed: random_seed(),
-            };
-            leases.spawn(async move {
-                let _turn = turn.lock_owned().await;
-                // Dropped first: what is cut short is cleared away before it is the next one's turn.
-                let mut working = working;
-                spread::serve(context, share).await;
-                working.is_done = true;
-            });
-        } else {
-            let lease = self.lease(leases.clone(), self.options.clone());
-            leases.spawn(async move {
-                let _turn = turn.lock_owned().await;
-                let mut working = working;
-                alone::serve(&context, lease).await;
-                working.is_done = true;
-            });
-        }
+            }),
+            false => Wanted::One(self.lease(leases.clone(), self.options.clone())),
+        };
+        leases.spawn(async move {
+            let _turn = turn.lock_owned().await;
+            // Dropped first: what is cut short is cleared away before it is the next one's turn.
+            let mut working = working;
+            serve(&context, &wanted).await;
+            working.is_done = true;
+        });
     }
 
     fn look(&self, pool: &Shared) -> Option<Instant> {
@@ -293,6 +299,48 @@ impl std::fmt::Debug for LeasedGates {
     }
 }
 
+/// What a pool wants to hold.
+enum Wanted {
+    One(Lease),
+    Shares(Share),
+}
+
+/// Sees to the leases of a pool until it is over, or leases are shut down. After a panic it begins anew.
+async fn serve(context: &Arc<Context>, wanted: &Wanted) {
+    loop {
+        let served = async {
+            match wanted {
+                Wanted::One(lease) => alone::serve(context, lease).await,
+                Wanted::Shares(share) => return spread::serve(context, share).await,
+            }
+            Ok(())
+        };
+        let served = context.caught("seeing to the leases of a pool", served);
+        if let Ok(Ok(())) = served.await {
+            return;
+        }
+        // What was held went with its guard, unless it was given back in order.
+        lose_all(context);
+        context.pause().await;
+        if context.pool.state().is_over() {
+            return;
+        }
+    }
+}
+
+/// What a task held is not held any more, and nobody else tells the workers (I9).
+fn lose_all(context: &Context) {
+    for (who, lease) in context.figures.held_by(context.task) {
+        let reason = match lease.standing() {
+            LeaseStanding::Lost(reason) => reason,
+            LeaseStanding::Held | LeaseStanding::Doubtful => LostReason::Shutdown,
+        };
+        context.lost(who, reason);
+        context.figures.holds_no_more(who);
+    }
+    context.figures.sees_no_more(context.task);
+}
+
 /// A task that sees to leases; however it ends, the pool looks again whether anything of it is left.
 struct Working {
     at_work: Arc<AtomicUsize>,
@@ -310,23 +358,10 @@ impl Working {
         }
     }
 
-    /// The thread of the leases has ended under it. What it held is not held any more, and nobody else tells the workers (I9).
+    /// The thread of the leases has ended under it.
     fn is_cut_short(&self) {
-        let Context {
-            pool,
-            leases,
-            figures,
-            ..
-        } = &*self.context;
-        for (who, lease) in figures.held_by(self.context.task) {
-            let reason = match lease.standing() {
-                LeaseStanding::Lost(reason) => reason,
-                LeaseStanding::Held | LeaseStanding::Doubtful => LostReason::Shutdown,
-            };
-            self.context.lost(who, reason);
-            figures.holds_no_more(who);
-        }
-        figures.sees_no_more(self.context.task);
+        lose_all(&self.context);
+        let Context { pool, leases, .. } = &*self.context;
         if leases.ended_by_panic().is_some() && !pool.state().is_over() {
             pool.announce();
         }

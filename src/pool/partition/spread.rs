@@ -14,17 +14,29 @@ use super::balance::{Balancer, Effect, Tried};
 use super::figures::Seen;
 use super::sight::{Names, Sight};
 use super::tending::{Context, Ended, either, tend};
-use crate::error::LeaseError;
+use crate::env::quietly;
+use crate::error::{ActorPanicked, LeaseError};
 use crate::leases::{Lease, LeaseGuard, LeaseOptions, LeaseRecord, boottime};
 use crate::pool::supervise::Who;
 
 /// Takes part until the pool is over and everything is given back, or leases are shut down.
-pub(super) async fn serve(context: Arc<Context>, share: Share) {
-    Driver::new(Arc::clone(&context), share).run().await;
+///
+/// # Errors
+///
+/// A panic, after which nobody knows what was believed: everything has been given back in order, and can be begun anew.
+pub(super) async fn serve(context: &Arc<Context>, share: &Share) -> Result<(), ActorPanicked> {
+    let mut driver = Driver::new(Arc::clone(context), share.clone());
+    let served = context.caught("sharing the partitions of a pool", driver.run());
+    let served = served.await;
+    if served.is_err() {
+        driver.give_back().await;
+    }
     context.figures.sees_no_more(context.task);
+    served
 }
 
 /// How the leases of a pool are asked for.
+#[derive(Clone)]
 pub(super) struct Share {
     pub names: Names,
     /// Who this is; the leases have it as their label.
@@ -35,12 +47,15 @@ pub(super) struct Share {
 
 type Task = Pin<Box<dyn Future<Output = Event> + Send>>;
 
+/// What has come of a question; none if it panicked, which is told already.
+type Asked<T> = Option<Result<T, LeaseError>>;
+
 /// What has come of something that was begun.
 enum Event {
-    Looked(Result<Vec<LeaseRecord>, LeaseError>),
-    Joined(u32, Result<LeaseGuard, LeaseError>),
+    Looked(Asked<Vec<LeaseRecord>>),
+    Joined(u32, Asked<LeaseGuard>),
     Left,
-    Tried(u32, Result<LeaseGuard, LeaseError>),
+    Tried(u32, Asked<LeaseGuard>),
     Gone(u32, Ended),
 }
 
@@ -70,7 +85,7 @@ impl Driver {
         }
     }
 
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let context = Arc::clone(&self.context);
         let mut effects = Vec::new();
         loop {
@@ -109,27 +124,51 @@ impl Driver {
                 }
             };
             if let Either::Left(event) = either(event, either(change, timer)).await {
+                context
+                    .supervision
+                    .bombs
+                    .pass("what a partition of a pool tells");
                 self.happened(event, &mut effects);
             }
         }
     }
 
+    /// Whatever is held is given back, after its worker has ended, and what is being asked for is not wanted any more.
+    async fn give_back(&mut self) {
+        self.leave.cancel();
+        self.gives.values().for_each(CancellationToken::cancel);
+        while let Some(event) = self.tasks.next().await {
+            // What was granted meanwhile goes with its guard.
+            drop(event);
+        }
+    }
+
     fn carry_out(&mut self, effect: Effect) {
+        let context = Arc::clone(&self.context);
         let task: Task = match effect {
             Effect::Look => {
                 let list = self.context.leases.list();
-                Box::pin(async { Event::Looked(list.await) })
+                Box::pin(async move {
+                    let list = context.caught("looking at the leases of a pool", list);
+                    Event::Looked(list.await.ok())
+                })
             }
             Effect::Join(slot) => {
                 let asked = self.lease(self.share.names.member(slot)).try_acquire();
-                Box::pin(async move { Event::Joined(slot, asked.await) })
+                Box::pin(async move {
+                    let asked = context.caught("joining those who share a pool", asked);
+                    Event::Joined(slot, asked.await.ok())
+                })
             }
             Effect::Leave => return self.leave.cancel(),
             Effect::Try(partition) => {
                 let asked = self
                     .lease(self.share.names.partition(partition))
                     .try_acquire();
-                Box::pin(async move { Event::Tried(partition, asked.await) })
+                Box::pin(async move {
+                    let asked = context.caught("trying for a partition of a pool", asked);
+                    Event::Tried(partition, asked.await.ok())
+                })
             }
             Effect::Give(partition) => {
                 if let Some(give) = self.gives.get(&partition) {
@@ -144,19 +183,27 @@ impl Driver {
     fn happened(&mut self, event: Event, effects: &mut Vec<Effect>) {
         let now = boottime::now();
         match event {
-            Event::Looked(Ok(records)) => {
+            Event::Looked(Some(Ok(records))) => {
                 let sight = Sight::of(&self.share.names, &records);
                 self.balancer.looked(now, Some(sight), effects);
             }
-            Event::Looked(Err(error)) => {
-                self.failed(&error);
+            Event::Looked(failed) => {
+                if let Some(Err(error)) = &failed {
+                    self.failed(error);
+                }
                 self.balancer.looked(now, None, effects);
             }
             Event::Joined(slot, asked) => {
                 let (came, guard) = self.came(asked);
                 if let Some(guard) = guard {
                     self.leave = CancellationToken::new();
-                    self.tasks.push(Box::pin(member(guard, self.leave.clone())));
+                    let member = member(guard, self.leave.clone());
+                    let context = Arc::clone(&self.context);
+                    self.tasks.push(Box::pin(async move {
+                        // However it ends, its lease goes with it.
+                        drop(context.caught("taking part in a pool", member).await);
+                        Event::Left
+                    }));
                 }
                 self.balancer.joined(now, slot, came, effects);
             }
@@ -174,14 +221,18 @@ impl Driver {
                     Ended::Given => "it was given back".to_owned(),
                     Ended::Lost(reason) => reason.to_string(),
                 };
-                tracing::info!(target: "lockkeeper", pool = &**self.context.pool.name(), partition, why, "a partition is not held any more");
+                quietly(|| {
+                    tracing::info!(target: "lockkeeper", pool = &**self.context.pool.name(), partition, why, "a partition is not held any more");
+                });
                 self.balancer.gone(now, partition, effects);
             }
         }
     }
 
     fn hold(&mut self, partition: u32, guard: LeaseGuard) {
-        tracing::info!(target: "lockkeeper", pool = &**self.context.pool.name(), partition, token = guard.token().0, "a partition is held");
+        quietly(|| {
+            tracing::info!(target: "lockkeeper", pool = &**self.context.pool.name(), partition, token = guard.token().0, "a partition is held");
+        });
         let give = CancellationToken::new();
         self.gives.insert(partition, give.clone());
         let context = Arc::clone(&self.context);
@@ -192,19 +243,15 @@ impl Driver {
         }));
     }
 
-    fn came(&mut self, asked: Result<LeaseGuard, LeaseError>) -> (Tried, Option<LeaseGuard>) {
+    fn came(&mut self, asked: Asked<LeaseGuard>) -> (Tried, Option<LeaseGuard>) {
         match asked {
-            Ok(guard) => (Tried::Got, Some(guard)),
-            Err(LeaseError::Busy { .. }) => (Tried::Busy, None),
-            Err(LeaseError::ShuttingDown) => {
-                self.shut_down = true;
-                (Tried::Failed, None)
-            }
-            Err(error) => {
-                self.context.failed(&error);
-                (Tried::Failed, None)
-            }
+            Some(Ok(guard)) => return (Tried::Got, Some(guard)),
+            Some(Err(LeaseError::Busy { .. })) => return (Tried::Busy, None),
+            Some(Err(LeaseError::ShuttingDown)) => self.shut_down = true,
+            Some(Err(error)) => self.context.failed(&error),
+            None => {}
         }
+        (Tried::Failed, None)
     }
 
     fn failed(&mut self, error: &LeaseError) {
@@ -213,10 +260,12 @@ impl Driver {
             // What is asked in the list is told to no handler.
             error => {
                 self.context.figures.failed(error);
-                tracing::warn!(
-                    target: "lockkeeper", pool = &**self.context.pool.name(), error = error as &dyn std::error::Error,
-                    "the leases of a pool could not be looked at"
-                );
+                quietly(|| {
+                    tracing::warn!(
+                        target: "lockkeeper", pool = &**self.context.pool.name(), error = error as &dyn std::error::Error,
+                        "the leases of a pool could not be looked at"
+                    );
+                });
             }
         }
     }
@@ -241,12 +290,11 @@ impl Driver {
 }
 
 /// Holds a member's lease.
-async fn member(guard: LeaseGuard, leave: CancellationToken) -> Event {
+async fn member(guard: LeaseGuard, leave: CancellationToken) {
     if let Either::Right(()) = either(guard.lost(), leave.cancelled()).await {
         // Tried again in the background if it must be.
         drop(guard.release().await);
     }
-    Event::Left
 }
 
 fn number(workers: usize) -> u32 {

@@ -5,14 +5,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, FutureExt, TryFutureExt, select};
 use tokio_util::sync::CancellationToken;
 
 use super::figures::{Figures, TaskId, add};
-use crate::error::LeaseError;
+use crate::env::quietly;
+use crate::error::{ActorPanicked, LeaseError};
 use crate::leases::{LeaseGuard, LeaseStanding, Leases, LostReason};
 use crate::pool::shared::Shared;
-use crate::pool::supervise::{Supervision, Who};
+use crate::pool::supervise::{Supervision as Core, Who};
+use crate::supervision::Supervision;
 
 /// What all of this has in common.
 pub(super) struct Context {
@@ -20,6 +22,8 @@ pub(super) struct Context {
     pub leases: Leases,
     pub figures: Arc<Figures>,
     pub task: TaskId,
+    /// Of the pools: panics of what is done here are told there.
+    pub supervision: Arc<Supervision>,
     pub refresh: Duration,
     pub poll: Duration,
 }
@@ -34,8 +38,13 @@ impl Context {
 
     /// Ends when the pool is over, or should have another number of workers than this.
     pub(super) async fn changed(&self, target: usize) {
-        let is_changed = |core: &Supervision| core.state().is_over() || core.target() != target;
+        let is_changed = |core: &Core| core.state().is_over() || core.target() != target;
         self.pool.until(|core| is_changed(core).then_some(())).await;
+    }
+
+    /// Ends after a poll, or when the pool is over.
+    pub(super) async fn pause(&self) {
+        either(self.over(), tokio::time::sleep(self.poll)).await;
     }
 
     /// Something was not done, and is tried again.
@@ -44,10 +53,25 @@ impl Context {
         if !matches!(error, LeaseError::Unreachable { .. }) {
             self.figures.failed(error);
         }
-        tracing::warn!(
-            target: "lockkeeper", pool = &**self.pool.name(), error = error as &dyn std::error::Error,
-            "the leases of a pool could not be asked for"
-        );
+        quietly(|| {
+            tracing::warn!(
+                target: "lockkeeper", pool = &**self.pool.name(), error = error as &dyn std::error::Error,
+                "the leases of a pool could not be asked for"
+            );
+        });
+    }
+
+    /// Does something whose panics must not take along what else is held: they are counted and told. Boxed, since one is within
+    /// another.
+    pub(super) fn caught<'a, T: Send + 'a>(
+        &'a self,
+        doing: &'static str,
+        what: impl Future<Output = T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, ActorPanicked>> {
+        let what = what.map(Ok).boxed();
+        let done = self.supervision.guarded(doing, what, Err);
+        done.inspect_err(|panicked| self.figures.panicked(panicked))
+            .boxed()
     }
 
     /// Ends when no worker behind this lease runs, not even one that the pool does not wait for any more.
@@ -107,11 +131,19 @@ pub(super) async fn tend(
     give: CancellationToken,
 ) -> Ended {
     context.figures.holds(context.task, who, guard.claim_view());
-    let ended = hold(context, who, &guard, &give).await;
+    let held = hold(context, who, &guard, &give);
+    let (ended, panicked) = match context.caught("holding a lease of a pool", held).await {
+        Ok(ended) => (ended, false),
+        // Nobody knows how far it had come. The guard is here still: it is not given back before the last worker has ended.
+        Err(_) => (end(context, who, &guard).await, true),
+    };
     context.figures.holds_no_more(who);
     match ended {
         Ended::Given => give_back(context, guard).await,
         Ended::Lost(_) => drop(guard),
+    }
+    if panicked {
+        context.pause().await;
     }
     ended
 }
@@ -133,10 +165,12 @@ async fn hold(context: &Context, who: Who, guard: &LeaseGuard, give: &Cancellati
             Either::Left((reason, _)) => return lose(context, who, reason).await,
             Either::Right((Stay::Give, _)) => break,
             Either::Right((Stay::Doubt, _)) => {
-                tracing::warn!(
-                    target: "lockkeeper", pool = &**context.pool.name(), lease = guard.name().as_str(), remaining = ?guard.remaining(),
-                    "the store has not confirmed a lease for long: its workers are told to stop"
-                );
+                quietly(|| {
+                    tracing::warn!(
+                        target: "lockkeeper", pool = &**context.pool.name(), lease = guard.name().as_str(), remaining = ?guard.remaining(),
+                        "the store has not confirmed a lease for long: its workers are told to stop"
+                    );
+                });
                 let cleared = pin!(clear(context, who, guard, notice, give));
                 if let Either::Left((reason, _)) = select(lost.as_mut(), cleared).await {
                     return lose(context, who, reason).await;
@@ -144,11 +178,15 @@ async fn hold(context: &Context, who: Who, guard: &LeaseGuard, give: &Cancellati
             }
         }
     }
+    end(context, who, guard).await
+}
+
+/// Workers are told, and have the pool's grace; ends when none is left.
+async fn end(context: &Context, who: Who, guard: &LeaseGuard) -> Ended {
     context.close(who, None);
-    let empty = pin!(context.empty(who));
-    match select(lost, empty).await {
-        Either::Left((reason, _)) => lose(context, who, reason).await,
-        Either::Right(_) => Ended::Given,
+    match either(guard.lost(), context.empty(who)).await {
+        Either::Left(reason) => lose(context, who, reason).await,
+        Either::Right(()) => Ended::Given,
     }
 }
 
@@ -206,7 +244,9 @@ async fn give_back(context: &Context, guard: LeaseGuard) {
         Ok(_) => add(&context.figures.given_back, 1),
         // Its guard goes on trying in the background until the lease has expired.
         Err(error) => {
-            tracing::warn!(target: "lockkeeper", pool = &**context.pool.name(), lease = name.as_str(), %error, "a lease of a pool could not be given back yet");
+            quietly(|| {
+                tracing::warn!(target: "lockkeeper", pool = &**context.pool.name(), lease = name.as_str(), %error, "a lease of a pool could not be given back yet");
+            });
         }
     }
 }

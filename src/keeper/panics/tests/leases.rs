@@ -60,7 +60,7 @@ fn i09_a_panic_in_the_leases_loses_them_all_tells_all_who_wait_and_others_begin_
 }
 
 /// Leases that are free soon after nobody refreshes them any more.
-fn keeper_with_brief_leases() -> (TempDir, Keeper) {
+pub(super) fn keeper_with_brief_leases() -> (TempDir, Keeper) {
     let folder = tempfile::tempdir().expect("a folder");
     let brief = Duration::from_millis(100);
     let keeper = Keeper::builder()

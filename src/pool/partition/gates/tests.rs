@@ -47,7 +47,9 @@ fn a_task_that_is_cut_short_leaves_alone_what_another_one_holds() {
     until("it runs", || pool.stats().workers.running == 1);
 
     // It has not had its turn yet, and its thread ends under it.
-    drop(Working::new(&gates.at_work, &gates.context(&pool, leases)));
+    let supervision = Arc::clone(pool.pools.upgrade().unwrap().supervision());
+    let context = gates.context(&pool, leases, supervision);
+    drop(Working::new(&gates.at_work, &context));
     let (stats, lease) = (pool.stats(), gates.stats());
     assert_eq!((stats.workers.running, stats.workers.stopping), (1, 0));
     assert_eq!((lease.state, lease.lost), (PoolLeaseState::Held, 0));
