@@ -177,7 +177,7 @@ fn i09_an_async_worker_is_dropped_at_its_next_await_when_its_lease_is_lost() {
         }
     });
     let pool = pool.unwrap();
-    until("it runs", || running(&pool) == 1);
+    until("it runs", || runs.load(Ordering::SeqCst) == 1);
     block_on(keeper.leases().unwrap().force_release("import")).unwrap();
     until("it is dropped", || dropped.load(Ordering::SeqCst));
     until("it runs again", || runs.load(Ordering::SeqCst) == 2);
@@ -202,7 +202,7 @@ fn a_blocking_worker_that_runs_on_without_its_lease_is_counted_and_keeps_others_
         Ok(())
     });
     let pool = pool.unwrap();
-    until("it runs", || running(&pool) == 1);
+    until("it runs", || runs.load(Ordering::SeqCst) == 1);
     block_on(keeper.leases().unwrap().force_release("import")).unwrap();
     until("it is counted", || leases(&pool).overrun == 1);
     assert_eq!(leases(&pool).lost, 1);

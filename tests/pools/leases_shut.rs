@@ -5,7 +5,7 @@ use std::time::Duration;
 use lockkeeper::{Keeper, Leases, LmdbLeases, Pool, PoolLeaseState, Worker};
 
 use crate::leases::{EXPIRATION, POLL, REFRESH, keeper_on, leases};
-use crate::support::{LONG, block_on, quick, running, until};
+use crate::support::{LONG, block_on, quick, until};
 
 /// A worker on a thread that does not stop when it is told to.
 struct Deaf {
@@ -16,13 +16,16 @@ struct Deaf {
 impl Deaf {
     fn start(pool: lockkeeper::PoolBuilder) -> Self {
         let (end, may_end) = flume::bounded(1);
+        let (begin, has_begun) = flume::bounded(1);
         let pool = pool.start_blocking(move |worker: Worker| {
+            let _ = begin.try_send(());
             while !worker.pause_for(LONG) {}
             let _ = may_end.recv();
             Ok(())
         });
         let pool = pool.unwrap();
-        until("it runs", || running(&pool) == 1);
+        // Not before: a worker whose lease is lost by then does not begin.
+        has_begun.recv_timeout(LONG).unwrap();
         Self { pool, end }
     }
 }

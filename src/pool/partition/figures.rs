@@ -53,7 +53,8 @@ pub struct PoolLeaseStats {
     pub overrun: u64,
     /// How often asking for them, refreshing them or giving them back has failed: nearly always it was the store.
     pub store_errors: u64,
-    /// How often what sees to the leases has panicked. Workers are ended then, leases given back, and asked for again after a poll.
+    /// How often what sees to the leases has panicked. What it held is given back then, after its workers have ended, and asked for
+    /// again after a poll.
     pub panics: u64,
     /// What went wrong last, a panic included.
     pub last_error: Option<Arc<str>>,

@@ -121,8 +121,10 @@ fn i09_workers_under_leases_that_a_panic_has_ended_are_told_and_run_again_under_
 fn a_worker_that_runs_on_when_a_panic_has_ended_its_lease_is_counted() {
     let (_folder, keeper) = keeper_with_brief_leases();
     let (end, may_end) = flume::bounded::<()>(0);
+    let (begin, has_begun) = flume::bounded(1);
     let pool = keeper.pool("whole").under_lease("whole");
     let pool = pool.start_blocking(move |worker: Worker| {
+        let _ = begin.try_send(());
         while !worker.pause_for(LONG) {}
         // It was told, and does not care.
         let _ = may_end.recv();
@@ -130,7 +132,7 @@ fn a_worker_that_runs_on_when_a_panic_has_ended_its_lease_is_counted() {
     });
     let pool = pool.expect("a pool");
     let lease = || pool.stats().lease.expect("it has one");
-    until("it runs", || pool.stats().workers.running == 1);
+    has_begun.recv_timeout(LONG).expect("it begins");
     keeper.bombs(Part::Leases).set("the leases' driver");
     until("it is counted", || lease().overrun == 1);
     assert_eq!(lease().lost, 1);
