@@ -58,23 +58,28 @@ impl Row {
         }
     }
 
-    fn to_json(&self) -> Value {
-        let mut line = Map::new();
-        line.insert("bench".into(), json!(self.bench));
-        line.insert("n".into(), json!(self.n));
-        line.insert("ours".into(), json!(self.ours));
-        line.insert("unit".into(), json!(self.unit));
-        if let Some((name, figure)) = self.against {
-            line.insert("against".into(), json!(name));
-            line.insert("theirs".into(), json!(figure));
-        }
-        line.insert("ratio".into(), json!(self.ratio));
-        line.insert("target".into(), json!(self.target.to_text()));
-        line.insert("met".into(), json!(self.is_met()));
+    /// A line for each system that was measured, with the keys of `compare`: `clients` is `n`.
+    fn to_json(&self) -> Vec<Value> {
+        let line = |system: &str, value: f64| {
+            let mut line = Map::new();
+            line.insert("bench".into(), json!(self.bench));
+            line.insert("system".into(), json!(system));
+            line.insert("clients".into(), json!(self.n));
+            line.insert("value".into(), json!(value));
+            line.insert("unit".into(), json!(self.unit));
+            line
+        };
+        let mut ours = line("lockkeeper", self.ours);
+        ours.insert("ratio".into(), json!(self.ratio));
+        ours.insert("ratio_to".into(), json!(self.against.map(|(name, _)| name)));
+        ours.insert("target".into(), json!(self.target.to_text()));
+        ours.insert("met".into(), json!(self.is_met()));
         for &(key, figure) in &self.more {
-            line.insert(key.into(), json!(figure));
+            ours.insert(key.into(), json!(figure));
         }
-        Value::Object(line)
+        let theirs = self.against.map(|(name, figure)| line(name, figure));
+        let lines = [Some(ours), theirs].into_iter().flatten();
+        lines.map(Value::Object).collect()
     }
 }
 
@@ -147,8 +152,8 @@ impl Report {
             writeln!(out)?;
         }
         if let Some(file) = &mut self.json {
-            for row in rows {
-                writeln!(file, "{}", row.to_json())?;
+            for line in rows.iter().flat_map(Row::to_json) {
+                writeln!(file, "{line}")?;
             }
         }
         Ok(())

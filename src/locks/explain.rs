@@ -170,19 +170,30 @@ impl Table {
         let wanted = conflict.asker.mode;
         let in_the_way =
             |key: &HolderKey| key.family != family && rules.conflicts(key.mode, wanted);
-        let room = most.saturating_sub(conflict.owners.len());
+        let all: u32 = rules
+            .against(wanted)
+            .map(|held| entry.held[held.index()])
+            .sum();
+        let own = entry.holders.of_family(family);
+        let own = own
+            .filter(|(key, _)| rules.conflicts(key.mode, wanted))
+            .count();
+        let owners = all as usize - own;
+        conflict.owners_total += owners;
+        let room = most.saturating_sub(conflict.owners.len()).min(owners);
+        // A pass can abort a hundred thousand at once: no report has room for more than it names.
+        conflict.owners.reserve_exact(room);
         let owners = entry.holders.iter().filter(|(key, _)| in_the_way(key));
         let owners = owners.take(room).map(|(_, lock)| self.holding_party(lock));
         conflict.owners.extend(owners);
-        for held in rules.against(wanted) {
-            let own = entry.holders.of_family(family);
-            let own = own.filter(|(key, _)| key.mode == held).count();
-            conflict.owners_total += entry.held[held.index()] as usize - own;
-        }
         let Some(queue) = &entry.queue else {
             return;
         };
-        let room = most.saturating_sub(conflict.waiters.len());
+        let is_own = own_wait.is_some_and(|wait| self.waits[wait].object == object);
+        let others = queue.order.len() - usize::from(is_own);
+        conflict.waiters_total += others;
+        let room = most.saturating_sub(conflict.waiters.len()).min(others);
+        conflict.waiters.reserve_exact(room);
         let others = queue.order.values();
         let others = others.filter(|queued| Some(queued.wait) != own_wait);
         let others = others.take(room).map(|queued| {
@@ -193,8 +204,6 @@ impl Table {
             party
         });
         conflict.waiters.extend(others);
-        let is_own = own_wait.is_some_and(|wait| self.waits[wait].object == object);
-        conflict.waiters_total += queue.order.len() - usize::from(is_own);
     }
 
     fn holding_party(&self, lock: LockSlot) -> Party {

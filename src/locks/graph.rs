@@ -7,11 +7,9 @@
 //! fifty million of them. A search remembers for each object and mode how far it has looked instead,
 //! so that a whole pass looks at each holder and each waiter once for each mode.
 
-use std::ops::Bound;
-
-use super::queue::{HolderKey, Queued, Rank, Visited};
+use super::queue::{HolderKey, Queued};
 use super::slab::{LockSlot, LockerSlot, ObjectSlot, WaitSlot};
-use super::{LockerId, Mode, Table};
+use super::{LockerId, Table};
 
 /// Why one family cannot go on before another.
 #[derive(Debug, Clone, Copy)]
@@ -216,9 +214,7 @@ impl Table {
                     break;
                 }
             }
-            while let Some(next) = self.next_forward(here, pass) {
-                found.push((next, Some(at)));
-            }
+            self.visit_forward(here, pass, |next| found.push((next, Some(at))));
             at += 1;
         }
         cycle
@@ -257,320 +253,18 @@ impl Table {
         locks.chain(waits.map(Blocker::Wait)).filter(move |_| !own)
     }
 
-    fn overlap(&self, one: ObjectSlot, other: ObjectSlot) -> bool {
+    pub(super) fn overlap(&self, one: ObjectSlot, other: ObjectSlot) -> bool {
         let overlaps = &self.objects[one].overlaps;
         overlaps.as_ref().is_some_and(|all| all.contains(&other))
     }
 
     /// Whether a lock is held by a locker that has not been aborted.
-    fn is_alive(&self, key: HolderKey) -> bool {
+    pub(super) fn is_alive(&self, key: HolderKey) -> bool {
         self.lockers[key.locker].dead.is_none()
     }
 
     fn new_pass(&mut self) -> u64 {
         self.passes += 1;
         self.passes
-    }
-
-    /// A family that this one waits for and that the pass has not seen yet; it is seen now.
-    fn next_forward(&mut self, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
-        // A wait that has led to everyone it can lead to is not looked at again.
-        loop {
-            let entry = &self.lockers[family].family;
-            let &wait = entry.waits.get(entry.waits_done)?;
-            let found = self
-                .next_holder(wait, family, pass)
-                .or_else(|| self.next_ahead(wait, family, pass))
-                .or_else(|| self.next_ahead_nearby(wait, family, pass));
-            if let Some(next) = found {
-                self.see_forward(next, pass);
-                return Some(next);
-            }
-            self.lockers[family].family.waits_done += 1;
-        }
-    }
-
-    /// A walk forward comes by a family.
-    fn see_forward(&mut self, family: LockerSlot, pass: u64) {
-        let entry = &mut self.lockers[family].family;
-        entry.seen_forward = pass;
-        entry.waits_done = 0;
-    }
-
-    /// Where this pass has been for requests like this one.
-    fn visited(&mut self, object: ObjectSlot, mode: Mode, pass: u64) -> Option<&mut Visited> {
-        let queue = self.objects[object].queue.as_mut()?;
-        Some(queue.visited(mode).in_pass(pass))
-    }
-
-    /// Among those who hold what the request waits for.
-    fn next_holder(&mut self, wait: WaitSlot, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
-        let (waited_for, mode) = (self.waits[wait].object, self.waits[wait].mode);
-        if self.objects[waited_for].overlaps.is_none() {
-            return self.next_holder_of(waited_for, mode, family, pass);
-        }
-        let mut visited = *self.visited(waited_for, mode, pass)?;
-        if visited.holders_done {
-            return None;
-        }
-        let rules = *self.rules(waited_for);
-        let mut object = visited.object.unwrap_or(waited_for);
-        let found = loop {
-            if let Some((key, _)) = self.objects[object].holders.after(visited.holder) {
-                visited.holder = Some(key);
-                if key.family != family
-                    && rules.conflicts(key.mode, mode)
-                    && self.lockers[key.family].family.seen_forward != pass
-                    && self.is_alive(key)
-                {
-                    break Some(key.family);
-                }
-            } else if let Some(next) = self.reach_after(waited_for, Some(object)) {
-                object = next;
-                visited.holder = None;
-            } else {
-                visited.holders_done = true;
-                break None;
-            }
-        };
-        visited.object = Some(object);
-        *self.visited(waited_for, mode, pass)? = visited;
-        found
-    }
-
-    /// The same for an object that no other overlaps.
-    fn next_holder_of(
-        &mut self,
-        object: ObjectSlot,
-        mode: Mode,
-        family: LockerSlot,
-        pass: u64,
-    ) -> Option<LockerSlot> {
-        let rules = *self.rules(object);
-        let entry = &mut self.objects[object];
-        let queue = entry.queue.as_mut()?;
-        let visited = queue.visited(mode).in_pass(pass);
-        if visited.holders_done {
-            return None;
-        }
-        while let Some((key, _)) = entry.holders.after(visited.holder) {
-            visited.holder = Some(key);
-            if key.family != family
-                && rules.conflicts(key.mode, mode)
-                && self.lockers[key.family].family.seen_forward != pass
-                && self.lockers[key.locker].dead.is_none()
-            {
-                return Some(key.family);
-            }
-        }
-        visited.holders_done = true;
-        None
-    }
-
-    /// Among those who wait for the same object and came before.
-    fn next_ahead(&mut self, wait: WaitSlot, family: LockerSlot, pass: u64) -> Option<LockerSlot> {
-        let entry = &self.waits[wait];
-        let (object, mode, rank) = (entry.object, entry.mode, entry.rank);
-        let from = self.visited(object, mode, pass)?.before;
-        let from = from.unwrap_or(Rank::FIRST);
-        if from >= rank {
-            return None;
-        }
-        let found = self.unseen_between(object, from, rank, mode, family, pass);
-        let visited = self.visited(object, mode, pass)?;
-        visited.before = Some(found.map_or(rank, |(_, after)| after));
-        found.map(|(family, _)| family)
-    }
-
-    /// Among those who wait for objects that overlap and came before.
-    fn next_ahead_nearby(
-        &mut self,
-        wait: WaitSlot,
-        family: LockerSlot,
-        pass: u64,
-    ) -> Option<LockerSlot> {
-        let entry = &self.waits[wait];
-        let (object, mode, rank) = (entry.object, entry.mode, entry.rank);
-        self.objects[object].overlaps.as_ref()?;
-        let mut visited = *self.visited(object, mode, pass)?;
-        if visited.near_before >= Some(rank) {
-            return None;
-        }
-        if visited.near_rank != Some(rank) {
-            // Another request for the object was looked at in between.
-            visited.near_rank = Some(rank);
-            visited.near = None;
-        }
-        let from = visited.near_before.unwrap_or(Rank::FIRST);
-        let mut near = match visited.near {
-            Some(near) => Some(near),
-            None => self.reach_after(object, Some(object)),
-        };
-        let found = loop {
-            let Some(here) = near else {
-                visited.near_before = Some(rank);
-                break None;
-            };
-            visited.near = Some(here);
-            if let Some((next, _)) = self.unseen_between(here, from, rank, mode, family, pass) {
-                break Some(next);
-            }
-            near = self.reach_after(object, Some(here));
-        };
-        *self.visited(object, mode, pass)? = visited;
-        found
-    }
-
-    /// The first in a queue, from one rank up to another, whom a request in `mode` has to let go before
-    /// and whom the pass has not seen; with the rank that comes after it.
-    fn unseen_between(
-        &self,
-        object: ObjectSlot,
-        from: Rank,
-        to: Rank,
-        mode: Mode,
-        family: LockerSlot,
-        pass: u64,
-    ) -> Option<(LockerSlot, Rank)> {
-        let rules = self.rules(object);
-        let queue = self.objects[object].queue.as_ref()?;
-        let (rank, ahead) = queue.order.range(from..to).find(|(_, ahead)| {
-            ahead.family != family
-                && rules.conflicts(ahead.mode, mode)
-                && self.lockers[ahead.family].family.seen_forward != pass
-        })?;
-        let after = Rank {
-            arrival: rank.arrival + 1,
-            ..*rank
-        };
-        Some((ahead.family, after))
-    }
-
-    /// All who wait for the family and that the pass has not seen yet; they are seen now.
-    fn visit_backward(&mut self, family: LockerSlot, pass: u64, found: &mut Vec<LockerSlot>) {
-        let entry = &self.lockers[family].family;
-        // Whichever is shorter: its locks, or the objects that anybody waits for.
-        // (A contended object that others overlap leads to all of those.)
-        if self.contended.len() < entry.locks && self.has_no_ranges() {
-            let mut last = None;
-            while let Some(object) = self.next_contended(last) {
-                last = Some(object);
-                let held: Vec<Mode> = self
-                    .reach(object)
-                    .flat_map(|near| self.objects[near].holders.of_family(family))
-                    .filter(|(key, _)| self.is_alive(*key))
-                    .map(|(key, _)| key.mode)
-                    .collect();
-                for mode in held {
-                    self.visit_behind(object, mode, Rank::FIRST, family, pass, found);
-                }
-            }
-        } else if self.lockers[family].children.is_empty() {
-            self.visit_behind_locks(family, family, pass, found);
-        } else {
-            for locker in self.subtree(family) {
-                self.visit_behind_locks(locker, family, pass, found);
-            }
-        }
-        for at in 0..self.lockers[family].family.waits.len() {
-            let wait = &self.waits[self.lockers[family].family.waits[at]];
-            let (object, mode, rank) = (wait.object, wait.mode, wait.rank);
-            let behind = Rank {
-                arrival: rank.arrival + 1,
-                ..rank
-            };
-            self.visit_all_behind(object, mode, behind, family, pass, found);
-        }
-    }
-
-    /// Those who wait for what one locker of the family holds.
-    fn visit_behind_locks(
-        &mut self,
-        locker: LockerSlot,
-        family: LockerSlot,
-        pass: u64,
-        found: &mut Vec<LockerSlot>,
-    ) {
-        if self.lockers[locker].dead.is_some() {
-            return;
-        }
-        let mut lock = self.lockers[locker].locks;
-        while let Some(slot) = lock {
-            let entry = &self.locks[slot];
-            lock = entry.next;
-            let (object, mode) = (entry.object, entry.mode);
-            self.visit_all_behind(object, mode, Rank::FIRST, family, pass, found);
-        }
-    }
-
-    fn next_contended(&self, last: Option<ObjectSlot>) -> Option<ObjectSlot> {
-        let after = (
-            last.map_or(Bound::Unbounded, Bound::Excluded),
-            Bound::Unbounded,
-        );
-        self.contended.range(after).next().copied()
-    }
-
-    /// Those behind in the queues of the object and of all that overlap it.
-    fn visit_all_behind(
-        &mut self,
-        object: ObjectSlot,
-        mode: Mode,
-        start: Rank,
-        family: LockerSlot,
-        pass: u64,
-        found: &mut Vec<LockerSlot>,
-    ) {
-        let overlaps = self.objects[object].overlaps.as_ref();
-        if overlaps.is_some_and(|overlaps| overlaps.len() > self.contended.len()) {
-            let mut last = None;
-            while let Some(waited_for) = self.next_contended(last) {
-                last = Some(waited_for);
-                if waited_for == object || self.overlap(object, waited_for) {
-                    self.visit_behind(waited_for, mode, start, family, pass, found);
-                }
-            }
-            return;
-        }
-        let mut last = None;
-        while let Some(near) = self.reach_after(object, last) {
-            last = Some(near);
-            self.visit_behind(near, mode, start, family, pass, found);
-        }
-    }
-
-    /// Those from `start` on in the queue whom a lock in `mode`, held or waited for, keeps waiting.
-    fn visit_behind(
-        &mut self,
-        object: ObjectSlot,
-        mode: Mode,
-        start: Rank,
-        family: LockerSlot,
-        pass: u64,
-        found: &mut Vec<LockerSlot>,
-    ) {
-        let rules = *self.rules(object);
-        let Some(queue) = &mut self.objects[object].queue else {
-            return;
-        };
-        let visited = queue.visited(mode);
-        if visited.backward_pass != pass {
-            visited.backward_pass = pass;
-            visited.from = None;
-        }
-        let end = visited.from.map_or(Bound::Unbounded, Bound::Excluded);
-        if visited.from.is_some_and(|end| start >= end) {
-            return;
-        }
-        visited.from = Some(start);
-        for (_, queued) in queue.order.range((Bound::Included(start), end)) {
-            if queued.family != family && rules.conflicts(mode, queued.mode) {
-                let other = &mut self.lockers[queued.family].family;
-                if other.seen_backward != pass {
-                    other.seen_backward = pass;
-                    found.push(queued.family);
-                }
-            }
-        }
     }
 }

@@ -15,7 +15,9 @@
 //! - with detection on block, no cycle is left.
 
 mod abort;
+mod ahead;
 mod ask;
+mod behind;
 mod call;
 mod explain;
 mod grant;

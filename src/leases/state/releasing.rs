@@ -220,13 +220,15 @@ impl Book {
         let told = std::mem::take(&mut entry.told);
         fx.push(Effect::Released { key, outcome });
         self.rearm(key, false);
+        // Two who stood back exactly one poll each would meet at the same two distances for ever.
+        let stand_back = self.jittered(poll);
         if let Some(turns) = self.names.get_mut(&name) {
             if told && outcome == Released::WasLost {
                 turns.gave_nothing_back();
             }
             if turns.holder == Some(key) {
                 turns.holder = None;
-                turns.given_back(now, poll);
+                turns.given_back(now, poll, stand_back);
             } else if let Some(asker) = turns.asker
                 && outcome == Released::WasOurs
                 && self

@@ -132,14 +132,15 @@ impl Turns {
         self.in_a_row += 1;
     }
 
-    /// It was given back: it is left to others for one poll interval, if they want it, or may be waiting unseen.
-    pub(super) fn given_back(&mut self, now: Moment, poll: Duration) {
+    /// It was given back: it is left to others for `stand_back`, the time to one's next poll, if they want it, or may be waiting
+    /// unseen.
+    pub(super) fn given_back(&mut self, now: Moment, poll: Duration, stand_back: Duration) {
         let undisturbed = poll.saturating_mul(UNDISTURBED);
         let long = self
             .since
             .is_some_and(|since| now.since(since) >= undisturbed);
         if now < self.contended_until || self.in_a_row >= MOST_IN_A_ROW || long {
-            let until = now.after(poll);
+            let until = now.after(stand_back);
             self.stand_back = Some(until);
             self.keep_until = self.keep_until.max(until);
             self.in_a_row = 0;
