@@ -18,6 +18,9 @@ use crate::support::{block_on, quick, running};
 /// How often a worker works.
 const BEAT: Duration = Duration::from_millis(5);
 
+/// How long a worker that does not care is waited for.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// Another process with a pool. It is killed when dropped.
 pub struct Peer(process::Peer);
 
@@ -84,7 +87,7 @@ fn another_process() {
                 "started".into()
             }
             ["start", kind] => {
-                let builder = quick(&keeper, "import");
+                let builder = quick(&keeper, "import").grace(GRACE);
                 let builder = match kind.parse() {
                     Ok(partitions) => builder.workers(partitions).partitioned("import"),
                     Err(_) => builder.workers(2).under_lease("import"),
