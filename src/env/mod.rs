@@ -3,6 +3,7 @@
 mod answers;
 mod asking;
 mod batch;
+mod beside;
 mod claims;
 mod copy;
 mod core;
