@@ -18,9 +18,11 @@ use super::{
     Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
     LeaseView, StoreError, boottime, driver, guard,
 };
+use crate::env::quietly;
 use crate::error::{LeaseError, Part};
 use crate::inside;
 use crate::messages::lease::{AcquireLease, LeaseStatus};
+use crate::panics::Quiet;
 use crate::supervision::Supervision;
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
@@ -261,8 +263,11 @@ impl Leases {
             let ask = |store: Arc<dyn LeaseStore>| async move { store.force_release(&name).await };
             let record = inspect(Arc::clone(&shared), ask).await?;
             if let Some(record) = &record {
-                tracing::warn!(target: "lockkeeper", lease = record.name.as_str(), token = record.token.0, "a lease was released by force");
+                // Its holder hears of it first: the application's subscriber may panic.
                 shared.step(|book, now, fx| book.forced(now, record, fx));
+                quietly(
+                    || tracing::warn!(target: "lockkeeper", lease = record.name.as_str(), token = record.token.0, "a lease was released by force"),
+                );
             }
             Ok(record)
         }
@@ -299,7 +304,7 @@ impl Leases {
             }
             let mut ended = shared.ended.subscribe();
             shared.close(boottime::now().after(deadline));
-            let held = match ended.wait_for(Option::is_some).await {
+            let held = match Quiet::new(ended.wait_for(Option::is_some)).await {
                 Ok(ended) => ended.as_ref().map(|ended| ended.held.clone()),
                 Err(_) => None,
             };

@@ -337,6 +337,6 @@ impl Shared {
 
     pub(super) fn tell(&self, event: LeaseEvent) {
         // Nobody may have subscribed.
-        let _ = self.events.send(event);
+        quietly(|| drop(self.events.send(event)));
     }
 }

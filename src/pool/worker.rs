@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use super::supervise::RunId;
+use crate::env::quietly;
 use crate::keeper::Keeper;
 use crate::leases::LeaseView;
+use crate::panics::Quiet;
 
 /// What a worker of a pool is given for one run. Cheap to clone, `Send` and `Sync`.
 ///
@@ -106,7 +108,8 @@ impl Worker {
 
     /// Ends when this run is to end. Cancel-safe.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.inner.control.stop.clone().cancelled_owned()
+        // Others wait beside it, each with a waker of the application's.
+        Quiet::new(self.inner.control.stop.clone().cancelled_owned())
     }
 
     /// Whether this run is to end.
@@ -177,7 +180,8 @@ impl Control {
     }
 
     pub(super) fn tell(&self) {
-        self.stop.cancel();
+        // A waker of the application's that panics keeps nobody asleep.
+        quietly(|| self.stop.cancel());
         // Whoever is between looking and sleeping has the lock.
         drop(self.parked.lock());
         self.stopping.notify_all();
