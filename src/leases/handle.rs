@@ -63,7 +63,8 @@ pub struct LeasesBuilder<S> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseShutdown {
-    /// Leases that could not be given back in time: they may be held in the store until they expire.
+    /// Leases that could not be given back in time, or under which a worker of a pool runs on: they may be held in the store until
+    /// they expire.
     pub maybe_still_held: Vec<LeaseName>,
 }
 
@@ -287,7 +288,7 @@ impl Leases {
     }
 
     /// Refuses everything that waits and comes, tells the holders of leases that they are lost ([`Shutdown`]), gives each back on
-    /// its own, and ends the thread; at the latest after `deadline`.
+    /// its own, and ends the thread; at the latest after `deadline`. The lease of a pool is given back when its workers have ended.
     ///
     /// [`Shutdown`]: super::LostReason::Shutdown
     pub fn shutdown(

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -73,6 +73,8 @@ pub(super) struct Cell {
     errors: [AtomicU32; 3],
     /// The refresh under way that carries this lease alone.
     pub refreshing: Mutex<Option<AbortHandle>>,
+    /// How many run under it, whether they were told of its end or not.
+    users: AtomicUsize,
 }
 
 impl Cell {
@@ -103,6 +105,7 @@ impl Cell {
             cancelled: CancellationToken::new(),
             errors: Default::default(),
             refreshing: Mutex::new(None),
+            users: AtomicUsize::new(0),
         }
     }
 
@@ -139,6 +142,11 @@ impl Cell {
         if is_first {
             quietly(|| self.lost.send_modify(|_| ()));
         }
+    }
+
+    /// Whether somebody runs under it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.users.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -284,6 +292,26 @@ impl LeaseView {
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         self.cell.cancelled.clone()
+    }
+}
+
+/// Somebody runs under a lease. It keeps nothing held, but as long as it lives the lease is not given back at the end of all leases.
+pub(crate) struct InUse {
+    cell: Arc<Cell>,
+}
+
+impl InUse {
+    pub(crate) fn of(lease: &LeaseView) -> Self {
+        lease.cell.users.fetch_add(1, Ordering::AcqRel);
+        Self {
+            cell: Arc::clone(&lease.cell),
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.cell.users.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

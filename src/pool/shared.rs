@@ -284,6 +284,8 @@ impl Shared {
         if let (End::Failed(cause), Some(feed)) = (&end, &self.feed) {
             quietly(|| feed.failed(worker, run, cause));
         }
+        // Before anybody hears of its end, who may give the lease back then.
+        drop(control.under.lock().take());
         control.ended.store(true, Ordering::Release);
         self.change(|core, now| core.ended(run, end, now));
     }

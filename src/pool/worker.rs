@@ -12,7 +12,7 @@ use super::shared::Shared;
 use super::supervise::RunId;
 use crate::env::quietly;
 use crate::keeper::Keeper;
-use crate::leases::LeaseView;
+use crate::leases::{InUse, LeaseView};
 use crate::panics::Quiet;
 
 /// What a worker of a pool is given for one run. Cheap to clone, `Send` and `Sync`.
@@ -46,6 +46,8 @@ pub(super) struct Control {
     pub ended: AtomicBool,
     /// Its thread, if it has one of its own, has dropped all that it had in thread-locals, and can be joined in moments.
     pub gone: AtomicBool,
+    /// The lease that it runs under, until it has ended.
+    pub under: Mutex<Option<InUse>>,
     parked: Mutex<()>,
     stopping: Condvar,
 }
@@ -61,6 +63,7 @@ impl Worker {
         control: Arc<Control>,
     ) -> Self {
         let draining = pool.draining.lock().clone();
+        *control.under.lock() = lease.as_ref().map(InUse::of);
         Self {
             inner: Arc::new(Inner {
                 draining,
@@ -174,6 +177,7 @@ impl Control {
             born,
             ended: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            under: Mutex::default(),
             parked: Mutex::new(()),
             stopping: Condvar::new(),
         }
