@@ -6,7 +6,8 @@
 //!
 //! The order: nothing new is taken; the pools are told and joined, still served by the keeper; transactions in flight finish,
 //! and at the deadline the rest is aborted; who waits for a lock is answered; each lease is given back on its own, or left to
-//! expire if a worker runs on under it; the writer ends and the environment is closed; then the threads of the actors, and last the timer.
+//! expire if a worker runs on under it; the writer ends and the environment is closed; then the threads of the actors, and last
+//! the timer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
