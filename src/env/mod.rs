@@ -3,7 +3,7 @@
 mod answers;
 mod asking;
 mod batch;
-mod beside;
+pub(crate) mod beside;
 mod claims;
 mod copy;
 mod core;

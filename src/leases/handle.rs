@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
@@ -362,10 +363,14 @@ impl Leases {
         }
     }
 
+    /// Their thread, to be joined by whoever asks first.
+    pub(super) fn thread(&self) -> Option<JoinHandle<()>> {
+        self.shared().thread.lock().take()
+    }
+
     /// Waits for the end of the thread; they have been closed.
     pub(crate) fn join(&self) {
-        let thread = self.shared().thread.lock().take();
-        if let Some(thread) = thread
+        if let Some(thread) = self.thread()
             && thread.thread().id() != std::thread::current().id()
         {
             let _ = thread.join();
