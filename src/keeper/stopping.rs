@@ -25,6 +25,10 @@ impl Keeper {
     /// are dropped where they wait. Each lease is given back on its own, within `release_timeout` (5 s) and the deadline; that of a
     /// pool whose worker runs on is not given back, but expires. Last the writer ends, after the commit that it is at.
     ///
+    /// What a worker has started by itself is the application's. Tasks of `tokio::spawn` are dropped at their next await when the last
+    /// pool has ended; threads of `tokio::task::spawn_blocking` are waited for half a second then, and run on after that, named
+    /// in no error. A worker that awaits them is waited for as any other.
+    ///
     /// The answer comes a second after the deadline at the latest. The stop itself goes on until all has ended, also if this
     /// future is dropped: what cannot be stopped, such as a body that runs on, is named in the error, and another call waits for
     /// it again. Several calls are one stop, and the earliest of their deadlines counts; one after the end answers what the

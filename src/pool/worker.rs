@@ -20,6 +20,10 @@ use crate::panics::Quiet;
 /// A worker runs until it returns. It should return soon after it is told to stop: [`stopped`](Self::stopped) in async workers,
 /// [`is_stopping`](Self::is_stopping) or [`pause_for`](Self::pause_for) in blocking ones. If it does not in the pool's grace, an async worker is dropped
 /// at its next await; nobody can stop a blocking one, which is abandoned.
+///
+/// Tasks and threads that it starts by itself are not stopped with it. When the keeper ends, tasks of `tokio::spawn` are dropped at their
+/// next await, and threads of `tokio::task::spawn_blocking` are waited for half a second: a worker that awaits them before it returns
+/// leaves none behind.
 #[derive(Clone)]
 pub struct Worker {
     inner: Arc<Inner>,
