@@ -61,4 +61,5 @@ pub use stores::{MysqlLeases, MysqlLeasesBuilder};
 pub use stores::{PostgresLeases, PostgresLeasesBuilder};
 #[cfg(feature = "sqlite")]
 pub use stores::{SqliteLeases, SqliteLeasesBuilder};
+pub(crate) use view::InUse;
 pub use view::{AsLease, LeaseStanding, LeaseView};

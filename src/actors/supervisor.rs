@@ -1,5 +1,6 @@
 //! The supervisor actor: takes transactions as messages.
 
+mod admission;
 mod attempts;
 mod in_place;
 mod interactive;

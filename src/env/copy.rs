@@ -9,6 +9,7 @@ use std::time::Instant;
 use heed::CompactionOption;
 use tokio::sync::oneshot;
 
+use crate::env::beside::NotBegun;
 use crate::env::core::Core;
 use crate::env::gate::{Entry, Shut};
 use crate::env::shared::Shared;
@@ -30,23 +31,23 @@ impl Core {
         self.grow_ahead().await?;
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        let thread = thread::Builder::new()
-            .name("lockkeeper-copy".into())
-            .spawn(move || {
-                let copied = shared
-                    .supervision
-                    .guard("a copy", || copy(&shared, &folder, compact, site));
-                let _ = reply.send(
-                    copied.unwrap_or_else(|panicked| Err(TxnError::ActorPanicked(panicked).into())),
-                );
-            });
-        match thread {
-            Ok(thread) => {
-                let mut copying = self.copying.lock();
-                copying.retain(|thread| !thread.is_finished());
-                copying.push(thread);
-            }
-            Err(error) => {
+        let begun = self.copying.begin(|| {
+            thread::Builder::new()
+                .name("lockkeeper-copy".into())
+                .spawn(move || {
+                    let copied = shared
+                        .supervision
+                        .guard("a copy", || copy(&shared, &folder, compact, site));
+                    let _ =
+                        reply.send(copied.unwrap_or_else(|panicked| {
+                            Err(TxnError::ActorPanicked(panicked).into())
+                        }));
+                })
+        });
+        match begun {
+            Ok(()) => {}
+            Err(NotBegun::Closed) => return Err(TxnError::ShuttingDown.into()),
+            Err(NotBegun::Thread(error)) => {
                 return Err(StorageError::new("starting a thread", heed::Error::Io(error)).into());
             }
         }

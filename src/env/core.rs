@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::env::Db;
 use crate::env::asking::{Blame, Sending, Wait};
+use crate::env::beside::Beside;
 use crate::env::gate::Entry;
 use crate::env::job::{Answer, Ask, Reply, Typed, UpdateBody, UpdateJob, ViewBody, ViewJob};
 use crate::env::registry::OpenSpec;
@@ -29,7 +30,7 @@ pub(crate) struct Core {
     /// The readers' queue, for the same reason; given up at the end, so that whoever sends then is told.
     pub(super) views_backlog: Mutex<Option<flume::Receiver<Option<ViewTask>>>>,
     /// Threads that copy the environment.
-    pub(super) copying: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) copying: Beside,
 }
 
 impl Core {

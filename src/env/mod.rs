@@ -3,6 +3,7 @@
 mod answers;
 mod asking;
 mod batch;
+pub(crate) mod beside;
 mod claims;
 mod copy;
 mod core;

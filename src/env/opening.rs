@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::env::beside::Beside;
 use crate::env::claims::Claims;
 use crate::env::core::Core;
 use crate::env::gate::{Entry, Shut};
@@ -72,7 +73,7 @@ impl Core {
             writer: Mutex::default(),
             backlog: for_writer.clone(),
             views_backlog: Mutex::new(Some(for_readers.clone())),
-            copying: Mutex::default(),
+            copying: Beside::default(),
         });
         let writer = Writer::new(Arc::clone(&shared), for_writer, claims);
         let writer = spawn("lockkeeper-writer", move || writer.run())?;

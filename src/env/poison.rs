@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::env::EnvId;
+use crate::env::beside::{Beside, NotBegun};
 use crate::error::StorageError;
 use crate::inside::{self, Owner};
 
@@ -49,7 +50,7 @@ pub(crate) type Listener = Arc<dyn Fn(&PanicEvent) + Send + Sync>;
 pub(crate) struct Poison {
     event: Mutex<Option<Arc<PanicEvent>>>,
     listeners: Mutex<Vec<Listener>>,
-    telling: Mutex<Vec<JoinHandle<()>>>,
+    telling: Beside,
 }
 
 impl Poison {
@@ -87,23 +88,21 @@ impl Poison {
         if listeners.is_empty() {
             return;
         }
-        let told = thread::Builder::new()
-            .name("lockkeeper-event".into())
-            .spawn(move || {
-                let _inside = inside::callback(Owner::Env(env), "a listener for fatal errors");
-                for listener in listeners {
-                    if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
-                        tracing::error!(target: "lockkeeper", "a listener for fatal errors panicked");
-                    }
+        let tell = move || {
+            let _inside = inside::callback(Owner::Env(env), "a listener for fatal errors");
+            for listener in listeners {
+                if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
+                    tracing::error!(target: "lockkeeper", "a listener for fatal errors panicked");
                 }
-            });
-        match told {
-            Ok(thread) => {
-                let mut telling = self.telling.lock();
-                telling.retain(|thread| !thread.is_finished());
-                telling.push(thread);
             }
-            Err(error) => {
+        };
+        let thread = thread::Builder::new().name("lockkeeper-event".into());
+        match self.telling.begin(|| thread.spawn(tell)) {
+            Ok(()) => {}
+            Err(NotBegun::Closed) => {
+                tracing::error!(target: "lockkeeper", "a fatal error at the very end: nobody is told of it any more");
+            }
+            Err(NotBegun::Thread(error)) => {
                 tracing::error!(target: "lockkeeper", %error, "no thread to tell of a fatal error");
             }
         }
@@ -112,17 +111,13 @@ impl Poison {
     /// Gives the listeners a moment to finish, before the process ends.
     pub(crate) fn let_listeners_finish(&self, most: Duration) {
         let until = Instant::now() + most;
-        while Instant::now() < until && !self.listeners_have_finished() {
+        while Instant::now() < until && !self.telling.have_finished() {
             thread::sleep(Duration::from_millis(1));
         }
     }
 
-    fn listeners_have_finished(&self) -> bool {
-        self.telling.lock().iter().all(JoinHandle::is_finished)
-    }
-
-    /// The threads that tell of fatal errors, to be joined.
+    /// The threads that tell of fatal errors, to be joined; there are no more.
     pub(crate) fn take_listeners(&self) -> Vec<JoinHandle<()>> {
-        std::mem::take(&mut *self.telling.lock())
+        self.telling.close()
     }
 }

@@ -54,7 +54,7 @@ impl Core {
         }
         threads.extend(readers);
         threads.extend(self.shared.holders.dismiss());
-        threads.append(&mut self.copying.lock());
+        threads.extend(self.copying.close());
         threads.extend(self.shared.poison.take_listeners());
         for thread in threads {
             join(thread, &mut late);

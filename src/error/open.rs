@@ -115,7 +115,8 @@ pub enum ShutdownError {
         /// Who runs on.
         what: Arc<str>,
     },
-    /// Everything has ended, but the store did not say in time that it had these leases back: others get them when they expire.
+    /// Everything has ended, but the store did not say in time that it had these leases back, or a worker ran on under them, and
+    /// they were not given back: others get them when they expire.
     #[error("leases that may be held in the store until they expire: {}", named(.names))]
     LeasesMaybeHeld {
         /// Their names.

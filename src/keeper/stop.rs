@@ -5,8 +5,9 @@
 //! beyond the deadline takes its threads and the environment with it when it ends.
 //!
 //! The order: nothing new is taken; the pools are told and joined, still served by the keeper; transactions in flight finish,
-//! and at the deadline the rest is aborted; who waits for a lock is answered; each lease is given back on its own; the writer
-//! ends and the environment is closed; then the threads of the actors, and last the timer.
+//! and at the deadline the rest is aborted; who waits for a lock is answered; each lease is given back on its own, or left to
+//! expire if a worker runs on under it; the writer ends and the environment is closed; then the threads of the actors, and last
+//! the timer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -114,16 +115,16 @@ fn begin(runtime: &Arc<Runtime>, span: Duration, asked: bool) -> Result<(), Shut
     if progress.begun && !asked {
         return Ok(());
     }
-    progress.deadline = Some(progress.deadline.map_or(deadline, |set| set.min(deadline)));
+    let deadline = progress.deadline.map_or(deadline, |set| set.min(deadline));
     if progress.begun {
+        progress.deadline = Some(deadline);
         drop(progress);
         // They keep their time themselves.
         tell_pools(stopping);
         return Ok(());
     }
     let for_thread = Arc::clone(runtime);
-    let thread = thread::Builder::new()
-        .name("lockkeeper-stop".into())
+    let thread = thread_of(runtime)
         .spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| run(&for_thread)));
             if ran.is_err() {
@@ -134,11 +135,22 @@ fn begin(runtime: &Arc<Runtime>, span: Duration, asked: bool) -> Result<(), Shut
             }
         })
         .map_err(|error| ShutdownError::Thread(Arc::new(error)))?;
+    // Only now: one that could not begin leaves no deadline to the next. The thread waits for this before it looks.
+    progress.deadline = Some(deadline);
     progress.begun = true;
     *stopping.thread.lock() = Some(thread);
     drop(progress);
     refuse_new(runtime);
     Ok(())
+}
+
+fn thread_of(runtime: &Runtime) -> thread::Builder {
+    let builder = thread::Builder::new().name("lockkeeper-stop".into());
+    match runtime.supervision.bombs.takes("the thread of the stop") {
+        // No system has so much memory for a stack.
+        true => builder.stack_size(usize::MAX / 4),
+        false => builder,
+    }
 }
 
 /// Begins to stop and waits for the end, until shortly after the deadline at the latest.

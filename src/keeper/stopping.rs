@@ -22,8 +22,12 @@ impl Keeper {
     /// From the first poll on nothing new is taken; every call answers "shutting down" in its terms. What runs may finish until
     /// the deadline, which is counted from there: workers of pools, which are told first and served until they have ended, then
     /// transactions. At the deadline the rest is aborted: whoever waits is answered, the closures of interactive transactions
-    /// are dropped where they wait. Each lease is given back on its own, within `release_timeout` (5 s) and the deadline. Last
-    /// the writer ends, after the commit that it is at.
+    /// are dropped where they wait. Each lease is given back on its own, within `release_timeout` (5 s) and the deadline; that of a
+    /// pool whose worker runs on is not given back, but expires. Last the writer ends, after the commit that it is at.
+    ///
+    /// What a worker has started by itself is the application's. Tasks of `tokio::spawn` are dropped at their next await when the last
+    /// pool has ended; threads of `tokio::task::spawn_blocking` are waited for half a second then, and run on after that, named
+    /// in no error. A worker that awaits them is waited for as any other.
     ///
     /// The answer comes a second after the deadline at the latest. The stop itself goes on until all has ended, also if this
     /// future is dropped: what cannot be stopped, such as a body that runs on, is named in the error, and another call waits for
@@ -37,7 +41,7 @@ impl Keeper {
     /// What runs on beyond the deadline: [`ShutdownError::BodyRunsOn`], [`ViewsRunOn`](ShutdownError::ViewsRunOn),
     /// [`WorkersRunOn`](ShutdownError::WorkersRunOn), [`TimedOut`](ShutdownError::TimedOut),
     /// [`Several`](ShutdownError::Several) of these. [`LeasesMaybeHeld`](ShutdownError::LeasesMaybeHeld) if a store did not
-    /// take leases back in time. Inside of what it would wait for nothing is begun:
+    /// take leases back in time, or a worker ran on under them. Inside of what it would wait for nothing is begun:
     /// [`InsideBody`](ShutdownError::InsideBody), [`InsideWorker`](ShutdownError::InsideWorker),
     /// [`InsideHandler`](ShutdownError::InsideHandler).
     pub fn shutdown(

@@ -65,7 +65,7 @@ fn run(runtime: &Runtime, shared: &Arc<Shared>) {
         quietly(|| runtime.block_on(close));
     }
     quietly(|| shared.end_begun());
-    shared.ended.send_replace(Some(Ended { held }));
+    quietly(|| drop(shared.ended.send_replace(Some(Ended { held }))));
 }
 
 async fn serve(shared: &Arc<Shared>) {

@@ -14,6 +14,7 @@ use super::{
     Fence, Holder, LeaseName, LeaseStanding, LeaseView, Leases, LostReason, Released, StoreId,
 };
 use crate::error::{LeaseError, MaybeStillHeld};
+use crate::panics::Quiet;
 
 /// A lease that was granted. Dropped, it is given back, in the background.
 ///
@@ -175,7 +176,8 @@ pub(super) async fn extend(
     let has_come = confirmed.wait_for(|last| *last > send.0);
     let is_gone = is_lost.wait_for(Option::is_some);
     let (has_come, is_gone) = (std::pin::pin!(has_come), std::pin::pin!(is_gone));
-    match futures_util::future::select(has_come, is_gone).await {
+    // Others may wait for its end beside it, each with a waker of the application's.
+    match Quiet::new(futures_util::future::select(has_come, is_gone)).await {
         futures_util::future::Either::Left((Ok(_), _)) => Ok(()),
         _ => Err(lost(ended())),
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast;
@@ -18,9 +19,11 @@ use super::{
     Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
     LeaseView, StoreError, boottime, driver, guard,
 };
+use crate::env::quietly;
 use crate::error::{LeaseError, Part};
 use crate::inside;
 use crate::messages::lease::{AcquireLease, LeaseStatus};
+use crate::panics::Quiet;
 use crate::supervision::Supervision;
 
 /// The leases of this process in one store: cheap to clone, and usable from any thread and any async runtime.
@@ -61,7 +64,8 @@ pub struct LeasesBuilder<S> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeaseShutdown {
-    /// Leases that could not be given back in time: they may be held in the store until they expire.
+    /// Leases that could not be given back in time, or under which a worker of a pool runs on: they may be held in the store until
+    /// they expire.
     pub maybe_still_held: Vec<LeaseName>,
 }
 
@@ -261,8 +265,11 @@ impl Leases {
             let ask = |store: Arc<dyn LeaseStore>| async move { store.force_release(&name).await };
             let record = inspect(Arc::clone(&shared), ask).await?;
             if let Some(record) = &record {
-                tracing::warn!(target: "lockkeeper", lease = record.name.as_str(), token = record.token.0, "a lease was released by force");
+                // Its holder hears of it first: the application's subscriber may panic.
                 shared.step(|book, now, fx| book.forced(now, record, fx));
+                quietly(
+                    || tracing::warn!(target: "lockkeeper", lease = record.name.as_str(), token = record.token.0, "a lease was released by force"),
+                );
             }
             Ok(record)
         }
@@ -282,7 +289,7 @@ impl Leases {
     }
 
     /// Refuses everything that waits and comes, tells the holders of leases that they are lost ([`Shutdown`]), gives each back on
-    /// its own, and ends the thread; at the latest after `deadline`.
+    /// its own, and ends the thread; at the latest after `deadline`. The lease of a pool is given back when its workers have ended.
     ///
     /// [`Shutdown`]: super::LostReason::Shutdown
     pub fn shutdown(
@@ -299,7 +306,7 @@ impl Leases {
             }
             let mut ended = shared.ended.subscribe();
             shared.close(boottime::now().after(deadline));
-            let held = match ended.wait_for(Option::is_some).await {
+            let held = match Quiet::new(ended.wait_for(Option::is_some)).await {
                 Ok(ended) => ended.as_ref().map(|ended| ended.held.clone()),
                 Err(_) => None,
             };
@@ -356,10 +363,14 @@ impl Leases {
         }
     }
 
+    /// Their thread, to be joined by whoever asks first.
+    pub(super) fn thread(&self) -> Option<JoinHandle<()>> {
+        self.shared().thread.lock().take()
+    }
+
     /// Waits for the end of the thread; they have been closed.
     pub(crate) fn join(&self) {
-        let thread = self.shared().thread.lock().take();
-        if let Some(thread) = thread
+        if let Some(thread) = self.thread()
             && thread.thread().id() != std::thread::current().id()
         {
             let _ = thread.join();

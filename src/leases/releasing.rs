@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 use super::Leases;
 use super::shared::Left;
 use super::view::{Cell, Ending};
+use crate::panics::Quiet;
 
 /// Ends with what the release has come to, or with `None` after so long, or when the leases have ended. Dropped, it leaves
 /// the release to the thread of the leases.
@@ -38,7 +39,8 @@ impl Releasing {
         Self {
             leases: leases.clone(),
             left,
-            ended: Box::pin(ended),
+            // Others wait for the end of the leases beside it, each with a waker of the application's.
+            ended: Box::pin(Quiet::new(ended)),
             time: leases.release_timeout(),
             timer: None,
         }

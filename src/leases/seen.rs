@@ -1,4 +1,6 @@
 //! What can be seen of leases from outside: the span of a wait, and the figures.
+//!
+//! The subscriber and the recorder are the application's: if they panic, the leases go on.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -28,17 +30,17 @@ impl Acquiring {
 
     /// It waits: somebody has it, or is to get it before.
     pub(super) fn waits(&self, name: &LeaseName) {
-        // Who listens is the application's, here and below, and must not take an answer along.
+        let begin = || {
+            tracing::debug_span!(
+                target: "lockkeeper",
+                parent: &self.caller,
+                "lease_wait",
+                lease = name.as_str(),
+                outcome = tracing::field::Empty,
+            )
+        };
         quietly(|| {
-            self.span.get_or_init(|| {
-                tracing::debug_span!(
-                    target: "lockkeeper",
-                    parent: &self.caller,
-                    "lease_wait",
-                    lease = name.as_str(),
-                    outcome = tracing::field::Empty,
-                )
-            });
+            self.span.get_or_init(begin);
         });
     }
 
@@ -75,25 +77,31 @@ impl Acquiring {
 
 /// One more lease is held.
 pub(super) fn held() {
-    metrics::gauge!("lockkeeper_leases_held").increment(1.0);
+    quietly(|| metrics::gauge!("lockkeeper_leases_held").increment(1.0));
 }
 
 /// One less.
 pub(super) fn not_held() {
-    metrics::gauge!("lockkeeper_leases_held").decrement(1.0);
+    quietly(|| metrics::gauge!("lockkeeper_leases_held").decrement(1.0));
 }
 
 pub(super) fn lost(reason: &LostReason) {
-    metrics::counter!("lockkeeper_leases_lost_total", "reason" => reason.word()).increment(1);
+    quietly(|| {
+        metrics::counter!("lockkeeper_leases_lost_total", "reason" => reason.word()).increment(1);
+    });
 }
 
 /// The store has answered a refresh, or not.
 pub(super) fn pass(took: Duration) {
-    metrics::counter!("lockkeeper_lease_passes_total").increment(1);
-    metrics::histogram!("lockkeeper_lease_pass_seconds").record(took);
+    quietly(|| {
+        metrics::counter!("lockkeeper_lease_passes_total").increment(1);
+        metrics::histogram!("lockkeeper_lease_pass_seconds").record(took);
+    });
 }
 
 pub(super) fn store_failed(operation: LeaseOperation) {
-    metrics::counter!("lockkeeper_lease_store_errors_total", "operation" => operation.word())
-        .increment(1);
+    quietly(|| {
+        metrics::counter!("lockkeeper_lease_store_errors_total", "operation" => operation.word())
+            .increment(1);
+    });
 }

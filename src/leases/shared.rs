@@ -184,6 +184,8 @@ impl Shared {
         let was_held = self.transition_leaving(left, |state, now, fx| {
             let was_held = cell.disbelieve();
             match disown {
+                // Whoever tended it is gone, and nobody would say when it can be given back.
+                true if cell.is_in_use() => state.book.let_expire(now, cell.key, fx),
                 true => state.book.disown(now, cell.key, fx),
                 false => {
                     cell.ending.send_if_modified(|ending| {
@@ -222,11 +224,13 @@ impl Shared {
         })?
     }
 
-    /// Nothing new is begun, and everything is given back until then.
+    /// Nothing new is begun, and everything is given back until then, except what is in use still.
     pub(super) fn close(self: &Arc<Self>, by: Moment) {
         self.transition(|state, now, fx| {
             state.close_by = Some(state.close_by.map_or(by, |earlier| earlier.min(by)));
-            state.book.close(now, fx);
+            let State { book, cells, .. } = state;
+            let in_use = |key| cells.get(&key).is_some_and(|cell| cell.is_in_use());
+            book.close(now, in_use, fx);
         });
         self.wake.notify_one();
     }
@@ -337,6 +341,6 @@ impl Shared {
 
     pub(super) fn tell(&self, event: LeaseEvent) {
         // Nobody may have subscribed.
-        let _ = self.events.send(event);
+        quietly(|| drop(self.events.send(event)));
     }
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::stores::lmdb::Later;
-use super::{LeaseConfig, LeaseName, LeaseStore, Leases};
+use super::{LeaseConfig, LeaseName, LeaseStore, Leases, LmdbLeases};
 use crate::error::{LeaseError, Part};
 use crate::inside::{self, Owner};
 use crate::supervision::Supervision;
@@ -18,6 +19,10 @@ pub(crate) struct LeaseSource {
     /// Nobody new gets at them.
     refusing: AtomicBool,
     folder: PathBuf,
+    /// The default store, if it is used: it may be at its opening still when the leases end.
+    later: Mutex<Option<Arc<Later<LmdbLeases>>>>,
+    /// The threads of leases that a panic has ended.
+    before: Mutex<Vec<JoinHandle<()>>>,
     config: LeaseConfig,
     /// Of the actor, and of the threads of what is started here.
     pub(crate) supervision: Arc<Supervision>,
@@ -41,6 +46,8 @@ impl LeaseSource {
             state: Mutex::new(State::Unused(store)),
             refusing: AtomicBool::new(false),
             folder,
+            later: Mutex::default(),
+            before: Mutex::default(),
             config,
             supervision: Supervision::of(Part::Leases),
         }
@@ -53,6 +60,8 @@ impl LeaseSource {
             state: Mutex::new(State::Open(leases)),
             refusing: AtomicBool::new(false),
             folder: PathBuf::new(),
+            later: Mutex::default(),
+            before: Mutex::default(),
             supervision: Supervision::of(Part::Leases),
         }
     }
@@ -70,13 +79,22 @@ impl LeaseSource {
             State::Closed(_) => return Err(LeaseError::ShuttingDown),
             State::Unused(Some(store)) => Arc::clone(store),
             // Without a store of the application's they are kept beside the environment, in a file of their own.
-            State::Unused(None) => Arc::new(Later::at(&self.folder)),
+            State::Unused(None) => {
+                let later = Arc::new(Later::at(&self.folder));
+                *self.later.lock() = Some(Arc::clone(&later));
+                later
+            }
         };
         let leases = {
             let supervision = Arc::clone(&self.supervision);
             Leases::start_supervised(store, self.config.clone(), supervision)?
         };
-        *state = State::Open(leases.clone());
+        if let State::Open(broken) = std::mem::replace(&mut *state, State::Open(leases.clone())) {
+            // It ends by itself, and is joined at the end: whoever wants a lease waits for nothing.
+            let mut before = self.before.lock();
+            before.retain(|thread| !thread.is_finished());
+            before.extend(broken.thread());
+        }
         Ok(leases)
     }
 
@@ -134,6 +152,16 @@ impl LeaseSource {
         let before = std::mem::replace(&mut *self.state.lock(), State::Closed(None));
         if let State::Closed(Some(leases)) = before {
             leases.join();
+        }
+        let ended = std::mem::take(&mut *self.before.lock());
+        for thread in ended {
+            if thread.thread().id() != thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+        let later = self.later.lock().take();
+        if let Some(later) = later {
+            later.join();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,6 +17,8 @@ use super::state::{LeaseKey, Moment, SendId, Timing};
 use super::{
     Fence, Holder, LeaseName, LostReason, Released, StoreError, StoreId, TableName, boottime,
 };
+use crate::env::quietly;
+use crate::panics::Quiet;
 
 /// Where a lease is in its life, for those who look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub(super) struct Cell {
     errors: [AtomicU32; 3],
     /// The refresh under way that carries this lease alone.
     pub refreshing: Mutex<Option<AbortHandle>>,
+    /// How many run under it, whether they were told of its end or not.
+    users: AtomicUsize,
 }
 
 impl Cell {
@@ -101,6 +105,7 @@ impl Cell {
             cancelled: CancellationToken::new(),
             errors: Default::default(),
             refreshing: Mutex::new(None),
+            users: AtomicUsize::new(0),
         }
     }
 
@@ -121,16 +126,27 @@ impl Cell {
     }
 
     /// Tells those who wait for its end. The first reason counts.
+    ///
+    /// Whom this wakes is the application's, and may look at the lease, or panic: so nobody is woken under the lock of the reason,
+    /// and a panic keeps nothing from the others.
     pub(super) fn tell_lost(&self, reason: LostReason) {
+        let mut is_first = false;
         self.lost.send_if_modified(|lost| {
-            let is_first = lost.is_none();
+            is_first = lost.is_none();
             if is_first {
                 *lost = Some(reason);
             }
-            // Who sees one of the two sees the other: the reason cannot be read before this returns, and is there then.
-            self.cancelled.cancel();
-            is_first
+            false
         });
+        cancel(&self.cancelled);
+        if is_first {
+            quietly(|| self.lost.send_modify(|_| ()));
+        }
+    }
+
+    /// Whether somebody runs under it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.users.load(Ordering::Acquire) > 0
     }
 
     pub(super) fn is_held(&self) -> bool {
@@ -188,12 +204,20 @@ impl Cell {
     pub(super) fn standing(&self) -> LeaseStanding {
         let lost = self.lost.borrow().clone();
         match lost {
-            Some(reason) => LeaseStanding::Lost(reason),
+            Some(reason) => {
+                cancel(&self.cancelled);
+                LeaseStanding::Lost(reason)
+            }
             None if !self.is_held() => LeaseStanding::Lost(LostReason::Expired),
             None if self.doubtful.load(Ordering::Relaxed) => LeaseStanding::Doubtful,
             None => LeaseStanding::Held,
         }
     }
+}
+
+/// Whoever sees why a lease was lost sees its token cancelled: who comes first, does it.
+fn cancel(token: &CancellationToken) {
+    quietly(|| token.cancel());
 }
 
 /// What a check of a lease needs to know of it, without owning it: a guard gives it, and it can be cloned, kept and sent
@@ -251,19 +275,43 @@ impl LeaseView {
     /// Ends when the lease is not held any more, with the reason; see [`LeaseGuard::lost`](super::LeaseGuard::lost).
     pub fn lost(&self) -> impl Future<Output = LostReason> + Send + 'static + use<> {
         let mut lost = self.cell.lost.subscribe();
-        async move {
-            match lost.wait_for(Option::is_some).await {
+        let cancelled = self.cell.cancelled.clone();
+        // Others wait beside it, each with a waker of the application's.
+        Quiet::new(async move {
+            let reason = match lost.wait_for(Option::is_some).await {
                 Ok(reason) => reason.clone().unwrap_or(LostReason::Shutdown),
                 // Nobody is left who could say so.
                 Err(_) => LostReason::Shutdown,
-            }
-        }
+            };
+            cancel(&cancelled);
+            reason
+        })
     }
 
     /// A token that is cancelled when the lease is not held any more.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
         self.cell.cancelled.clone()
+    }
+}
+
+/// Somebody runs under a lease. It keeps nothing held, but as long as it lives the lease is not given back at the end of all leases.
+pub(crate) struct InUse {
+    cell: Arc<Cell>,
+}
+
+impl InUse {
+    pub(crate) fn of(lease: &LeaseView) -> Self {
+        lease.cell.users.fetch_add(1, Ordering::AcqRel);
+        Self {
+            cell: Arc::clone(&lease.cell),
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.cell.users.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

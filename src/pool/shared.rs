@@ -5,7 +5,7 @@ mod ending;
 mod feeding;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -43,6 +43,10 @@ pub(crate) struct Shared {
     pub(super) feed: Option<Arc<dyn Feed>>,
     /// Whoever tells the feed has it: what is told last is how it stands. Nothing of the application's runs under it.
     feeding: Mutex<()>,
+    /// The feed was told last that the pool is over.
+    feed_knows: AtomicBool,
+    /// How many are at what follows from what the feed was told.
+    following: AtomicUsize,
     gates: Option<Arc<dyn Gates>>,
     /// Of the workers that start now; anew after a failure.
     pub(super) draining: Mutex<CancellationToken>,
@@ -97,6 +101,8 @@ impl Shared {
             runtime,
             feed: parts.feed,
             feeding: Mutex::default(),
+            feed_knows: AtomicBool::new(false),
+            following: AtomicUsize::new(0),
             gates: parts.gates,
             draining: Mutex::default(),
             leases: Mutex::default(),
@@ -262,15 +268,15 @@ impl Shared {
 
     /// Nobody serves it any more, and the keeper does not have to stop it.
     pub(super) fn leave(&self) {
+        self.core.lock().retire();
+        self.tell_feed();
         {
-            let mut core = self.core.lock();
-            core.retire();
+            let core = self.core.lock();
             if core.state().is_over() {
                 // Nobody takes a turn for it any more: whoever waits for it is told now.
                 self.is_settled.store(true, Ordering::Release);
             }
         }
-        self.tell_feed();
         quietly(|| {
             self.changed
                 .send_modify(|version| *version = version.wrapping_add(1));
@@ -284,6 +290,8 @@ impl Shared {
         if let (End::Failed(cause), Some(feed)) = (&end, &self.feed) {
             quietly(|| feed.failed(run, cause));
         }
+        // Before anybody hears of its end, who may give the lease back then.
+        drop(control.under.lock().take());
         control.ended.store(true, Ordering::Release);
         self.change(|core, now| core.ended(run, end, now));
     }

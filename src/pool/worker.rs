@@ -10,14 +10,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use super::supervise::RunId;
+use crate::env::quietly;
 use crate::keeper::Keeper;
-use crate::leases::LeaseView;
+use crate::leases::{InUse, LeaseView};
+use crate::panics::Quiet;
 
 /// What a worker of a pool is given for one run. Cheap to clone, `Send` and `Sync`.
 ///
 /// A worker runs until it returns. It should return soon after it is told to stop: [`stopped`](Self::stopped) in async workers,
 /// [`is_stopping`](Self::is_stopping) or [`pause_for`](Self::pause_for) in blocking ones. If it does not in the pool's grace, an async worker is dropped
 /// at its next await; nobody can stop a blocking one, which is abandoned.
+///
+/// Tasks and threads that it starts by itself are not stopped with it. When the keeper ends, tasks of `tokio::spawn` are dropped at their
+/// next await, and threads of `tokio::task::spawn_blocking` are waited for half a second: a worker that awaits them before it returns
+/// leaves none behind.
 #[derive(Clone)]
 pub struct Worker {
     inner: Arc<Inner>,
@@ -44,6 +50,8 @@ pub(super) struct Control {
     pub ended: AtomicBool,
     /// Its thread, if it has one of its own, has dropped all that it had in thread-locals, and can be joined in moments.
     pub gone: AtomicBool,
+    /// The lease that it runs under, until it has ended.
+    pub under: Mutex<Option<InUse>>,
     parked: Mutex<()>,
     stopping: Condvar,
 }
@@ -59,6 +67,7 @@ impl Worker {
         control: Arc<Control>,
     ) -> Self {
         let draining = pool.draining.lock().clone();
+        *control.under.lock() = lease.as_ref().map(InUse::of);
         Self {
             inner: Arc::new(Inner {
                 draining,
@@ -106,7 +115,8 @@ impl Worker {
 
     /// Ends when this run is to end. Cancel-safe.
     pub fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.inner.control.stop.clone().cancelled_owned()
+        // Others wait beside it, each with a waker of the application's.
+        Quiet::new(self.inner.control.stop.clone().cancelled_owned())
     }
 
     /// Whether this run is to end.
@@ -171,13 +181,15 @@ impl Control {
             born,
             ended: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            under: Mutex::default(),
             parked: Mutex::new(()),
             stopping: Condvar::new(),
         }
     }
 
     pub(super) fn tell(&self) {
-        self.stop.cancel();
+        // A waker of the application's that panics keeps nobody asleep.
+        quietly(|| self.stop.cancel());
         // Whoever is between looking and sleeping has the lock.
         drop(self.parked.lock());
         self.stopping.notify_all();

@@ -12,6 +12,7 @@ mod fetched;
 mod isolation;
 mod nested;
 mod ops;
+mod records;
 mod scan;
 mod state;
 

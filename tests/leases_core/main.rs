@@ -10,6 +10,7 @@ mod held;
 mod i09;
 mod many;
 mod messages;
+mod panics;
 mod releasing;
 mod settings;
 mod store;

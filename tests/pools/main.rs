@@ -14,6 +14,7 @@ mod layer;
 #[path = "../support/peer.rs"]
 mod process;
 
+mod answered;
 mod ending;
 mod failing;
 mod jobs;

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lockkeeper::{LeaseName, LeaseStore, PoolState, ShutdownError, Worker};
+use lockkeeper::{
+    KeeperBuilder, LeaseName, LeaseStore, Leases, LmdbLeases, PoolState, ShutdownError, Worker,
+};
+use parking_lot::Mutex;
 
 use crate::begun::{LONG, SOON};
-use crate::rt::{PATIENCE, aside, begin, block_on, builder, until};
+use crate::rt::{PATIENCE, aside, begin, block_on, builder, latch, until};
 use crate::slow::Slow;
 
 fn is_left_held(outcome: &Result<(), ShutdownError>, lease: &str) {
@@ -130,4 +133,86 @@ fn a_pool_that_is_resumed_while_its_lease_is_given_back_asks_for_it_once() {
     assert_eq!(waiting(), 0);
     keeper.blocking_shutdown(LONG).unwrap();
     assert_eq!(pool.stats().lease.unwrap().given_back, 2);
+}
+
+/// Leases that are free soon after nobody refreshes them any more.
+fn brief(builder: KeeperBuilder, store: LmdbLeases) -> KeeperBuilder {
+    let brief = Duration::from_millis(100);
+    builder
+        .lease_store(store)
+        .lease_refresh(brief)
+        .lease_expiration(15 * brief)
+        .lease_poll(brief / 5)
+        .lease_max_clock_skew(brief)
+}
+
+#[test]
+fn i09_a_lease_whose_worker_runs_on_is_not_given_back_by_the_stop_but_expires() {
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let store = || LmdbLeases::open(folders[2].path()).unwrap();
+    let keepers = [0, 1].map(|keeper| brief(builder(folders[keeper].path()), store()));
+    let [keeper, other] = keepers.map(|builder| builder.open().unwrap());
+    let (mut deaf, latched) = latch();
+    let (latched, (tell, told)) = (Mutex::new(latched), mpsc::channel());
+    let pool = keeper.pool("import").under_lease("import");
+    let pool = pool.start_blocking(move |worker: Worker| {
+        let _ = tell.send(worker.lease().expect("it has one").clone());
+        latched.lock().pass();
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    let lease = told.recv_timeout(PATIENCE).unwrap();
+    deaf.entered();
+    let stops = {
+        let keeper = keeper.clone();
+        aside(move || keeper.blocking_shutdown(SOON))
+    };
+    let lost = block_on(lease.lost());
+    assert!(!lease.is_held(), "{lost}");
+    let (name, looked) = (LeaseName::new("import").unwrap(), Instant::now());
+    let record = block_on(async { store().look(&name).await }).unwrap();
+    let expires = looked + record.unwrap().remaining.expect("it is not given back");
+    let guard = block_on(other.lease("import").acquire()).unwrap();
+    assert!(Instant::now() >= expires);
+    assert!(guard.token() > lease.token());
+    let outcome = stops.join().unwrap();
+    assert!(
+        matches!(outcome, Err(ShutdownError::WorkersRunOn { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(pool.stats().workers.abandoned, 1, "it runs still");
+    deaf.open();
+    is_left_held(&keeper.blocking_shutdown(LONG), "import");
+    assert!(guard.is_held());
+    block_on(guard.release()).unwrap();
+    other.blocking_shutdown(LONG).unwrap();
+}
+
+#[test]
+fn i09_leases_that_are_shut_down_by_themselves_wait_for_the_worker_under_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let slow = Slow::of(folder.path(), |_| true);
+    let keeper = builder(folder.path()).open().unwrap();
+    let leases = Leases::builder(slow.clone()).start().unwrap();
+    let (mut deaf, latched) = latch();
+    let (latched, asked) = (Mutex::new(latched), slow.clone());
+    let (tell, told) = mpsc::channel();
+    let pool = keeper.pool("import").under_lease(leases.lease("import"));
+    let pool = pool.start_blocking(move |_| {
+        latched.lock().pass();
+        let _ = tell.send(asked.asked());
+        Ok(())
+    });
+    let pool = pool.unwrap();
+    deaf.entered();
+    let ends = aside(move || block_on(leases.shutdown(LONG)));
+    until(|| pool.stats().workers.abandoned == 1);
+    deaf.open();
+    let asked = told.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(asked, 0, "it was given back while its worker ran");
+    slow.until_asked();
+    slow.open();
+    assert!(ends.join().unwrap().maybe_still_held.is_empty());
+    block_on(pool.stop(LONG)).unwrap();
+    keeper.blocking_shutdown(LONG).unwrap();
 }

@@ -36,7 +36,12 @@ impl Slow {
 
     /// Waits until somebody gives one back.
     pub fn until_asked(&self) {
-        until(|| *self.waiting.borrow() > 0);
+        until(|| self.asked() > 0);
+    }
+
+    /// How many were to be given back.
+    pub fn asked(&self) -> usize {
+        *self.waiting.borrow()
     }
 }
 

@@ -1,12 +1,12 @@
 //! A waker of the application's that panics takes nobody's answer along, and no part of the stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake, Waker};
 
 use lockkeeper::{RunTxn, TxnError, Worker};
 
-use crate::begun::{SOON, Waits, counts, waits_outside};
-use crate::rt::{aside, block_on, builder, until};
+use crate::begun::{LONG, SOON, Waits, counts, waits_outside};
+use crate::rt::{PATIENCE, aside, block_on, builder, open, until};
 
 struct Bomb;
 
@@ -72,4 +72,27 @@ fn whoever_waits_beside_it_is_answered_and_the_keeper_ends() {
     for asked in asked {
         block_on(asked).unwrap();
     }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_blocking_worker_that_pauses_is_woken_though_another_waker_of_its_token_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (thread, is_thread) = mpsc::channel();
+    let pool = keeper
+        .pool("pausing")
+        .start_blocking(move |worker: Worker| {
+            let _armed = arm(Box::pin(worker.stop().clone().cancelled_owned()));
+            let _ = thread.send(std::fs::read_link("/proc/thread-self")?);
+            while !worker.pause_for(100 * PATIENCE) {}
+            Ok(())
+        });
+    let pool = pool.unwrap();
+    let thread = is_thread.recv_timeout(PATIENCE).unwrap();
+    let stat = std::path::Path::new("/proc").join(thread).join("stat");
+    // It sleeps, and has nowhere else to do so.
+    until(|| std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") S ")));
+    keeper.blocking_shutdown(LONG).unwrap();
+    assert_eq!(pool.stats().abandoned, 0);
 }

@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use tracing::Instrument;
 
+use super::admission::Admitted;
 use super::attempts::Attempts;
 use super::keyed::Keyed;
 use super::locking::{Taken, locker, order_locks};
-use super::runtime::{Admitted, Runtime, for_one_transaction};
+use super::runtime::{Runtime, for_one_transaction};
 use crate::actors::lock_table::Locker;
 use crate::env::{Fenced, panic_message};
 use crate::error::{Stage, TxnError};

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::runtime::{Admitted, Runtime};
+use super::admission::Admitted;
+use super::runtime::Runtime;
 use crate::env::{AnswerStore, Ask, Core, Readable, Reserved, UpdateBody, WriteTxn};
 use crate::error::{DbError, Stage, TxnError};
 use crate::locks::Object;

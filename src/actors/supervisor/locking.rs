@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use super::admission::Admitted;
 use super::attempts::Attempts;
 use super::keyed::Keyed;
-use super::runtime::{Admitted, Runtime};
+use super::runtime::Runtime;
 use crate::actors::lock_table::{Locker, Locks};
 use crate::env::Holding;
 use crate::error::LockError;

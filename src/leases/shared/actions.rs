@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::Shared;
 use crate::clock::coarse_now;
+use crate::env::quietly;
 use crate::error::LeaseError;
 use crate::leases::begun::{Begun, Home};
 use crate::leases::limit::Verdict;
@@ -41,6 +42,9 @@ pub(super) enum Action {
 
 impl Shared {
     /// `left`: whoever asks goes on himself with one question that is not answered at once.
+    ///
+    /// Who is told of something is the application's, wakers, subscriber and recorder: a panic of theirs is theirs. One on the way
+    /// to the store leaves the core without an answer that it waits for, and breaks it.
     pub(super) fn carry_out(self: &Arc<Self>, action: Action, left: Option<&mut Left>) {
         match action {
             Action::Claim(cell, send, left_with) => {
@@ -68,11 +72,11 @@ impl Shared {
                 }
             }
             Action::Grant(reply, cell) => self.grant(reply, cell),
-            Action::Refuse(reply, error) => drop(reply.send(Err(error))),
+            Action::Refuse(reply, error) => quietly(|| drop(reply.send(Err(error)))),
             Action::Lost(cell, reason) => {
                 cell.tell_lost(reason.clone());
                 seen::lost(&reason);
-                self.log_lost(&cell, &reason);
+                quietly(|| self.log_lost(&cell, &reason));
                 self.tell(LeaseEvent::Lost {
                     name: cell.name.clone(),
                     token: cell.token(),
@@ -87,12 +91,12 @@ impl Shared {
                         outcome,
                     });
                 }
-                cell.ending.send_replace(ending);
+                quietly(|| drop(cell.ending.send_replace(ending)));
             }
             Action::Tell(event) => self.tell(event),
             Action::Waits(seen, name) => seen.waits(&name),
             Action::NotHeld => seen::not_held(),
-            Action::Confirm(cell, send) => cell.confirm(send),
+            Action::Confirm(cell, send) => quietly(|| cell.confirm(send)),
             Action::Listen => {
                 if !self.is_listening.swap(true, Ordering::Relaxed) {
                     self.serve(calls::listen(Arc::clone(self)));
@@ -141,7 +145,10 @@ impl Shared {
         });
         match self.owner.get().and_then(Weak::upgrade) {
             // An answer that nobody takes comes back, and its guard gives the lease back.
-            Some(owner) => drop(reply.send(Ok(LeaseGuard::new(cell, Leases::of(owner))))),
+            Some(owner) => {
+                let guard = LeaseGuard::new(cell, Leases::of(owner));
+                quietly(|| drop(reply.send(Ok(guard))));
+            }
             None => self.release(&cell, true, None),
         }
     }
@@ -166,7 +173,7 @@ impl Shared {
     /// Says how many losses were not logged.
     pub(in crate::leases) fn log_lost_rest(&self) {
         if let Some(more) = self.losses.held_back() {
-            tracing::warn!(target: "lockkeeper", more, "more leases were lost");
+            quietly(|| tracing::warn!(target: "lockkeeper", more, "more leases were lost"));
         }
     }
 }

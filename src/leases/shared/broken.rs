@@ -57,7 +57,8 @@ impl Shared {
         }
         cell.tell_lost(LostReason::Shutdown);
         let error = StoreError::Failed(Box::new(self.gone()));
-        cell.ending.send_replace(Ending::Stopped(Arc::new(error)));
+        let ending = Ending::Stopped(Arc::new(error));
+        quietly(|| drop(cell.ending.send_replace(ending)));
     }
 
     /// Runs something on the driver's runtime that the core waits for.

@@ -111,6 +111,7 @@ impl Book {
             unanswered: false,
             told: false,
             woken: false,
+            kept: false,
         };
         self.leases.insert(key, entry);
         self.names.entry(name.clone()).or_default().asker = Some(key);

@@ -53,6 +53,8 @@ pub(super) struct Entry {
     pub told: bool,
     /// The lease may have become free after the claim that is under way was decided.
     pub woken: bool,
+    /// It has ended here, and is not given back as long as somebody runs under it.
+    pub kept: bool,
 }
 
 impl Entry {
@@ -62,7 +64,8 @@ impl Entry {
             self.life.phase(),
             Phase::Releasing | Phase::Released | Phase::Lost(_)
         );
-        self.releasing || !is_over
+        let is_kept = self.kept && matches!(self.life.phase(), Phase::Lost(_));
+        self.releasing || is_kept || !is_over
     }
 }
 
@@ -114,8 +117,10 @@ impl Book {
         }
     }
 
-    /// Nothing new is begun: waiters are refused, leases are lost and given back, each on its own.
-    pub fn close(&mut self, now: Moment, fx: &mut Vec<Effect>) {
+    /// Nothing new is begun: waiters are refused, leases are lost and given back, each on its own, except those in use: somebody
+    /// runs under them still, and whoever got them next would run beside him. They are given back when their guard says so, or
+    /// else they expire.
+    pub fn close(&mut self, now: Moment, in_use: impl Fn(LeaseKey) -> bool, fx: &mut Vec<Effect>) {
         self.closed = true;
         let waiters: Vec<_> = self.waiters.keys().copied().collect();
         for id in waiters {
@@ -133,8 +138,31 @@ impl Book {
         let keys: Vec<_> = self.leases.keys().copied().collect();
         for key in keys {
             self.lose(now, key, LostReason::Shutdown, fx);
-            self.give_back(now, key, fx);
+            if !(in_use(key) && self.keep(key)) {
+                self.give_back(now, key, fx);
+            }
         }
+    }
+
+    /// The guard of a lease is gone while somebody runs under it: it ends here, and is left to the store until it expires.
+    pub fn let_expire(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
+        self.lose(now, key, LostReason::Released, fx);
+        if !self.keep(key) {
+            self.disown(now, key, fx);
+        }
+    }
+
+    /// Whether it may be held in the store, and is from now on kept from being given back.
+    fn keep(&mut self, key: LeaseKey) -> bool {
+        let Some(entry) = self.leases.get_mut(&key) else {
+            return false;
+        };
+        entry.kept = match entry.life.phase() {
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => false,
+            Phase::Lost(_) => true,
+            _ => false,
+        };
+        entry.kept
     }
 
     /// Whether nothing is held, wanted or being given back.

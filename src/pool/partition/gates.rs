@@ -49,7 +49,8 @@ impl PoolBuilder {
     /// - If the store does not answer for long, workers are told a while before the lease is lost, when a quarter of what a missed
     ///   refresh leaves of it is left, at most 30 s, and are started again if the store answers in time.
     /// - The lease is given back when the pool is stopped, drained, or fails, after its last worker has ended, never before. A pool
-    ///   that is paused keeps it.
+    ///   that is paused keeps it. When the keeper is stopped while a worker runs on that nobody can stop, the lease is not given back at
+    ///   all: others get it when it expires.
     pub fn under_lease(mut self, lease: impl Into<PoolLease>) -> Self {
         self.leases.wish = Some((lease.into(), false));
         self

@@ -5,14 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::feeding::finish;
+use super::feeding::FedTo;
 use crate::keeper::stoppables::{RunsOn, Stops};
 use crate::pool::supervise::{PoolState, Who};
 
 /// A pool that is over waits so long for async runs that it has dropped just now.
 const LINGER: Duration = Duration::from_millis(250);
-/// And so long for leases to be given back, which nobody needs for it to be over: they may go on after that.
-const LINGER_FOR_LEASES: Duration = Duration::from_secs(2);
+/// And so long for leases to be given back, which nobody needs for it to be over, and for what is dropped of the application's, which
+/// may wait for the end itself: they may go on after that.
+const LINGER_FOR_OTHERS: Duration = Duration::from_secs(2);
 /// When the keeper stops, workers are told this part of the time before its end, if they were not before.
 const TIME_TO_STOP: u32 = 10;
 
@@ -51,13 +52,19 @@ impl Shared {
             // Somebody may wait for the last of what was given up.
             return (is_quiet && !was_quiet).then_some(now);
         }
+        let fed_to = self.fed_to_the_end();
+        if fed_to == FedTo::NotTold {
+            // This turn tells it, and the next one looks again.
+            return Some(now);
+        }
+        let is_fed = fed_to == FedTo::TheEnd;
         let at_rest = self.gates.as_ref().is_none_or(|gates| gates.at_rest());
-        let linger = match is_quiet && !at_rest {
-            true => LINGER_FOR_LEASES,
+        let linger = match !is_fed || (is_quiet && !at_rest) {
+            true => LINGER_FOR_OTHERS,
             false => LINGER,
         };
         let until = *since.get_or_insert(now) + linger;
-        if (is_quiet && at_rest) || now >= until {
+        if (is_quiet && at_rest && is_fed) || now >= until {
             self.is_settled.store(true, Ordering::Release);
             return Some(now);
         }
@@ -131,14 +138,8 @@ impl Stops for Shared {
                 _ => core.stop(deadline, now),
             }
         });
-        if let Some(feed) = &self.feed {
-            // At once: the driver may be busy with others.
-            let told = {
-                let _one = self.feeding.lock();
-                feed.drain()
-            };
-            finish([told]);
-        }
+        // At once: the driver may be busy with others.
+        self.take_nothing_new();
         let mut told = self.told.lock();
         *told = Some(told.map_or(deadline, |told| told.min(deadline)));
         drop(told);

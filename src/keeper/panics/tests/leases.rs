@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::error::LeaseError;
+use crate::error::{LeaseError, ShutdownError};
 use crate::{Fence, LeaseGuard, Leases, LmdbLeases, LostReason, PoolLeaseState, Worker};
 
 fn acquire(keeper: &Keeper, name: &'static str) -> Result<LeaseGuard, LeaseError> {
@@ -162,5 +162,33 @@ fn a_pool_under_leases_of_the_applications_own_says_when_a_panic_has_ended_them(
         lease.state == PoolLeaseState::Idle && error.contains("a bomb in a step of the leases")
     });
     run(pool.stop(LONG)).expect("stopped");
+    run(keeper.shutdown(LONG)).expect("stopped");
+}
+
+#[test]
+fn the_thread_of_leases_that_a_panic_has_ended_is_joined_by_the_stop() {
+    let (_folder, keeper) = keeper();
+    let broken = keeper.leases().expect("leases");
+    let (tell, is_kept) = std::sync::mpsc::channel();
+    let (let_go, kept) = std::sync::mpsc::channel::<()>();
+    broken.spawn(async move {
+        let _ = tell.send(());
+        let _ = kept.recv();
+    });
+    is_kept.recv_timeout(LONG).expect("it runs");
+    keeper.bombs(Part::Leases).set("a step of the leases");
+    let refused = acquire(&keeper, "a");
+    assert!(
+        matches!(refused, Err(LeaseError::ActorPanicked(_))),
+        "{refused:?}"
+    );
+    let guard = acquire(&keeper, "a").expect("others begin anew");
+    run(guard.release()).expect("released");
+    let outcome = run(keeper.shutdown(Duration::ZERO));
+    assert!(
+        matches!(outcome, Err(ShutdownError::TimedOut { .. })),
+        "{outcome:?}"
+    );
+    drop(let_go);
     run(keeper.shutdown(LONG)).expect("stopped");
 }

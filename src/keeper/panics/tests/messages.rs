@@ -1,17 +1,13 @@
 //! Over each of the messages that are not tried elsewhere, and on the way of an answer: it is answered, and the next one is served.
 
-use std::sync::Arc;
-
 use actix::MailboxError;
 
 use super::*;
-use crate::error::{LeaseError, LockError, PoolError, RetryError};
+use crate::error::{LeaseError, LockError};
 use crate::{
-    AcquireLease, DeadlockHistory, Detect, Downgrade, DrainPool, DropQuarantined, EndLocker,
-    ExtendLease, ForceRelease, ListPools, LockConfigQuery, LockSnapshotQuery, LockerSpec, Mode,
-    NewLocker, Object, PausePool, PoolState, QuarantineQuery, ReleaseLease, ResumePool,
-    RetryQuarantined, RunTxn, ScalePool, SetDetect, SetLimits, SetTimeouts, StopPool, Sync,
-    TxnStatsQuery, Upgrade,
+    AcquireLease, DeadlockHistory, Detect, Downgrade, EndLocker, ExtendLease, ForceRelease,
+    LockConfigQuery, LockSnapshotQuery, LockerSpec, Mode, NewLocker, Object, ReleaseLease, RunTxn,
+    SetDetect, SetLimits, SetTimeouts, Sync, TxnStatsQuery, Upgrade,
 };
 
 /// As many as one part of a keeper lives with in a while.
@@ -19,115 +15,6 @@ const MOST: usize = 5;
 
 fn is_panic(panicked: &crate::ActorPanicked, part: Part) -> bool {
     panicked.part == part && panicked.message.contains("a bomb in")
-}
-
-/// A pool with one worker, which does nothing until it is told to stop.
-fn pool(keeper: &Keeper) -> crate::Pool {
-    let pool = keeper.pool("import").start(|worker| async move {
-        worker.stopped().await;
-        Ok(())
-    });
-    let pool = pool.expect("a pool");
-    until("it runs", || pool.stats().workers.running == 1);
-    pool
-}
-
-#[test]
-fn a_panic_over_what_changes_a_pool_is_answered_and_nothing_is_done() {
-    let (_folder, keeper) = keeper();
-    let pool = pool(&keeper);
-    let bombs = keeper.bombs(Part::WorkerPool);
-    let name: Arc<str> = "import".into();
-    let (scale, workers) = (name.clone(), 3);
-    let (drain, stop, deadline) = (name.clone(), name.clone(), LONG);
-    type Answer<'a> = std::pin::Pin<Box<dyn Future<Output = Result<(), PoolError>> + 'a>>;
-    let messages: [(&'static str, Answer<'_>); MOST] = [
-        (
-            "ScalePool",
-            Box::pin(keeper.send(ScalePool {
-                pool: scale,
-                workers,
-            })),
-        ),
-        ("PausePool", Box::pin(keeper.send(PausePool(name.clone())))),
-        (
-            "ResumePool",
-            Box::pin(keeper.send(ResumePool(name.clone()))),
-        ),
-        (
-            "DrainPool",
-            Box::pin(keeper.send(DrainPool {
-                pool: drain,
-                deadline,
-            })),
-        ),
-        (
-            "StopPool",
-            Box::pin(keeper.send(StopPool {
-                pool: stop,
-                deadline,
-            })),
-        ),
-    ];
-    for (message, answer) in messages {
-        bombs.set(message);
-        match run(answer) {
-            Err(PoolError::ActorPanicked(panicked)) => {
-                assert!(is_panic(&panicked, Part::WorkerPool))
-            }
-            other => panic!("{message}: {other:?}"),
-        }
-        assert_eq!((pool.state(), pool.stats().target), (PoolState::Running, 1));
-    }
-    assert!(bombs.are_spent());
-    run(keeper.send(ScalePool {
-        pool: name,
-        workers,
-    }))
-    .expect("the next one is served");
-    until("it is done", || pool.stats().workers.running == 3);
-}
-
-#[test]
-fn a_panic_over_the_quarantine_is_answered_and_so_is_one_that_takes_the_answer_along() {
-    let (_folder, keeper) = keeper();
-    let pool = pool(&keeper);
-    let bombs = keeper.bombs(Part::WorkerPool);
-    let (name, job): (Arc<str>, _) = ("import".into(), crate::JobId(1));
-    bombs.set("QuarantineQuery");
-    let answer = run(keeper.send(QuarantineQuery(name.clone())));
-    assert!(matches!(answer, Err(PoolError::ActorPanicked(_))));
-    bombs.set("RetryQuarantined");
-    let retry = RetryQuarantined {
-        pool: name.clone(),
-        job,
-    };
-    let answer = run(keeper.send(retry));
-    assert!(
-        matches!(answer, Err(RetryError::ActorPanicked(_))),
-        "{answer:?}"
-    );
-    bombs.set("DropQuarantined");
-    let answer = run(keeper.send(DropQuarantined {
-        pool: name.clone(),
-        job,
-    }));
-    assert!(matches!(answer, Err(PoolError::ActorPanicked(_))));
-
-    // It may have been done: it is not done again behind the sender's back. A question is simply asked again.
-    bombs.set("answering");
-    let scaled = run(keeper.send(ScalePool {
-        pool: name,
-        workers: 2,
-    }));
-    assert!(
-        matches!(scaled, Err(PoolError::ActorPanicked(_))),
-        "{scaled:?}"
-    );
-    bombs.set("answering");
-    assert_eq!(run(keeper.send(ListPools)).len(), 1);
-    assert!(bombs.are_spent() && !pool.state().is_over());
-    assert_eq!(run(keeper.stats()).panics.worker_pool, MOST as u64);
 }
 
 #[test]

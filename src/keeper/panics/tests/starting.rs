@@ -1,7 +1,7 @@
 //! While starting and while stopping.
 
 use super::*;
-use crate::error::OpenError;
+use crate::error::{OpenError, ShutdownError};
 
 const ACTORS: [Part; 5] = [
     Part::Environment,
@@ -84,4 +84,39 @@ fn a_panic_while_an_actor_stops_with_the_applications_system_keeps_the_folder_fr
     });
     drop(keeper);
     until("the folder is free", || Keeper::open(folder.path()).is_ok());
+}
+
+#[test]
+fn a_stop_that_the_system_has_no_thread_for_hurries_none_that_is_asked_for_later() {
+    let (_folder, keeper) = keeper();
+    let (told, was_told) = std::sync::mpsc::channel();
+    let (let_go, may_end) = tokio::sync::watch::channel(false);
+    let pool = keeper.pool("patient").start(move |worker| {
+        let (told, mut may_end) = (told.clone(), may_end.clone());
+        async move {
+            worker.stopped().await;
+            let _ = told.send(());
+            may_end.wait_for(|may| *may).await?;
+            Ok(())
+        }
+    });
+    let pool = pool.expect("a pool");
+    until("it runs", || pool.stats().workers.running == 1);
+    keeper.bombs(Part::Supervisor).set("the thread of the stop");
+    let refused = run(keeper.shutdown(Duration::ZERO)).expect_err("no thread");
+    assert!(matches!(refused, ShutdownError::Thread(_)), "{refused}");
+    // Nothing was begun.
+    put(&keeper, numbers(&keeper), "still").expect("it is served");
+    assert_eq!(pool.stats().workers.running, 1);
+    run(async {
+        let stops = tokio::spawn(keeper.shutdown(LONG));
+        tokio::task::spawn_blocking(move || was_told.recv_timeout(LONG))
+            .await
+            .expect("no panic")
+            .expect("it is told");
+        let_go.send_replace(true);
+        stops.await.expect("no panic").expect("stopped");
+    });
+    // It was given its time.
+    assert_eq!(pool.stats().abandoned, 0);
 }

@@ -2,7 +2,7 @@
 //!
 //! Opening may wait: for another process that has LMDB's writer, for the end of an earlier store of the same file. So a thread
 //! does it that does nothing else, and no executor's thread waits for it. Whoever asked may go away: the thread goes on, and
-//! what it has opened is there for the next, or is closed if nobody is left.
+//! what it has opened is there for the next, or is closed if nobody is left. A keeper joins it at its end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::LmdbLeases;
+use crate::env::beside::{Beside, NotBegun};
 use crate::leases::{
     Claim, Claimed, Holder, LeaseName, LeaseRecord, LeaseStore, Refresh, Refreshed, Released,
     StoreError, StoreFuture, StoreId,
@@ -25,6 +26,8 @@ pub(crate) struct Later<S> {
 struct Shared<S> {
     state: Mutex<State<S>>,
     open: Box<Open<S>>,
+    /// The thread that opens, and perhaps the one before, which has failed.
+    threads: Beside,
 }
 
 type Open<S> = dyn Fn() -> Result<S, StoreError> + Send + Sync;
@@ -56,6 +59,7 @@ impl<S: LeaseStore + Clone> Later<S> {
             shared: Arc::new(Shared {
                 state: Mutex::new(State::Shut),
                 open: Box::new(open),
+                threads: Beside::default(),
             }),
         }
     }
@@ -91,10 +95,28 @@ impl<S: LeaseStore + Clone> Later<S> {
             // Whoever asked may be gone.
             let _ = reply.send(opened);
         };
-        let started = thread.spawn(run);
-        started.map_err(|error| StoreError::Unreachable(Box::new(error)))?;
+        let started = self.shared.threads.begin(|| thread.spawn(run));
+        started.map_err(|error| match error {
+            NotBegun::Thread(error) => StoreError::Unreachable(Box::new(error)),
+            NotBegun::Closed => StoreError::Failed("the leases have ended".into()),
+        })?;
         *state = State::Opening(ended);
         Ok(Look::Begun(answer))
+    }
+}
+
+impl<S: LeaseStore + Clone> Later<S> {
+    /// Waits for the thread that opens, however long that takes, and closes what nobody has closed. It blocks. Nothing is opened
+    /// any more.
+    pub(crate) fn join(&self) {
+        for thread in self.shared.threads.close() {
+            // It has told whoever asked.
+            let _ = thread.join();
+        }
+        if let State::Open(store) = self.shared.shut() {
+            // It is asked nothing more, whatever it answers.
+            let _ = crate::clock::block_on(store.close());
+        }
     }
 }
 

@@ -86,3 +86,36 @@ async fn what_is_opened_when_nobody_is_left_is_closed_again() {
         tokio::task::yield_now().await;
     }
 }
+
+#[test]
+fn whoever_joins_waits_for_an_opening_that_nobody_asks_for_any_more_and_closes_what_it_has_opened()
+{
+    let folder = tempfile::tempdir().unwrap();
+    let (path, (go_on, wait)) = (folder.path().to_owned(), flume::unbounded::<()>());
+    let (told, opened) = flume::unbounded();
+    let later = Later::new(move || {
+        wait.recv().unwrap();
+        let store = LmdbLeases::open(&path)?;
+        told.send(store.worker.weak()).unwrap();
+        Ok(store)
+    });
+    let mut asked = later.prepare();
+    assert!(poll(&mut asked).is_pending());
+    drop(asked);
+    // The leases have ended without waiting for it.
+    let mut closes = later.close();
+    assert!(poll(&mut closes).is_pending());
+    drop(closes);
+    let joined = std::thread::spawn(move || {
+        later.join();
+        let worker = opened.try_recv().expect("it was opened before");
+        assert!(worker.upgrade().is_none(), "it is open still");
+        let late = later.prepare();
+        assert!(matches!(
+            crate::clock::block_on(late),
+            Err(StoreError::Failed(_))
+        ));
+    });
+    go_on.send(()).unwrap();
+    joined.join().unwrap();
+}

@@ -1,0 +1,170 @@
+//! What of the application's panics, wakers, subscriber or recorder, takes no lease along, and nobody's news of one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use lockkeeper::{LeaseStanding, LeaseView, LostReason};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use parking_lot::Mutex;
+
+use crate::leases;
+use crate::store::{Memory, soon};
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(soon(future))
+}
+
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics");
+    }
+}
+
+#[derive(Default)]
+struct Told(AtomicBool);
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Looks at the lease where it is woken.
+struct Looks(LeaseView, Mutex<Option<LeaseStanding>>);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        *self.1.lock() = Some(self.0.standing());
+    }
+}
+
+/// Polls a future that is not ready.
+fn arm<F: Future>(
+    mut future: Pin<Box<F>>,
+    waker: Arc<impl Wake + Send + Sync + 'static>,
+) -> Pin<Box<F>> {
+    let polled = future
+        .as_mut()
+        .poll(&mut Context::from_waker(&Waker::from(waker)));
+    assert!(polled.is_pending());
+    future
+}
+
+#[test]
+fn a_waker_that_panics_takes_along_neither_the_news_of_a_loss_nor_another_lease() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let lost = block_on(leases.acquire("lost")).unwrap();
+    let kept = block_on(leases.acquire("kept")).unwrap();
+    let _token = arm(
+        Box::pin(lost.cancellation().cancelled_owned()),
+        Arc::new(Bomb),
+    );
+    let _before = arm(Box::pin(lost.lost()), Arc::new(Bomb));
+    let told = Arc::new(Told::default());
+    let mut waits = arm(Box::pin(lost.lost()), Arc::clone(&told));
+    let _after = arm(Box::pin(lost.lost()), Arc::new(Bomb));
+    block_on(leases.force_release("lost")).unwrap();
+    assert!(told.0.load(Ordering::SeqCst));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(
+        waits.as_mut().poll(&mut cx),
+        Poll::Ready(LostReason::Forced)
+    );
+    assert!(lost.cancellation().is_cancelled());
+    assert!(kept.is_held());
+    assert!(block_on(leases.try_acquire("another")).unwrap().is_held());
+}
+
+#[test]
+fn whoever_is_woken_by_a_loss_may_look_at_the_lease() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let guard = block_on(leases.acquire("job")).unwrap();
+    let looks = [(), ()].map(|()| Arc::new(Looks(guard.claim_view(), Mutex::default())));
+    let _token = arm(
+        Box::pin(guard.cancellation().cancelled_owned()),
+        Arc::clone(&looks[0]),
+    );
+    let _waits = arm(Box::pin(guard.lost()), Arc::clone(&looks[1]));
+    // On a thread of its own, so that one that waits for itself is seen.
+    let forced = std::thread::spawn(move || block_on(leases.force_release("job")));
+    let lost = Some(LeaseStanding::Lost(LostReason::Forced));
+    block_on(crate::store::until(|| {
+        looks.iter().all(|looks| *looks.1.lock() == lost)
+    }));
+    forced.join().unwrap().unwrap();
+}
+
+/// A subscriber that panics over whatever happens.
+struct Panicking;
+
+impl tracing::Subscriber for Panicking {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target() == "lockkeeper" && *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        panic!("a subscriber that panics over {}", event.metadata().name());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A recorder that panics over whatever is counted.
+impl Recorder for Panicking {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        panic!("a recorder that panics over {}", key.name());
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        panic!("a recorder that panics over {}", key.name());
+    }
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        panic!("a recorder that panics over {}", key.name());
+    }
+}
+
+#[test]
+fn a_subscriber_that_panics_over_a_loss_breaks_no_other_lease() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let lost = block_on(leases.acquire("lost")).unwrap();
+    let kept = block_on(leases.acquire("kept")).unwrap();
+    let record =
+        tracing::subscriber::with_default(Panicking, || block_on(leases.force_release("lost")));
+    assert!(record.unwrap().is_some());
+    assert_eq!(block_on(lost.lost()), LostReason::Forced);
+    assert!(kept.is_held());
+    assert!(block_on(leases.try_acquire("another")).is_ok());
+}
+
+#[test]
+fn a_recorder_that_panics_over_a_grant_or_an_end_breaks_no_lease() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let kept = block_on(leases.acquire("kept")).unwrap();
+    let granted = metrics::with_local_recorder(&Panicking, || {
+        let guard = block_on(leases.try_acquire("job")).unwrap();
+        block_on(guard.release()).unwrap();
+        let guard = block_on(leases.try_acquire("job")).unwrap();
+        block_on(leases.force_release("job")).unwrap();
+        assert_eq!(block_on(guard.lost()), LostReason::Forced);
+        block_on(leases.try_acquire("job"))
+    });
+    assert!(granted.unwrap().is_held() && kept.is_held());
+}
