@@ -213,7 +213,12 @@ pub(super) async fn release(shared: Arc<Shared>, home: Arc<Home>, cell: Arc<Cell
 }
 
 /// Extends leases, ordered by name.
-pub(super) async fn refresh(shared: Arc<Shared>, items: Vec<(Arc<Cell>, RefreshItem)>) {
+pub(super) async fn refresh(shared: Arc<Shared>, mut items: Vec<(Arc<Cell>, RefreshItem)>) {
+    // It was decided a moment ago: what is given back since then is not to be extended after its release.
+    items.retain(|(cell, _)| !cell.let_go.load(Ordering::Acquire));
+    if items.is_empty() {
+        return;
+    }
     let question = items.iter().map(|(cell, item)| Refresh {
         name: item.name.clone(),
         holder: cell.holder.clone(),

@@ -8,7 +8,7 @@ mod broken;
 mod state;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{JoinHandle, ThreadId};
 
@@ -183,9 +183,10 @@ impl Shared {
     ) {
         let was_held = self.transition_leaving(left, |state, now, fx| {
             let was_held = cell.disbelieve();
+            cell.let_go.store(true, Ordering::Release);
             match disown {
                 // Whoever tended it is gone, and nobody would say when it can be given back.
-                true if cell.is_in_use() => state.book.let_expire(now, cell.key, fx),
+                true if cell.ends_in_use() => state.book.let_expire(now, cell.key, fx),
                 true => state.book.disown(now, cell.key, fx),
                 false => {
                     cell.ending.send_if_modified(|ending| {
@@ -229,7 +230,7 @@ impl Shared {
         self.transition(|state, now, fx| {
             state.close_by = Some(state.close_by.map_or(by, |earlier| earlier.min(by)));
             let State { book, cells, .. } = state;
-            let in_use = |key| cells.get(&key).is_some_and(|cell| cell.is_in_use());
+            let in_use = |key| cells.get(&key).is_some_and(|cell| cell.ends_in_use());
             book.close(now, in_use, fx);
         });
         self.wake.notify_one();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -75,6 +75,8 @@ pub(super) struct Cell {
     pub refreshing: Mutex<Option<AbortHandle>>,
     /// How many run under it, whether they were told of its end or not.
     users: AtomicUsize,
+    /// It is being given back: no refresh is to be begun any more.
+    pub let_go: AtomicBool,
 }
 
 impl Cell {
@@ -106,6 +108,7 @@ impl Cell {
             errors: Default::default(),
             refreshing: Mutex::new(None),
             users: AtomicUsize::new(0),
+            let_go: AtomicBool::new(false),
         }
     }
 
@@ -144,8 +147,11 @@ impl Cell {
         }
     }
 
-    /// Whether somebody runs under it.
-    pub(super) fn is_in_use(&self) -> bool {
+    /// Ends the belief in it, and says whether somebody runs under it: of those who begin at this very moment, each is either seen
+    /// here or sees that the lease is over.
+    pub(super) fn ends_in_use(&self) -> bool {
+        self.deadline.store(0, Ordering::Release);
+        fence(Ordering::SeqCst);
         self.users.load(Ordering::Acquire) > 0
     }
 
@@ -303,6 +309,8 @@ pub(crate) struct InUse {
 impl InUse {
     pub(crate) fn of(lease: &LeaseView) -> Self {
         lease.cell.users.fetch_add(1, Ordering::AcqRel);
+        // Whether the lease is held is asked only after this; see `ends_in_use`.
+        fence(Ordering::SeqCst);
         Self {
             cell: Arc::clone(&lease.cell),
         }

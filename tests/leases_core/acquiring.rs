@@ -316,3 +316,61 @@ fn spin<T>(mut future: std::pin::Pin<Box<dyn Future<Output = T>>>) -> T {
         std::thread::sleep(MS);
     }
 }
+
+#[tokio::test]
+async fn who_is_behind_another_caller_is_told_of_a_store_that_fails_as_that_one_is() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    store.always(Op::Claim, Some(Fault::Fail));
+    let first = tokio::spawn(leases.acquire("job"));
+    until(|| store.asked(Op::Claim) >= 1).await;
+    // Who does not want to wait hears of the first error, and who has some time of those until then.
+    let refused = soon(leases.try_acquire("job")).await;
+    let Err(LeaseError::Unreachable { errors: 1, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    let asked = store.asked(Op::Claim);
+    let behind = leases.acquire_timeout("job", 400 * MS);
+    let Err(LeaseError::Unreachable { errors, last, .. }) = soon(behind).await else {
+        panic!("it was not told")
+    };
+    let asked = u32::try_from(store.asked(Op::Claim) - asked).unwrap();
+    assert!((1..=asked + 1).contains(&errors), "{errors} of {asked}");
+    assert!(matches!(*last, StoreError::Unreachable(_)), "{last:?}");
+    // What failed before is not told once the store answers.
+    store.steal("job", "somebody", Duration::from_secs(60));
+    store.always(Op::Claim, None);
+    let asked = store.asked(Op::Claim);
+    until(|| store.asked(Op::Claim) > asked + 1).await;
+    let behind = soon(leases.acquire_timeout("job", 100 * MS)).await;
+    let Err(LeaseError::TimedOut {
+        errors: 0,
+        last: None,
+        holder: Some(_),
+        ..
+    }) = behind
+    else {
+        panic!("{behind:?}")
+    };
+    first.abort();
+}
+
+#[tokio::test]
+async fn who_does_not_wait_is_answered_while_a_lease_is_left_to_others() {
+    let store = Memory::new();
+    let poll = Duration::from_secs(60);
+    let leases = builder(&store).poll(poll).start().unwrap();
+    store.steal("job", "somebody", 50 * MS);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    soon(guard.release()).await.unwrap();
+    // It stands back, and waits.
+    let waiting = tokio::spawn(leases.acquire("job"));
+    while soon(leases.status("job")).await.unwrap().waiting == 0 {}
+    let busy = soon(leases.try_acquire("job")).await;
+    assert!(matches!(busy, Err(LeaseError::Busy { .. })), "{busy:?}");
+    waiting.abort();
+    while soon(leases.status("job")).await.unwrap().waiting > 0 {}
+    // Nobody is refused what is free without having asked for it.
+    let guard = soon(leases.acquire_timeout("job", 200 * MS)).await;
+    assert!(guard.unwrap().is_held());
+}

@@ -2,10 +2,14 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use lockkeeper::LeaseError;
 
 use crate::store::{Fault, Memory, Op, begin, soon, until};
-use crate::{MS, leases};
+use crate::{MS, builder, leases};
 
 /// Polls so often, a moment apart, and drops it then. Whether it was ready.
 async fn abandon<F: Future>(future: F, polls: usize) -> bool {
@@ -108,4 +112,57 @@ async fn i12_a_claim_of_unknown_fate_whose_waiter_ran_out_of_time_is_given_back(
     );
     assert!(store.is_held("job"));
     until(|| !store.is_held("job")).await;
+}
+
+#[tokio::test]
+async fn i12_a_claim_on_its_way_when_the_leases_close_leaves_nothing_held() {
+    let store = Memory::new();
+    for dropped in [false, true] {
+        let leases = leases(&store);
+        store.next(Op::Claim, &[Fault::Wait]);
+        let waiting = store.0.waiting.load(Ordering::SeqCst);
+        let releases = store.asked(Op::Release);
+        let claim = tokio::spawn(leases.acquire("job"));
+        until(|| store.0.waiting.load(Ordering::SeqCst) > waiting).await;
+        let mut closing = Box::pin(leases.shutdown(Duration::from_secs(10)));
+        begin(&mut closing);
+        if dropped {
+            claim.abort();
+        } else {
+            let refused = soon(claim).await.unwrap();
+            assert!(
+                matches!(refused, Err(LeaseError::ShuttingDown)),
+                "{refused:?}"
+            );
+        }
+        // A release that was served before the claim would find nothing to release.
+        tokio::time::sleep(20 * MS).await;
+        assert_eq!(store.asked(Op::Release), releases);
+        store.go_on();
+        let done = soon(closing).await;
+        assert_eq!(done.maybe_still_held, []);
+        assert!(!store.is_held("job"));
+        assert_eq!(store.asked(Op::Release), releases + 1);
+    }
+}
+
+#[tokio::test]
+async fn leases_that_close_begin_no_claim_for_those_behind() {
+    let store = Memory::new();
+    let poll = Duration::from_secs(60);
+    let leases = builder(&store).poll(poll).start().unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    let waiters = [(); 3].map(|()| tokio::spawn(leases.acquire("job")));
+    until(|| store.asked(Op::Claim) >= 1).await;
+    while soon(leases.status("job")).await.unwrap().waiting < 3 {}
+    // Nothing is on its way: the first waits for its poll.
+    drop(soon(leases.try_acquire("other")).await.unwrap());
+    store.always(Op::Claim, Some(Fault::Hang));
+    let claims = store.asked(Op::Claim);
+    soon(leases.shutdown(Duration::from_secs(5))).await;
+    assert_eq!(store.asked(Op::Claim), claims);
+    for waiter in waiters {
+        let refused = soon(waiter).await.unwrap();
+        assert!(matches!(refused, Err(LeaseError::ShuttingDown)));
+    }
 }

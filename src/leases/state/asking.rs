@@ -8,6 +8,9 @@ use crate::leases::LeaseName;
 impl Book {
     /// Has whoever is next for a name talk to the store. Called after [`ask`](Self::ask), when the waiter can be answered.
     pub fn advance(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
+        if self.closed {
+            return;
+        }
         loop {
             let Some(turns) = self.names.get_mut(name) else {
                 return;
@@ -25,10 +28,14 @@ impl Book {
             let Some(key) = self.new_asker(name, id) else {
                 continue;
             };
-            let once = self.waiters.get(&id).is_some_and(|waiter| waiter.wish.once);
+            let wish = self.waiters.get(&id).map(|waiter| &waiter.wish);
+            let once = wish.is_some_and(|wish| wish.once);
+            let until = wish.and_then(|wish| wish.until);
             match stand_back {
                 Some(at) if !once => {
-                    self.wake_at(key, at);
+                    // Whoever has less time than that is not refused what may be free without having asked for it.
+                    let half = until.map(|until| now.after(until.since(now) / 2));
+                    self.wake_at(key, half.map_or(at, |half| half.min(at)));
                     let name = name.clone();
                     fx.push(Effect::Waits { waiter: id, name });
                     fx.push(Effect::Listen);

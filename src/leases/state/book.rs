@@ -137,6 +137,13 @@ impl Book {
         }
         let keys: Vec<_> = self.leases.keys().copied().collect();
         for key in keys {
+            let entry = self.leases.get(&key);
+            if entry
+                .is_some_and(|entry| entry.claim.is_some() && *entry.life.phase() == Phase::Asked)
+            {
+                // A release could come before its claim. The answer decides: what is granted to nobody is given back.
+                continue;
+            }
             self.lose(now, key, LostReason::Shutdown, fx);
             if !(in_use(key) && self.keep(key)) {
                 self.give_back(now, key, fx);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::waiters::unreachable;
 use super::{Book, ClaimAnswer, ClaimWon, Effect, LeaseKey, Moment, Refusal, SendId, WaiterId};
 use crate::leases::{Claimed, Fence, LeaseRecord, LeaseVerdict, StoreError};
 
@@ -140,6 +141,7 @@ impl Book {
                 }
             }
             turns.seen = Some((record.clone(), now));
+            turns.failures.are_going_on = false;
             turns.stand_back = None;
         }
         let waiter = entry
@@ -149,7 +151,6 @@ impl Book {
             self.drop_asker(now, key, fx);
             return;
         };
-        waiter.failing = false;
         if waiter.wish.once {
             self.take_waiter(id);
             let refusal = Refusal::Busy {
@@ -207,34 +208,29 @@ impl Book {
             return;
         };
         let (name, poll) = (entry.name.clone(), entry.poll);
-        let waiter = entry
-            .waiter
-            .and_then(|id| Some((id, self.waiters.get_mut(&id)?)));
+        let waiter = entry.waiter;
+        if let Some(turns) = self.names.get_mut(&name) {
+            let failures = &mut turns.failures;
+            failures.count = failures.count.saturating_add(1);
+            failures.last = Some(Arc::clone(&error));
+            failures.are_going_on = true;
+        }
+        let waiter = waiter.and_then(|id| Some((id, self.waiters.get(&id)?)));
         let Some((id, waiter)) = waiter else {
             self.drop_asker(now, key, fx);
             return;
         };
-        waiter.errors += 1;
-        waiter.failing = true;
-        waiter.last = Some(Arc::clone(&error));
-        let failures = waiter.errors.min(MOST_FAILURES);
+        let (errors, _) = self.errors_of(waiter);
         if !(waiter.wish.once || verdict.ends(&error)) {
             // Many who poll fast would keep a store from getting up again.
+            let failures = errors.clamp(1, MOST_FAILURES);
             let wait = self.jittered(poll.max(FAILING * failures));
             self.wake_at(key, now.after(wait));
             self.refuse_impatient(now, &name, fx);
             return;
         }
-        let (errors, waited) = (waiter.errors, now.since(waiter.since));
+        let refusal = unreachable(now.since(waiter.since), errors, &error);
         self.take_waiter(id);
-        let refusal = match error.is_retryable() {
-            true => Refusal::Unreachable {
-                waited,
-                errors,
-                last: error,
-            },
-            false => Refusal::Unusable(error),
-        };
         fx.push(Effect::Refused {
             waiter: id,
             name: name.clone(),

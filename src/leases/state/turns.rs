@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LeaseKey, Moment, WaiterId};
-use crate::leases::{Fence, Holder, LeaseRecord};
+use crate::leases::{Fence, Holder, LeaseRecord, StoreError};
 
 /// After so many local hand-overs in a row other processes get their turn.
 const MOST_IN_A_ROW: u32 = 16;
@@ -39,6 +39,8 @@ pub(super) struct Turns {
     pub holder: Option<LeaseKey>,
     /// Who was in the way when the store was asked last, and when that was.
     pub seen: Option<(LeaseRecord, Moment)>,
+    /// How the store failed when it was asked, whoever of those who wait was the one to ask.
+    pub failures: Failures,
     /// Until when it is left to others.
     pub stand_back: Option<Moment>,
     /// Releases of ours that the store will tell us about, and until when that is expected.
@@ -56,6 +58,15 @@ pub(super) struct Turns {
     told_since: Option<usize>,
     /// Until when something of this is worth knowing.
     pub keep_until: Moment,
+}
+
+/// How the store has failed when it was asked for a name.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    pub count: u32,
+    pub last: Option<Arc<StoreError>>,
+    /// It failed when it was asked last.
+    pub are_going_on: bool,
 }
 
 impl Turns {
@@ -105,6 +116,7 @@ impl Turns {
             self.in_a_row = 0;
             self.since = Some(now);
         }
+        self.failures.are_going_on = false;
         self.last_token = Some(token);
         self.told_since = Some(0);
         self.stand_back = None;

@@ -56,10 +56,8 @@ pub(super) struct Waiter {
     pub name: LeaseName,
     pub wish: Wish,
     pub since: Moment,
-    pub errors: u32,
-    /// How the store failed when it was asked last; none if it answered then.
-    pub failing: bool,
-    pub last: Option<Arc<StoreError>>,
+    /// How often the store had failed before.
+    pub errors_before: u32,
 }
 
 impl Book {
@@ -94,9 +92,7 @@ impl Book {
             name: name.clone(),
             wish,
             since: now,
-            errors: 0,
-            failing: false,
-            last: None,
+            errors_before: turns.failures.count,
         };
         self.waiters.insert(id, waiter);
         Ok(id)
@@ -127,24 +123,26 @@ impl Book {
         let (by, seen) = turns.map_or((None, None), |turns| (turns.holder, turns.seen.clone()));
         let asker = turns.and_then(|turns| self.leases.get(&turns.asker?));
         let is_asked = asker.is_some_and(|entry| entry.claim.is_some());
-        let refusal = match &waiter.last {
-            Some(last) if waiter.failing => Refusal::Unreachable {
+        let (errors, last) = self.errors_of(&waiter);
+        let refusal = match (last, self.failing(&name)) {
+            (_, Some(last)) => Refusal::Unreachable {
                 waited,
-                errors: waiter.errors,
+                // It had failed just before, too.
+                errors: errors.max(1),
                 last: Arc::clone(last),
             },
             // Nobody is known to hold it: the store has not said anything.
             _ if is_asked && by.is_none() && seen.is_none() => Refusal::Unreachable {
                 waited,
-                errors: waiter.errors.saturating_add(1),
+                errors: errors.saturating_add(1),
                 last: Arc::new(StoreError::Unreachable("no answer came in time".into())),
             },
-            _ => Refusal::TimedOut {
+            (last, None) => Refusal::TimedOut {
                 waited,
                 by,
                 record: seen.map(|(record, at)| aged(record, now.since(at))),
-                errors: waiter.errors,
-                last: waiter.last.clone(),
+                errors,
+                last: last.cloned(),
             },
         };
         fx.push(Effect::Refused {
@@ -153,6 +151,22 @@ impl Book {
             refusal,
         });
         self.withdraw(now, &id, waiter, fx);
+    }
+
+    /// How often the store has failed while somebody waited, and how at last.
+    pub(super) fn errors_of(&self, waiter: &Waiter) -> (u32, Option<&Arc<StoreError>>) {
+        let Some(turns) = self.names.get(&waiter.name) else {
+            return (0, None);
+        };
+        let errors = turns.failures.count.saturating_sub(waiter.errors_before);
+        let last = turns.failures.last.as_ref();
+        (errors, last.filter(|_| errors > 0))
+    }
+
+    /// How the store failed when it was asked last for a name, if it did.
+    fn failing(&self, name: &LeaseName) -> Option<&Arc<StoreError>> {
+        let failures = &self.names.get(name)?.failures;
+        failures.last.as_ref().filter(|_| failures.are_going_on)
     }
 
     /// A waiter was taken out: what was done for it is undone.
@@ -198,12 +212,18 @@ impl Book {
         else {
             return;
         };
+        let asker = turns.asker.and_then(|key| self.leases.get(&key));
+        let is_asked = asker.is_some_and(|entry| entry.claim.is_some());
+        let failing = self.failing(name).cloned();
         let (by, seen) = match (turns.holder, &turns.seen) {
             (Some(key), _) => (Some(key), None),
-            // The store is just being asked for the first time: what it answers is for them too.
-            (None, None) => return,
-            (None, Some((record, at))) => (None, Some(aged(record.clone(), now.since(*at)))),
+            // What the store answers is for them too.
+            (None, _) if is_asked && failing.is_some() => return,
+            (None, None) if is_asked => return,
+            (None, seen) => (None, seen.clone()),
         };
+        let seen = seen.map(|(record, at)| aged(record, now.since(at)));
+        let failing = failing.filter(|_| by.is_none());
         let remaining = match by.and_then(|key| self.leases.get(&key)?.life.deadline()) {
             Some(deadline) => Some(deadline.since(now)),
             None => seen.as_ref().and_then(|record| record.remaining),
@@ -211,14 +231,20 @@ impl Book {
         let waits = |id: &WaiterId| turns.queue.contains(id);
         let impatient: Vec<_> = turns.impatient.iter().copied().filter(waits).collect();
         for id in impatient {
-            self.take_waiter(id);
+            let Some((id, waiter)) = self.take_waiter(id) else {
+                continue;
+            };
+            let (errors, _) = self.errors_of(&waiter);
             if let Some(turns) = self.names.get_mut(name) {
                 turns.queue.retain(|other| *other != id);
             }
-            let refusal = Refusal::Busy {
-                by,
-                record: seen.clone(),
-                remaining,
+            let refusal = match &failing {
+                Some(last) => unreachable(now.since(waiter.since), errors.max(1), last),
+                None => Refusal::Busy {
+                    by,
+                    record: seen.clone(),
+                    remaining,
+                },
             };
             fx.push(Effect::Refused {
                 waiter: id,
@@ -239,6 +265,19 @@ impl Book {
             turns.impatient.retain(|other| *other != id);
         }
         Some((id, waiter))
+    }
+}
+
+/// The store failed when it was asked last.
+pub(super) fn unreachable(waited: Duration, errors: u32, last: &Arc<StoreError>) -> Refusal {
+    let last = Arc::clone(last);
+    match last.is_retryable() {
+        true => Refusal::Unreachable {
+            waited,
+            errors,
+            last,
+        },
+        false => Refusal::Unusable(last),
     }
 }
 

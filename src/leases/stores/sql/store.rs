@@ -23,9 +23,11 @@ const AGAIN: u32 = 6;
 const LOOKS_FOR_TABLE: u32 = 100;
 /// How long it may take to note that a lease is wanted.
 const NOTING: Duration = Duration::from_millis(250);
-/// Connections for refreshes, and for releases while many claim, so that no claim stands in their way: one that is at work, and
-/// one in case that it hangs.
+/// Connections for refreshes, so that nothing stands in their way: one that is at work, and one in case that it hangs.
 const UPKEEP: usize = 2;
+/// Connections for releases while many claim. They have their own, since an application's transaction that has the row locked can
+/// keep a release waiting.
+const RETURNS: usize = 2;
 
 /// A store of leases in an SQL database.
 pub(in crate::leases::stores) struct SqlStore<B: Backend> {
@@ -37,6 +39,7 @@ pub(in crate::leases::stores) struct SqlStore<B: Backend> {
     patience: Duration,
     claims: Connections<B::Connection>,
     upkeep: Connections<B::Connection>,
+    returns: Connections<B::Connection>,
     id: OnceCell<StoreId>,
 }
 
@@ -99,6 +102,7 @@ impl<B: Backend> SqlStore<B> {
             patience: options.connect_timeout,
             claims: Connections::new(if B::ONE_LOCK { 1 } else { options.connections }),
             upkeep: Connections::new(if B::ONE_LOCK { 1 } else { UPKEEP }),
+            returns: Connections::new(if B::ONE_LOCK { 1 } else { RETURNS }),
             id: OnceCell::new(),
         }
     }
@@ -263,7 +267,7 @@ impl<B: Backend> SqlStore<B> {
         // What has just claimed is the quickest, and its server process the warmest, as long as no claim stands in the way.
         let left_for_claims = usize::from(!B::ONE_LOCK);
         let spare = self.claims.spare(left_for_claims);
-        on_connection!(self, spare, &self.upkeep, |connection, again| {
+        on_connection!(self, spare, &self.returns, |connection, again| {
             self.free_on(connection, name, holder, again > 0)
         })
     }
@@ -363,7 +367,7 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
 
     fn force_release<'a>(&'a self, name: &'a LeaseName) -> StoreFuture<'a, Option<LeaseRecord>> {
         Box::pin(async move {
-            let row = on_connection!(self, &self.upkeep, |connection, again| {
+            let row = on_connection!(self, &self.returns, |connection, again| {
                 self.backend.force(connection, name)
             })?;
             let record = row.and_then(super::Row::record);
@@ -381,8 +385,10 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
-            for connection in self.claims.close().into_iter().chain(self.upkeep.close()) {
-                self.backend.close(connection).await;
+            for group in [&self.claims, &self.upkeep, &self.returns] {
+                for connection in group.close() {
+                    self.backend.close(connection).await;
+                }
             }
             Ok(())
         })
