@@ -113,8 +113,8 @@ impl Shared {
         let state = core.state();
         state.is_over()
             && (state != PoolState::Failed || core.is_retired())
-            && self.is_settled()
-            && self.runs.lock().is_empty()
+            // Whoever waits for that has been told so by a turn: there is none after this.
+            && self.is_quiet()
     }
 }
 
