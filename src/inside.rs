@@ -4,7 +4,7 @@
 //! joined: what it has begun it can finish. And whoever waits for the keeper's end inside of what the keeper waits for would wait
 //! for itself: that is refused instead (I14). Bodies and interactive transactions have marks of their own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -31,6 +31,7 @@ pub(crate) enum Place {
 
 thread_local! {
     static PLACES: RefCell<Vec<(Owner, Place)>> = const { RefCell::new(Vec::new()) };
+    static LENT: Cell<Option<EnvId>> = const { Cell::new(None) };
 }
 
 /// The thread is inside until this is dropped.
@@ -56,6 +57,16 @@ pub(crate) fn worker(env: EnvId, pool: &Arc<str>) -> Inside {
 /// The thread runs a handler or a listener, until the answer is dropped.
 pub(crate) fn callback(owner: Owner, what: &'static str) -> Inside {
     enter(owner, Place::Callback(what))
+}
+
+/// The calling thread is one of the runtime that the keeper of `env` lends its workers, and is joined when the keeper stops.
+pub(crate) fn lend_thread(env: EnvId) {
+    LENT.set(Some(env));
+}
+
+/// Whether it is, whatever it runs: a task that a worker has left behind has no mark.
+pub(crate) fn is_lent_by(env: EnvId) -> bool {
+    LENT.get() == Some(env)
 }
 
 /// The innermost place that belongs to one of these.

@@ -26,18 +26,48 @@ pub(crate) enum NotBegun {
     Thread(io::Error),
 }
 
+/// Threads that have done what they were begun for, but perhaps drop thread-locals of the application's still.
+#[must_use = "it is for the thread that is begun now"]
+#[derive(Debug)]
+pub(crate) struct Earlier(Vec<JoinHandle<()>>);
+
+impl Drop for Earlier {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            // One that panicked has nothing more to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Beside {
-    /// Begins another one.
+    /// Begins another one. Joins those that have finished.
     pub(crate) fn begin(
         &self,
         spawn: impl FnOnce() -> io::Result<JoinHandle<()>>,
+    ) -> Result<(), NotBegun> {
+        let mut finished = None;
+        let begun = self.begin_after(|earlier| {
+            finished = Some(earlier);
+            spawn()
+        });
+        // Behind the lock.
+        drop(finished);
+        begun
+    }
+
+    /// The same for those who may not wait: the new one keeps what it is given to its end, and joins the finished ones then.
+    pub(crate) fn begin_after(
+        &self,
+        spawn: impl FnOnce(Earlier) -> io::Result<JoinHandle<()>>,
     ) -> Result<(), NotBegun> {
         let mut list = self.0.lock();
         if list.is_closed {
             return Err(NotBegun::Closed);
         }
-        list.threads.retain(|thread| !thread.is_finished());
-        let thread = spawn().map_err(NotBegun::Thread)?;
+        let earlier = list.threads.extract_if(.., |thread| thread.is_finished());
+        let earlier = Earlier(earlier.collect());
+        let thread = spawn(earlier).map_err(NotBegun::Thread)?;
         list.threads.push(thread);
         Ok(())
     }
@@ -56,6 +86,8 @@ impl Beside {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, mpsc};
     use std::thread;
     use std::time::Duration;
@@ -81,6 +113,46 @@ mod tests {
             })
             .unwrap();
         assert_eq!(told.recv().unwrap(), 1);
+    }
+
+    thread_local! {
+        static LAST: RefCell<Option<AtEnd>> = const { RefCell::new(None) };
+    }
+
+    /// Keeps its thread from ending until it is told, and says when it has.
+    struct AtEnd(mpsc::Receiver<()>, Arc<AtomicBool>);
+
+    impl Drop for AtEnd {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+            self.1.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn one_that_drops_its_thread_locals_still_when_another_begins_is_joined_all_the_same() {
+        let (beside, ended) = (Beside::default(), Arc::new(AtomicBool::new(false)));
+        let (go_on, may_go_on) = mpsc::channel();
+        let at_end = AtEnd(may_go_on, Arc::clone(&ended));
+        let first = move || LAST.set(Some(at_end));
+        beside
+            .begin(|| thread::Builder::new().spawn(first))
+            .unwrap();
+        while !beside.have_finished() {
+            thread::yield_now();
+        }
+        let second = |earlier| thread::Builder::new().spawn(move || drop::<Earlier>(earlier));
+        beside.begin_after(second).unwrap();
+        let joins = thread::spawn(move || {
+            for thread in beside.close() {
+                thread.join().unwrap();
+            }
+            ended.load(Ordering::SeqCst)
+        });
+        // Somebody who did not wait would be done by now.
+        thread::sleep(Duration::from_millis(50));
+        drop(go_on);
+        assert!(joins.join().unwrap());
     }
 
     #[test]

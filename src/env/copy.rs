@@ -31,10 +31,11 @@ impl Core {
         self.grow_ahead().await?;
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
-        let begun = self.copying.begin(|| {
+        let begun = self.copying.begin_after(|earlier| {
             thread::Builder::new()
                 .name("lockkeeper-copy".into())
                 .spawn(move || {
+                    let _earlier = earlier;
                     let copied = shared
                         .supervision
                         .guard("a copy", || copy(&shared, &folder, compact, site));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::env::EnvId;
-use crate::env::beside::{Beside, NotBegun};
+use crate::env::beside::{Beside, Earlier, NotBegun};
 use crate::error::StorageError;
 use crate::inside::{self, Owner};
 
@@ -88,7 +88,7 @@ impl Poison {
         if listeners.is_empty() {
             return;
         }
-        let tell = move || {
+        let tell = move |_earlier: Earlier| {
             let _inside = inside::callback(Owner::Env(env), "a listener for fatal errors");
             for listener in listeners {
                 if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
@@ -97,7 +97,8 @@ impl Poison {
             }
         };
         let thread = thread::Builder::new().name("lockkeeper-event".into());
-        match self.telling.begin(|| thread.spawn(tell)) {
+        let begin = |earlier| thread.spawn(move || tell(earlier));
+        match self.telling.begin_after(begin) {
             Ok(()) => {}
             Err(NotBegun::Closed) => {
                 tracing::error!(target: "lockkeeper", "a fatal error at the very end: nobody is told of it any more");

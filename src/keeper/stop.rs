@@ -21,6 +21,7 @@ use super::Keeper;
 use super::host::Host;
 use super::stoppables::{Registry, Stops};
 use crate::actors::supervisor::Runtime;
+use crate::env::quietly;
 use crate::error::ShutdownError;
 use crate::inside::{self, Owner, Place};
 use crate::panics::Quiet;
@@ -42,8 +43,8 @@ struct Progress {
     /// The earliest deadline that anybody gave.
     deadline: Option<Instant>,
     stage: Stage,
-    /// The pools that ran on beyond their deadline, and in what words.
-    workers: Vec<(Arc<str>, Arc<str>)>,
+    /// What ran on beyond the deadline, by the name of its pool.
+    run_on: Vec<(Arc<str>, ShutdownError)>,
 }
 
 /// What the stop is waiting for.
@@ -120,7 +121,7 @@ fn begin(runtime: &Arc<Runtime>, span: Duration, asked: bool) -> Result<(), Shut
         progress.deadline = Some(deadline);
         drop(progress);
         // They keep their time themselves.
-        tell_pools(stopping);
+        tell_pools(runtime);
         return Ok(());
     }
     let for_thread = Arc::clone(runtime);
@@ -196,6 +197,15 @@ fn inside_of(runtime: &Runtime) -> Option<ShutdownError> {
     })
 }
 
+/// A task on a thread that is joined may wait for the stop, which drops it there; it may not keep the thread meanwhile.
+pub(super) fn may_block(runtime: &Runtime) -> Result<(), ShutdownError> {
+    if inside_of(runtime).is_none() && inside::is_lent_by(runtime.env.shared.id) {
+        let what = "a task of a worker's";
+        return Err(ShutdownError::InsideHandler { what });
+    }
+    Ok(())
+}
+
 /// Whoever comes from here on is answered "shutting down".
 fn refuse_new(runtime: &Runtime) {
     runtime.stopping.stoppables.close();
@@ -207,22 +217,31 @@ fn refuse_new(runtime: &Runtime) {
     }
     // Last, since these wake tasks of the application's.
     guarded(|| runtime.refuse_new());
-    tell_pools(&runtime.stopping);
+    tell_pools(runtime);
 }
 
 /// All at once and by the same deadline, so that none of them waits for the others before it is told.
-fn tell_pools(stopping: &Stopping) {
+fn tell_pools(runtime: &Runtime) {
+    let stopping = &runtime.stopping;
     let deadline = stopping.deadline();
     for pool in stopping.stoppables.members() {
         guarded(|| pool.tell(deadline));
+        let_go(runtime, pool);
     }
+}
+
+/// Whoever is the last to have a pool drops the application's closures with it, and whatever these do then.
+fn let_go(runtime: &Runtime, pool: Arc<dyn Stops>) {
+    let owner = Owner::Env(runtime.env.shared.id);
+    let _inside = inside::callback(owner, "a pool that is dropped");
+    guarded(|| drop(pool));
 }
 
 fn run(runtime: &Arc<Runtime>) {
     let stopping = &runtime.stopping;
     let begun = Instant::now();
     refuse_new(runtime);
-    let run_on = stop_pools(stopping);
+    let run_on = stop_pools(runtime);
 
     stopping.reach(Stage::Transactions);
     guarded(|| runtime.close());
@@ -244,7 +263,7 @@ fn run(runtime: &Arc<Runtime>) {
 
     stopping.reach(Stage::Environment);
     guarded(|| runtime.env.stop(late(runtime)));
-    join_pools(stopping, run_on);
+    join_pools(runtime, run_on);
 
     stopping.reach(Stage::Actors);
     let host = stopping.host.lock().take();
@@ -272,58 +291,70 @@ fn late(runtime: &Runtime) -> impl FnMut() {
 }
 
 /// Waits for all pools, which were told, until the deadline; answers those that run on.
-fn stop_pools(stopping: &Stopping) -> Vec<Arc<dyn Stops>> {
+fn stop_pools(runtime: &Runtime) -> Vec<Arc<dyn Stops>> {
+    let stopping = &runtime.stopping;
     let mut run_on = Vec::new();
     for pool in stopping.stoppables.members() {
         stopping.reach(Stage::Pool(pool.name()));
         let stopped = guarded(|| pool.stop(stopping.deadline()));
         if let Some(Err(rest)) = stopped {
-            tracing::error!(target: "lockkeeper", pool = &*pool.name(), what = &*rest.what, "a pool did not stop in time");
-            let mut progress = stopping.progress.lock();
-            progress.workers.push((pool.name(), rest.what));
+            if let Some(error) = rest.error {
+                quietly(|| {
+                    tracing::error!(target: "lockkeeper", pool = &*pool.name(), %error, "a pool did not stop in time");
+                });
+                stopping.progress.lock().run_on.push((pool.name(), error));
+            }
             run_on.push(pool);
+        } else {
+            let_go(runtime, pool);
         }
     }
     run_on
 }
 
-/// Waits for those that ran on, however long that takes: their threads are the keeper's.
-fn join_pools(stopping: &Stopping, run_on: Vec<Arc<dyn Stops>>) {
+/// Waits for those that ran on, however long that takes, and what they have left behind: their threads are the keeper's.
+fn join_pools(runtime: &Runtime, run_on: Vec<Arc<dyn Stops>>) {
+    let stopping = &runtime.stopping;
     for pool in run_on {
         let name = pool.name();
+        stopping.reach(Stage::Pool(Arc::clone(&name)));
         loop {
             let again = Instant::now() + AGAIN;
             let stopped = guarded(|| pool.stop(again));
             let mut progress = stopping.progress.lock();
-            progress.workers.retain(|(other, _)| *other != name);
+            progress.run_on.retain(|(other, _)| *other != name);
             let Some(Err(rest)) = stopped else { break };
-            progress.workers.push((Arc::clone(&name), rest.what));
+            let error = rest.error.map(|error| (Arc::clone(&name), error));
+            progress.run_on.extend(error);
             drop(progress);
             thread::sleep(again.saturating_duration_since(Instant::now()));
         }
+        let_go(runtime, pool);
     }
 }
 
 /// A panic on the way, such as that of a waker of the application's, must not leave the rest running.
 fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
-    let ran = catch_unwind(AssertUnwindSafe(run));
-    if ran.is_err() {
-        tracing::error!(target: "lockkeeper", "a part of the stop panicked");
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(answer) => Some(answer),
+        Err(panic) => {
+            quietly(|| {
+                tracing::error!(target: "lockkeeper", "a part of the stop panicked");
+            });
+            quietly(|| drop(panic));
+            None
+        }
     }
-    ran.ok()
 }
 
 /// What has not ended at the deadline, by name.
 fn what_runs_on(runtime: &Runtime) -> ShutdownError {
-    let (stage, workers) = {
+    let (stage, run_on) = {
         let progress = runtime.stopping.progress.lock();
-        (progress.stage.clone(), progress.workers.clone())
+        (progress.stage.clone(), progress.run_on.clone())
     };
     let shared = &runtime.env.shared;
-    let mut found: Vec<_> = workers
-        .into_iter()
-        .map(|(pool, what)| ShutdownError::WorkersRunOn { pool, what })
-        .collect();
+    let mut found: Vec<_> = run_on.into_iter().map(|(_, error)| error).collect();
     if let Some(body) = shared.running_now() {
         found.push(ShutdownError::BodyRunsOn {
             name: body.name,

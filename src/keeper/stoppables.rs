@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::error::ShutdownError;
+
 /// Something that a keeper stops in order.
 pub(crate) trait Stops: Send + Sync {
     /// Names it in errors and in the log.
@@ -28,11 +30,12 @@ pub(crate) trait Stops: Send + Sync {
     fn stop(&self, deadline: Instant) -> Result<(), RunsOn>;
 }
 
-/// What runs on beyond the deadline, in words that follow the name: "worker 3 runs on".
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
+/// It has not ended.
+#[derive(Debug)]
 pub(crate) struct RunsOn {
-    pub what: Arc<str>,
+    /// What runs on beyond the deadline, as whoever waits for the end is answered. None if nothing does that is not named elsewhere:
+    /// it waits for another, or there is time left in which all else goes on.
+    pub error: Option<ShutdownError>,
 }
 
 /// The keeper is being stopped: nothing joins any more.

@@ -25,9 +25,9 @@ impl Keeper {
     /// are dropped where they wait. Each lease is given back on its own, within `release_timeout` (5 s) and the deadline; that of a
     /// pool whose worker runs on is not given back, but expires. Last the writer ends, after the commit that it is at.
     ///
-    /// What a worker has started by itself is the application's. Tasks of `tokio::spawn` are dropped at their next await when the last
-    /// pool has ended; threads of `tokio::task::spawn_blocking` are waited for half a second then, and run on after that, named
-    /// in no error. A worker that awaits them is waited for as any other.
+    /// What a worker has started by itself is the application's, and cannot be stopped. Tasks of `tokio::spawn` are dropped at their
+    /// next await when the last pool has ended; one that blocks there, and a thread of `tokio::task::spawn_blocking`, is waited for
+    /// until the deadline, half a second at least, and is in the error then. A worker that awaits them is waited for as any other.
     ///
     /// The answer comes a second after the deadline at the latest. The stop itself goes on until all has ended, also if this
     /// future is dropped: what cannot be stopped, such as a body that runs on, is named in the error, and another call waits for
@@ -56,8 +56,10 @@ impl Keeper {
     ///
     /// # Errors
     ///
-    /// As [`Keeper::shutdown`].
+    /// As [`Keeper::shutdown`]. [`InsideHandler`](ShutdownError::InsideHandler) also on a thread that a worker has its tasks on, which
+    /// is waited for.
     pub fn blocking_shutdown(&self, deadline: Duration) -> Result<(), ShutdownError> {
+        stop::may_block(&self.inner.runtime)?;
         block_on(self.shutdown(deadline))
     }
 

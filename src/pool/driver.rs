@@ -13,8 +13,10 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use super::shared::{Parts, Shared};
 use super::stats::PoolStats;
 use crate::bombs::Bombs;
-use crate::env::quietly;
-use crate::error::PoolError;
+use crate::env::{EnvId, quietly};
+use crate::error::{PoolError, ShutdownError};
+use crate::inside::{self, Inside, Owner};
+use crate::keeper::Keeper;
 use crate::keeper::stoppables::{Registration, Registry, RunsOn, ShuttingDown, Stops};
 use crate::supervision::Supervision;
 
@@ -30,6 +32,8 @@ pub(crate) struct Pools {
 struct State {
     /// Nothing is started any more.
     closed: bool,
+    /// The earliest time that the keeper gave.
+    told: Option<Instant>,
     /// The thread ends.
     ended: bool,
     /// Something has changed.
@@ -38,14 +42,19 @@ struct State {
     driver: Option<JoinHandle<()>>,
     runtime: Option<Runtime>,
     registration: Option<Registration>,
+    /// What serves the workers: theirs is not enough, since a drain may start them again when the application has let go. It
+    /// keeps nothing from stopping, and is there until the threads end.
+    keeper: Option<Keeper>,
 }
 
 /// The runtime has as many threads as there are cores, within these bounds: more than one, so that a worker that blocks does not
 /// stop all others.
 const FEWEST_THREADS: usize = 2;
 const MOST_THREADS: usize = 8;
-/// For threads that have nothing to do but end.
+/// For threads that have nothing to do but end, whatever the deadline.
 const GRACE: Duration = Duration::from_millis(500);
+/// Whoever waits for them looks so often at least.
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 /// A turn that panicked is made again after this.
 const AFTER_PANIC: Duration = Duration::from_millis(10);
 
@@ -80,16 +89,21 @@ impl Pools {
         if before.is_some_and(|pool| !pool.is_quiet()) {
             return Err(PoolError::NameTaken { name: parts.name });
         }
-        let runtime = self.threads(&mut state, !parts.body.is_blocking(), stoppables)?;
+        let runtime = self.threads(&mut state, &parts, stoppables)?;
         let before = at.and_then(|at| state.pools.get(at));
         if before.is_some_and(|pool| !pool.retire_if_quiet()) {
             // It was resumed meanwhile.
             return Err(PoolError::NameTaken { name: parts.name });
         }
         let pool = Arc::new(Shared::new(parts, Arc::downgrade(self), runtime));
-        let registered = stoppables.add(Arc::clone(&pool) as _);
-        let registration = registered.map_err(|ShuttingDown| PoolError::ShuttingDown)?;
-        *pool.registration.lock() = Some(registration);
+        match stoppables.add(Arc::clone(&pool) as _) {
+            Ok(registration) => *pool.registration.lock() = Some(registration),
+            Err(ShuttingDown) => {
+                // Before the pool is dropped, and the application's closure with it.
+                drop(state);
+                return Err(PoolError::ShuttingDown);
+            }
+        }
         let before = at.map(|at| state.pools.remove(at));
         state.pools.push(Arc::clone(&pool));
         drop(state);
@@ -106,7 +120,7 @@ impl Pools {
     fn threads(
         self: &Arc<Self>,
         state: &mut State,
-        with_runtime: bool,
+        parts: &Parts,
         stoppables: &Registry,
     ) -> Result<Option<Handle>, PoolError> {
         if state.closed {
@@ -122,10 +136,11 @@ impl Pools {
                 .spawn(move || pools.drive())
                 .map_err(PoolError::Thread)?;
             (state.driver, state.registration) = (Some(driver), Some(registration));
+            state.keeper = parts.keeper.upgrade();
         }
-        match with_runtime {
-            true => state.runtime().map(Some),
-            false => Ok(None),
+        match parts.body.is_blocking() {
+            false => state.runtime(parts.env).map(Some),
+            true => Ok(None),
         }
     }
 
@@ -150,7 +165,18 @@ impl Pools {
         self.woken.notify_one();
     }
 
+    /// Whatever goes wrong, it goes on: the keeper's stop waits for the pools, and they for their turns.
     fn drive(&self) {
+        let serve = || self.supervision.guard("serving the pools", || self.serve());
+        while serve().is_err() {
+            thread::sleep(AFTER_PANIC);
+        }
+        // Nothing runs on it but what workers have started and left behind. It joins its threads, however long that takes.
+        let runtime = self.state.lock().runtime.take();
+        quietly(|| drop(runtime));
+    }
+
+    fn serve(&self) {
         loop {
             let pools = {
                 let mut state = self.state.lock();
@@ -161,13 +187,12 @@ impl Pools {
                 state.pools.clone()
             };
             let next = pools.iter().filter_map(|pool| self.turn(pool)).min();
-            drop(pools);
+            for pool in pools {
+                let_go(pool);
+            }
+            self.bombs().pass("between turns of the pools");
             let mut state = self.state.lock();
-            let (gone, rest) = state
-                .pools
-                .drain(..)
-                .partition::<Vec<_>, _>(|pool| pool.is_gone());
-            state.pools = rest;
+            let gone: Vec<_> = state.pools.extract_if(.., |pool| pool.is_gone()).collect();
             // Behind the lock: the application's closures go with them.
             MutexGuard::unlocked(&mut state, || leave(gone));
             while !state.woken && !state.ended {
@@ -198,7 +223,7 @@ impl Pools {
         }
     }
 
-    /// A pool has ended, and the keeper stops. With the last one the threads end.
+    /// A pool has ended, and the keeper stops.
     pub(super) fn forget(&self, pool: &Shared) {
         let forgotten = {
             let mut state = self.state.lock();
@@ -207,34 +232,48 @@ impl Pools {
             at.map(|at| state.pools.remove(at))
         };
         leave(forgotten);
-        self.end_if_last();
     }
 
-    /// Ends the threads when the keeper stops and no pool is left.
-    fn end_if_last(&self) {
-        let (driver, runtime) = {
+    /// Ends the threads when no pool is left, and waits a moment for that. What workers have left behind may take longer, and holds
+    /// up nothing else: it is waited for at the very end.
+    fn end(&self) -> Result<(), RunsOn> {
+        let until = Instant::now() + GRACE;
+        let keeper = {
             let mut state = self.state.lock();
-            if !state.closed || !state.pools.is_empty() {
-                return;
+            if !state.pools.is_empty() {
+                return Err(RunsOn { error: None });
             }
             state.ended = true;
-            (state.driver.take(), state.runtime.take())
+            state.keeper.take()
         };
+        drop(keeper);
         self.woken.notify_all();
-        if let Some(driver) = driver
-            && driver.thread().id() != thread::current().id()
-        {
-            // It has nothing to say.
-            drop(driver.join());
-        }
-        if let Some(runtime) = runtime {
-            // Nothing runs on it but what workers have started and left behind.
-            runtime.shutdown_timeout(GRACE);
+        let mut pause = Duration::from_micros(100);
+        loop {
+            let (driver, told) = {
+                let mut state = self.state.lock();
+                let has_ended = state.driver.as_ref().is_none_or(JoinHandle::is_finished);
+                (has_ended.then(|| state.driver.take()), state.told)
+            };
+            if let Some(driver) = driver {
+                // It has nothing to say.
+                drop(driver.map(JoinHandle::join));
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now >= until {
+                let what = "a task that a worker has left behind";
+                let is_late = told.is_none_or(|told| now >= told);
+                let error = is_late.then_some(ShutdownError::TimedOut { what });
+                return Err(RunsOn { error });
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
 
-/// The threads that the pools share, as the keeper stops them: after the pools, or with the last that runs on.
+/// The threads that the pools share, as the keeper stops them: after the pools.
 struct Threads(Weak<Pools>);
 
 impl Stops for Threads {
@@ -242,30 +281,40 @@ impl Stops for Threads {
         "the threads of the pools".into()
     }
 
-    fn tell(&self, _: Instant) {
+    fn tell(&self, deadline: Instant) {
         if let Some(pools) = self.0.upgrade() {
-            pools.state.lock().closed = true;
+            let mut state = pools.state.lock();
+            state.closed = true;
+            state.told = Some(state.told.map_or(deadline, |told| told.min(deadline)));
         }
     }
 
     fn stop(&self, _: Instant) -> Result<(), RunsOn> {
-        if let Some(pools) = self.0.upgrade() {
-            pools.end_if_last();
-        }
-        Ok(())
+        self.0.upgrade().map_or(Ok(()), |pools| pools.end())
     }
 }
 
 /// They are forgotten, and the application's closures perhaps dropped with them.
 fn leave(pools: impl IntoIterator<Item = Arc<Shared>>) {
     for pool in pools {
-        pool.leave();
+        let _inside = dropping(&pool);
+        quietly(|| pool.leave());
         quietly(|| drop(pool));
     }
 }
 
+/// It may be the last to have it, and the application's closure is dropped with it, which may panic, and ask anything of the keeper.
+pub(super) fn let_go(pool: Arc<Shared>) {
+    let _inside = dropping(&pool);
+    quietly(|| drop(pool));
+}
+
+fn dropping(pool: &Shared) -> Inside {
+    inside::callback(Owner::Env(pool.env), "a pool that is dropped")
+}
+
 impl State {
-    fn runtime(&mut self) -> Result<Handle, PoolError> {
+    fn runtime(&mut self, env: EnvId) -> Result<Handle, PoolError> {
         if let Some(runtime) = &self.runtime {
             return Ok(runtime.handle().clone());
         }
@@ -273,6 +322,7 @@ impl State {
         let runtime = Builder::new_multi_thread()
             .worker_threads(cores.clamp(FEWEST_THREADS, MOST_THREADS))
             .thread_name("lockkeeper-pool")
+            .on_thread_start(move || inside::lend_thread(env))
             .enable_all()
             .build()
             .map_err(PoolError::Thread)?;

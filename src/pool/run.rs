@@ -8,7 +8,7 @@ use std::thread;
 use tracing::Instrument;
 
 use super::body::{Body, Outcome};
-use super::driver::Pools;
+use super::driver::{Pools, let_go};
 use super::partition::{may_begin, while_held};
 use super::shared::{Run, Shared};
 use super::supervise::{Cause, Effect, End, Gating, RunId};
@@ -49,7 +49,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         restarts,
     );
     let mut report = Report {
-        pool: Arc::clone(pool),
+        pool: Some(Arc::clone(pool)),
         run,
         control: Arc::clone(&control),
         // A thread that is not started tells nothing.
@@ -59,6 +59,7 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
         Body::Async(body) => match &pool.runtime {
             None => Err("no runtime".to_owned()),
             Some(runtime) => {
+                let (env, name) = (pool.env, Arc::clone(pool.name()));
                 let task = async move {
                     // Declared first, so that it is dropped last, also when the task is dropped half-way.
                     let report = report;
@@ -66,27 +67,34 @@ pub(super) fn start(pool: &Arc<Shared>, worker: usize, run: RunId, restarts: u64
                     let begin = move || body(context.clone());
                     let run = async move { while_held(lease, stop, begin, Ok(())).await };
                     let outcome = Catching::new(run);
-                    let outcome = AsWorker::new(report.pool.env, report.pool.name(), outcome);
+                    let outcome = AsWorker::new(env, &name, outcome);
                     report.tell(outcome.instrument(span).await);
                 };
                 Ok((Some(runtime.spawn(task).abort_handle()), None))
             }
         },
-        Body::Blocking(body) => thread_of(pool, worker)
-            .spawn(move || {
-                Gone::at_the_end_of_this_thread(&report);
-                report.told = false;
-                let inside = inside::worker(report.pool.env, report.pool.name());
-                let run = move || match may_begin(&context) {
-                    true => body(context),
-                    false => Ok(()),
-                };
-                let outcome = span.in_scope(|| panics::catch(run));
-                drop((inside, span));
-                report.tell(outcome);
-            })
-            .map(|thread| (None, Some(thread)))
-            .map_err(|error| error.to_string()),
+        Body::Blocking(body) => {
+            let (env, name) = (pool.env, Arc::clone(pool.name()));
+            let gone = Gone {
+                control: Arc::clone(&control),
+                pools: Weak::clone(&pool.pools),
+            };
+            thread_of(pool, worker)
+                .spawn(move || {
+                    gone.at_the_end_of_this_thread();
+                    report.told = false;
+                    let inside = inside::worker(env, &name);
+                    let run = move || match may_begin(&context) {
+                        true => body(context),
+                        false => Ok(()),
+                    };
+                    let outcome = span.in_scope(|| panics::catch(run));
+                    drop((inside, span));
+                    report.tell(outcome);
+                })
+                .map(|thread| (None, Some(thread)))
+                .map_err(|error| error.to_string())
+        }
     };
     match started {
         Ok((task, thread)) => {
@@ -117,7 +125,8 @@ fn thread_of(pool: &Shared, worker: usize) -> thread::Builder {
 
 /// Tells how a run has ended, also when it is dropped.
 struct Report {
-    pool: Arc<Shared>,
+    /// Until it is told.
+    pool: Option<Arc<Shared>>,
     run: RunId,
     control: Arc<Control>,
     told: bool,
@@ -130,8 +139,15 @@ impl Report {
             Ok(Err(error)) => End::Failed(Cause::Error(text(&*error))),
             Err(Panic { message, location }) => End::Failed(Cause::Panic { message, location }),
         };
-        self.told = true;
-        self.pool.ended(self.run, &self.control, end);
+        self.end(end);
+    }
+
+    fn end(&mut self, end: End) {
+        if let Some(pool) = self.pool.take() {
+            pool.ended(self.run, &self.control, end);
+            // Nobody else may have it now.
+            let_go(pool);
+        }
     }
 }
 
@@ -148,7 +164,7 @@ impl Drop for Report {
         } else {
             End::Normal
         };
-        self.pool.ended(self.run, &self.control, end);
+        self.end(end);
     }
 }
 
@@ -165,11 +181,8 @@ struct Gone {
 
 impl Gone {
     /// To be called before anything else: what comes first into the thread-locals is dropped last.
-    fn at_the_end_of_this_thread(of: &Report) {
-        GONE.set(Some(Self {
-            control: Arc::clone(&of.control),
-            pools: Weak::clone(&of.pool.pools),
-        }));
+    fn at_the_end_of_this_thread(self) {
+        GONE.set(Some(self));
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod ending;
 mod feeding;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

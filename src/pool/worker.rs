@@ -22,8 +22,8 @@ use crate::panics::Quiet;
 /// at its next await; nobody can stop a blocking one, which is abandoned.
 ///
 /// Tasks and threads that it starts by itself are not stopped with it. When the keeper ends, tasks of `tokio::spawn` are dropped at their
-/// next await, and threads of `tokio::task::spawn_blocking` are waited for half a second: a worker that awaits them before it returns
-/// leaves none behind.
+/// next await; what blocks there, or is a thread of `tokio::task::spawn_blocking`, the keeper waits for: see
+/// [`Keeper::shutdown`](crate::Keeper::shutdown). A worker that awaits them before it returns leaves none behind.
 #[derive(Clone)]
 pub struct Worker {
     inner: Arc<Inner>,

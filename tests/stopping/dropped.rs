@@ -4,12 +4,13 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, System};
-use lockkeeper::{Keeper, Outcome, RunTxn, TxnError, Worker};
+use lockkeeper::{Job, Keeper, Outcome, RunTxn, TxnError, Worker};
+use parking_lot::Mutex;
 
 use crate::begun::{LONG, Later, counts, until_free};
 use crate::rt::{
-    Counters, PATIENCE, aside, begin, block_on, builder, bump, hold_writer, open, read, until,
-    until_closed,
+    Counters, PATIENCE, aside, begin, block_on, builder, bump, hold_writer, latch, open, read,
+    until, until_closed,
 };
 
 /// What was counted before the end is there.
@@ -57,6 +58,39 @@ fn in_a_worker_of_either_kind_which_is_served_until_it_has_ended() {
         assert_eq!(pool.stats().failures, 0);
         has_counted(folder.path(), 1);
     }
+}
+
+#[test]
+fn with_jobs_queued_which_are_done_also_by_a_worker_that_had_to_start_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(folder.path());
+    let (mut latch, latched) = latch();
+    let latched = Mutex::new(latched);
+    let jobs = keeper.pool("jobs").quarantine_after(1);
+    let jobs = jobs.serve_blocking(move |job: Job<u8>| match *job {
+        0 => {
+            latched.lock().pass();
+            panic!("it burns")
+        }
+        n => Ok::<u8, ()>(n),
+    });
+    let jobs = jobs.unwrap();
+    let mut answers: Vec<_> = (0..5).map(|n| Box::pin(jobs.submit(n))).collect();
+    for answer in &mut answers {
+        begin(answer);
+    }
+    latch.entered();
+    until(|| jobs.job_stats().queued == 4);
+    drop(keeper);
+    until(|| jobs.state() == lockkeeper::PoolState::Draining);
+    // With the worker goes the last that has anything of the keeper.
+    latch.open();
+    for (n, answer) in answers.into_iter().enumerate().skip(1) {
+        assert_eq!(block_on(answer).ok().map(usize::from), Some(n));
+    }
+    until(|| jobs.state().is_over());
+    assert!(jobs.stats().restarts >= 1);
+    until_free(folder.path());
 }
 
 #[test]

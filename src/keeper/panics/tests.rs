@@ -6,6 +6,7 @@ mod locks;
 mod messages;
 mod pool_leases;
 mod pools;
+mod pools_thread;
 mod starting;
 mod threads;
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::feeding::FedTo;
+use crate::error::ShutdownError;
 use crate::keeper::stoppables::{RunsOn, Stops};
 use crate::pool::supervise::{PoolState, Who};
 
@@ -113,8 +114,8 @@ impl Shared {
         let state = core.state();
         state.is_over()
             && (state != PoolState::Failed || core.is_retired())
-            && self.is_settled()
-            && self.runs.lock().is_empty()
+            // Whoever waits for that has been told so by a turn: there is none after this.
+            && self.is_quiet()
     }
 }
 
@@ -149,7 +150,9 @@ impl Stops for Shared {
     fn stop(&self, deadline: Instant) -> Result<(), RunsOn> {
         self.wait_until_quiet(deadline + LINGER);
         if let Some(what) = self.what_runs_on() {
-            return Err(RunsOn { what });
+            let pool = Arc::clone(&self.name);
+            let error = Some(ShutdownError::WorkersRunOn { pool, what });
+            return Err(RunsOn { error });
         }
         if let Some(pools) = self.pools.upgrade() {
             pools.forget(self);
