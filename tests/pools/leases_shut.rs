@@ -8,13 +8,13 @@ use crate::leases::{EXPIRATION, POLL, REFRESH, keeper_on, leases};
 use crate::support::{LONG, block_on, quick, until};
 
 /// A worker on a thread that does not stop when it is told to.
-struct Deaf {
-    pool: Pool,
-    end: flume::Sender<()>,
+pub struct Deaf {
+    pub pool: Pool,
+    pub end: flume::Sender<()>,
 }
 
 impl Deaf {
-    fn start(pool: lockkeeper::PoolBuilder) -> Self {
+    pub fn start(pool: lockkeeper::PoolBuilder) -> Self {
         let (end, may_end) = flume::bounded(1);
         let (begin, has_begun) = flume::bounded(1);
         let pool = pool.start_blocking(move |worker: Worker| {
