@@ -44,7 +44,8 @@ pub struct PoolLeaseStats {
     pub members: usize,
     /// Leases that were granted.
     pub acquired: u64,
-    /// Leases that were given back, after their workers had ended.
+    /// Leases that were given back, after their workers had ended. Those are not counted that were not back within the setting
+    /// `release_timeout`, 5 s by default: they may be later, since that is tried on in the background, or have expired.
     pub given_back: u64,
     /// Leases that were lost: expired, stolen, taken away by force, shut down, with the keeper or before, or ended by a panic.
     pub lost: u64,
