@@ -17,9 +17,9 @@ use super::tending::{Context, Ended, either, tend};
 use crate::env::quietly;
 use crate::error::{ActorPanicked, LeaseError};
 use crate::leases::{Lease, LeaseGuard, LeaseOptions, LeaseRecord, boottime};
-use crate::pool::supervise::Who;
+use crate::pool::supervise::{PoolState, Who};
 
-/// Takes part until the pool is over and everything is given back, or leases are shut down.
+/// Takes part until the pool is over and everything is given back, or leases are shut down and nothing is held any more.
 ///
 /// # Errors
 ///
@@ -67,6 +67,7 @@ struct Driver {
     /// What gives a partition back.
     gives: HashMap<u32, CancellationToken>,
     leave: CancellationToken,
+    /// Nothing is granted any more. What is held may be kept: the workers of a keeper that stops are served until they have ended.
     shut_down: bool,
 }
 
@@ -90,11 +91,14 @@ impl Driver {
         let mut effects = Vec::new();
         loop {
             let now = boottime::now();
-            let target = context.pool.target();
-            let is_over = context.pool.state().is_over() || self.shut_down;
-            match is_over {
-                false => self.balancer.resize(now, number(target), &mut effects),
-                true => self.balancer.stop(now, &mut effects),
+            let (state, target) = (context.pool.state(), context.pool.target());
+            let is_over = state.is_over() || (self.shut_down && self.gives.is_empty());
+            if is_over {
+                self.balancer.stop(now, &mut effects);
+            } else if self.shut_down || is_ending(state) {
+                self.balancer.withdraw(&mut effects);
+            } else {
+                self.balancer.resize(now, number(target), &mut effects);
             }
             self.balancer.tick(now, &mut effects);
             for effect in effects.drain(..) {
@@ -113,7 +117,7 @@ impl Driver {
             };
             let change = async {
                 match is_over {
-                    false => context.changed(target).await,
+                    false => context.changed(state, target).await,
                     true => std::future::pending().await,
                 }
             };
@@ -295,6 +299,12 @@ async fn member(guard: LeaseGuard, leave: CancellationToken) {
         // Tried again in the background if it must be.
         drop(guard.release().await);
     }
+}
+
+/// It needs no more partitions, and what runs under those that it has may finish in the time that it was given.
+fn is_ending(state: PoolState) -> bool {
+    use PoolState::{Draining, Failing, Stopping};
+    matches!(state, Draining | Stopping | Failing)
 }
 
 fn number(workers: usize) -> u32 {

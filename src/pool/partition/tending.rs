@@ -13,7 +13,7 @@ use crate::env::quietly;
 use crate::error::{ActorPanicked, LeaseError};
 use crate::leases::{LeaseGuard, LeaseStanding, Leases, LostReason};
 use crate::pool::shared::Shared;
-use crate::pool::supervise::{Supervision as Core, Who};
+use crate::pool::supervise::{PoolState, Supervision as Core, Who};
 use crate::supervision::Supervision;
 
 /// What all of this has in common.
@@ -36,9 +36,9 @@ impl Context {
             .await;
     }
 
-    /// Ends when the pool is over, or should have another number of workers than this.
-    pub(super) async fn changed(&self, target: usize) {
-        let is_changed = |core: &Core| core.state().is_over() || core.target() != target;
+    /// Ends when the pool is in another state, or should have another number of workers than this.
+    pub(super) async fn changed(&self, state: PoolState, target: usize) {
+        let is_changed = |core: &Core| core.state() != state || core.target() != target;
         self.pool.until(|core| is_changed(core).then_some(())).await;
     }
 
