@@ -20,7 +20,8 @@ pub enum PoolLeaseState {
     /// Nothing is held, and nothing is asked for: the pool is over or about to start, or its leases are, because they were shut down,
     /// or because a panic has ended them and they are not the keeper's, which begin anew.
     Idle,
-    /// No lease is held: other processes hold them, or the store does not answer. The pool goes on asking.
+    /// No lease is held: other processes hold them, the store does not answer, or a worker from before a panic of the leases runs on,
+    /// behind which none is asked for. The pool goes on asking.
     WaitingForLease,
     /// A lease, or some partitions, are held.
     Held,

@@ -56,6 +56,8 @@ enum Event {
     Joined(u32, Asked<LeaseGuard>),
     Left,
     Tried(u32, Asked<LeaseGuard>),
+    /// Its worker from before runs still: others may have it.
+    NotTried(u32),
     Gone(u32, Ended),
 }
 
@@ -165,6 +167,10 @@ impl Driver {
                 })
             }
             Effect::Leave => return self.leave.cancel(),
+            // After a panic in the leases.
+            Effect::Try(partition) if !self.context.is_empty(who(partition)) => {
+                Box::pin(std::future::ready(Event::NotTried(partition)))
+            }
             Effect::Try(partition) => {
                 let asked = self
                     .lease(self.share.names.partition(partition))
@@ -219,6 +225,9 @@ impl Driver {
                 }
                 self.balancer.tried(now, partition, came, effects);
             }
+            Event::NotTried(partition) => {
+                self.balancer.tried(now, partition, Tried::Busy, effects);
+            }
             Event::Gone(partition, ended) => {
                 self.gives.remove(&partition);
                 let why = match ended {
@@ -241,8 +250,7 @@ impl Driver {
         self.gives.insert(partition, give.clone());
         let context = Arc::clone(&self.context);
         self.tasks.push(Box::pin(async move {
-            let worker = usize::try_from(partition).unwrap_or(usize::MAX);
-            let ended = tend(&context, Who::One(worker), guard, give).await;
+            let ended = tend(&context, who(partition), guard, give).await;
             Event::Gone(partition, ended)
         }));
     }
@@ -305,6 +313,11 @@ async fn member(guard: LeaseGuard, leave: CancellationToken) {
 fn is_ending(state: PoolState) -> bool {
     use PoolState::{Draining, Failing, Stopping};
     matches!(state, Draining | Stopping | Failing)
+}
+
+/// The worker of a partition.
+fn who(partition: u32) -> Who {
+    Who::One(usize::try_from(partition).unwrap_or(usize::MAX))
 }
 
 fn number(workers: usize) -> u32 {
