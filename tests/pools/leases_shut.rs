@@ -1,20 +1,22 @@
-//! Leases that are shut down under a pool whose worker does not stop.
+//! Leases that are shut down under a pool whose worker does not stop, or not yet.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lockkeeper::{Keeper, Leases, LmdbLeases, Pool, PoolLeaseState, Worker};
+use lockkeeper::{Keeper, Leases, LmdbLeases, Pool, PoolLeaseState, PoolState, Worker};
 
 use crate::leases::{EXPIRATION, POLL, REFRESH, keeper_on, leases};
-use crate::support::{LONG, block_on, quick, until};
+use crate::support::{LONG, block_on, quick, running, until};
 
 /// A worker on a thread that does not stop when it is told to.
-struct Deaf {
-    pool: Pool,
-    end: flume::Sender<()>,
+pub struct Deaf {
+    pub pool: Pool,
+    pub end: flume::Sender<()>,
 }
 
 impl Deaf {
-    fn start(pool: lockkeeper::PoolBuilder) -> Self {
+    pub fn start(pool: lockkeeper::PoolBuilder) -> Self {
         let (end, may_end) = flume::bounded(1);
         let (begin, has_begun) = flume::bounded(1);
         let pool = pool.start_blocking(move |worker: Worker| {
@@ -81,4 +83,57 @@ fn a_worker_that_runs_on_when_the_keeper_is_shut_down_is_counted() {
     // Whatever became of its lease.
     let _ = block_on(keeper.shutdown(LONG));
     assert_eq!(leases(&deaf.pool).overrun, 1);
+}
+
+#[test]
+fn partitions_that_become_free_while_a_keeper_stops_take_no_time_from_its_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let keepers = [(); 3].map(|()| keeper_on(LmdbLeases::open(folder.path()).unwrap()));
+    let [(_, slow), (_, quickly), (_, other)] = &keepers;
+    let builder = |keeper: &Keeper| {
+        let pool = quick(keeper, "import").workers(4);
+        // Far less than the stop gives.
+        pool.grace(Duration::from_millis(10)).partitioned("import")
+    };
+    let idle = |worker: Worker| async move {
+        worker.stopped().await;
+        Ok(())
+    };
+    let (finish, may_finish) = flume::bounded::<()>(0);
+    let finished = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&finished);
+    let busy = builder(slow).start(move |worker: Worker| {
+        let (may_finish, finished) = (may_finish.clone(), Arc::clone(&counted));
+        async move {
+            worker.stopped().await;
+            let _ = may_finish.recv_async().await;
+            finished.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+    });
+    let busy = busy.unwrap();
+    let brief = builder(quickly).start(idle).unwrap();
+    until("both have their share", || {
+        (running(&busy), running(&brief)) == (2, 2)
+    });
+    let abandoned = busy.stats().abandoned;
+    let stops = {
+        let keeper = slow.clone();
+        std::thread::spawn(move || keeper.blocking_shutdown(LONG))
+    };
+    until("it was told", || busy.state() == PoolState::Stopping);
+    block_on(quickly.shutdown(LONG)).unwrap();
+    // What has become free is for those who stay.
+    let next = builder(other).start(idle).unwrap();
+    until("the next one has it", || {
+        running(&next) == 2 && leases(&next).members == 1
+    });
+    assert_eq!(busy.stats().workers.stopping, 2);
+    drop(finish);
+    stops.join().unwrap().unwrap();
+    assert_eq!(finished.load(Ordering::SeqCst), 2);
+    assert_eq!(busy.stats().abandoned, abandoned);
+    let lease = leases(&busy);
+    assert_eq!((lease.given_back, lease.lost), (lease.acquired, 0));
+    until("the next one has all", || running(&next) == 4);
 }

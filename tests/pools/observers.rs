@@ -9,6 +9,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
+use crate::leases_shut::Deaf;
 use crate::process;
 use crate::support::{LONG, block_on, keeper, quick, running, until};
 
@@ -189,6 +190,14 @@ fn under_leases(keeper: &lockkeeper::Keeper) {
             pools.each_ref().map(of) == lost && pools.iter().all(|pool| running(pool) == 2)
         });
     }
+    let deaf = Deaf::start(quick(keeper, "deaf under a lease").under_lease("deaf"));
+    assert!(block_on(leases.force_release("deaf")).unwrap().is_some());
+    until("it is counted", || {
+        deaf.pool.stats().lease.unwrap().overrun == 1
+    });
+    drop(deaf.end);
+    until("it runs again", || running(&deaf.pool) == 1);
+    block_on(deaf.pool.stop(LONG)).unwrap();
     for pool in pools {
         assert_eq!(pool.stats().failures, 0);
         block_on(pool.stop(LONG)).unwrap();

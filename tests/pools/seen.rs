@@ -6,7 +6,9 @@ use lockkeeper::{PoolState, Restart};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
 use crate::layer;
-use crate::support::{LONG, block_on, keeper, quick};
+use crate::leases::leases;
+use crate::leases_shut::Deaf;
+use crate::support::{LONG, block_on, keeper, quick, until};
 
 fn events(message: &str) -> Vec<BTreeMap<&'static str, String>> {
     let mut events = layer::events(message);
@@ -33,17 +35,21 @@ fn failures_and_the_end_of_a_pool_are_logged_and_counted_under_its_name() {
     let pool = pool.unwrap();
     block_on(pool.wait()).unwrap_err();
     assert_eq!(pool.state(), PoolState::Failed);
+    let deaf = Deaf::start(quick(&keeper, "deaf").under_lease("deaf"));
+    block_on(keeper.leases().unwrap().force_release("deaf")).unwrap();
+    until("it is counted", || leases(&deaf.pool).overrun == 1);
+    drop(deaf.end);
     block_on(keeper.shutdown(LONG)).unwrap();
 
     let figures = snapshotter.snapshot().into_vec();
-    let figure = |name: &str, label: (&str, &str)| {
+    let figure_of = |pool: &str, name: &str, label: (&str, &str)| {
         let found = figures.iter().find(|(key, ..)| {
             let key = key.key();
             let has = |(label, value): (&str, &str)| {
                 key.labels()
                     .any(|found| (found.key(), found.value()) == (label, value))
             };
-            key.name() == name && has(("pool", "seen")) && has(label)
+            key.name() == name && has(("pool", pool)) && has(label)
         });
         found.map(|(.., value)| match value {
             DebugValue::Counter(count) => *count,
@@ -51,6 +57,7 @@ fn failures_and_the_end_of_a_pool_are_logged_and_counted_under_its_name() {
             DebugValue::Histogram(values) => values.len() as u64,
         })
     };
+    let figure = |name: &str, label| figure_of("seen", name, label);
     let any = ("pool", "seen");
     assert_eq!(
         figure("lockkeeper_pool_failures_total", ("kind", "panic")),
@@ -59,6 +66,15 @@ fn failures_and_the_end_of_a_pool_are_logged_and_counted_under_its_name() {
     assert_eq!(figure("lockkeeper_pool_restarts_total", any), Some(2));
     assert_eq!(figure("lockkeeper_pools_failed_total", any), Some(1));
     assert_eq!(figure("lockkeeper_pool_workers", any), Some(0));
+
+    let overrun = figure_of("deaf", "lockkeeper_pool_overrun_total", ("pool", "deaf"));
+    assert_eq!(overrun, Some(1));
+    assert_eq!(figure("lockkeeper_pool_overrun_total", any), None);
+    let mut run_on =
+        layer::events("workers run on though their lease is lost; nobody can stop them");
+    run_on.retain(|event| event["pool"] == "deaf");
+    assert_eq!(run_on.len(), 1, "{run_on:?}");
+    assert_eq!(run_on[0]["runs"], "1");
 
     let given_up = events("a pool gives up");
     assert_eq!(given_up.len(), 1);

@@ -12,6 +12,7 @@ use super::queue::Begun;
 use super::shared::Shared;
 use crate::clock::block_on;
 use crate::pool::Worker;
+use crate::pool::partition::may_begin;
 use crate::pool::supervise::RunId;
 
 pub(super) async fn asynchronous<J, R, E, F, Fut>(
@@ -53,9 +54,8 @@ pub(super) fn blocking<J, R, E>(
         run: worker.run(),
     };
     while !worker.is_stopping() {
-        if worker.lease().is_some_and(|lease| !lease.is_held()) {
-            // A process that was paused beyond the end of its lease: another one may have it. Whoever tells is about to.
-            block_on(worker.stopped());
+        // A process may have been paused beyond the end of its lease: another one may have it.
+        if !may_begin(worker) {
             return;
         }
         worker.heartbeat();

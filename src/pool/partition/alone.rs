@@ -19,7 +19,12 @@ pub(super) async fn serve(context: &Context, lease: &Lease) {
     };
     context.figures.saw(context.task, asking);
     while !context.pool.state().is_over() {
-        let asked = context.caught("asking for the lease of a pool", lease.acquire());
+        let asked = async {
+            // After a panic in the leases, workers from before may run still. Meanwhile others may have it.
+            context.empty(Who::All).await;
+            lease.acquire().await
+        };
+        let asked = context.caught("asking for the lease of a pool", asked);
         let guard = match either(context.over(), asked).await {
             Either::Left(()) => break,
             Either::Right(Ok(Ok(guard))) => guard,

@@ -99,6 +99,7 @@ pub(crate) struct Balancer {
     orphan: Option<u32>,
     looking: bool,
     next_look: Moment,
+    withdrawn: bool,
     stopping: bool,
 }
 
@@ -122,13 +123,14 @@ impl Balancer {
             orphan: None,
             looking: false,
             next_look: Moment(0),
+            withdrawn: false,
             stopping: false,
         }
     }
 
     /// When [`tick`](Self::tick) has something to do next.
     pub(crate) fn next_deadline(&self) -> Option<Moment> {
-        (!self.looking && !self.stopping).then_some(self.next_look)
+        (!self.looking && !self.withdrawn).then_some(self.next_look)
     }
 
     /// Carries out what is due.
@@ -181,7 +183,7 @@ impl Balancer {
         match came {
             Tried::Got => {
                 self.membership = Membership::In(slot);
-                if self.stopping {
+                if self.withdrawn {
                     fx.push(Effect::Leave);
                 }
                 // The others are seen anew, and see us: what is our share shows in a list that we are in.
@@ -212,6 +214,9 @@ impl Balancer {
                 if is_orphan {
                     self.tolerated_until = now.after(self.poll.saturating_mul(TOLERATED));
                 }
+                if self.withdrawn {
+                    self.give(vec![partition], fx);
+                }
             }
             Tried::Busy | Tried::Failed => {
                 self.mine.remove(&partition);
@@ -240,16 +245,23 @@ impl Balancer {
         }
     }
 
+    /// Takes part no more: nothing is tried for, and others are due what becomes free. What is held is kept until it is to
+    /// [`stop`](Self::stop), so that what runs may finish.
+    pub(crate) fn withdraw(&mut self, fx: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.withdrawn, true)
+            && matches!(self.membership, Membership::In(_))
+        {
+            fx.push(Effect::Leave);
+        }
+    }
+
     /// Everything is given back, and nothing is tried for any more. Membership goes first, so that the others know that what is
     /// given back is theirs.
     pub(crate) fn stop(&mut self, now: Moment, fx: &mut Vec<Effect>) {
-        if std::mem::replace(&mut self.stopping, true) {
-            return;
+        self.withdraw(fx);
+        if !std::mem::replace(&mut self.stopping, true) {
+            self.decide(now, fx);
         }
-        if matches!(self.membership, Membership::In(_)) {
-            fx.push(Effect::Leave);
-        }
-        self.decide(now, fx);
     }
 
     /// Whether nothing is held, or being tried for.
@@ -274,6 +286,9 @@ impl Balancer {
         if self.stopping {
             let held: Vec<u32> = self.with(Hold::Held).collect();
             return self.give(held, fx);
+        }
+        if self.withdrawn {
+            return;
         }
         let beyond = self
             .with(Hold::Held)

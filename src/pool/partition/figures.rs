@@ -20,7 +20,8 @@ pub enum PoolLeaseState {
     /// Nothing is held, and nothing is asked for: the pool is over or about to start, or its leases are, because they were shut down,
     /// or because a panic has ended them and they are not the keeper's, which begin anew.
     Idle,
-    /// No lease is held: other processes hold them, or the store does not answer. The pool goes on asking.
+    /// No lease is held: other processes hold them, the store does not answer, or a worker from before a panic of the leases runs on,
+    /// behind which none is asked for. The pool goes on asking.
     WaitingForLease,
     /// A lease, or some partitions, are held.
     Held,
@@ -44,7 +45,8 @@ pub struct PoolLeaseStats {
     pub members: usize,
     /// Leases that were granted.
     pub acquired: u64,
-    /// Leases that were given back, after their workers had ended.
+    /// Leases that were given back, after their workers had ended. Those are not counted that were not back within the setting
+    /// `release_timeout`, 5 s by default: they may be later, since that is tried on in the background, or have expired.
     pub given_back: u64,
     /// Leases that were lost: expired, stolen, taken away by force, shut down, with the keeper or before, or ended by a panic.
     pub lost: u64,

@@ -46,7 +46,8 @@ pub(in crate::pool) async fn while_held<T>(
     }
 }
 
-/// Whether a worker on a thread may begin. If its lease is over, it waits until the pool has noticed, too.
+/// Whether a worker on a thread, or its next job, may begin. If its lease is over, it waits until the pool has noticed, too, and
+/// has told the worker to stop, or until the lease is confirmed after all.
 pub(in crate::pool) fn may_begin(worker: &Worker) -> bool {
     while worker.lease().is_some_and(|lease| !lease.is_held()) {
         if worker.pause_for(LOOK_AGAIN) {

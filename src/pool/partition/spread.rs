@@ -17,9 +17,9 @@ use super::tending::{Context, Ended, either, tend};
 use crate::env::quietly;
 use crate::error::{ActorPanicked, LeaseError};
 use crate::leases::{Lease, LeaseGuard, LeaseOptions, LeaseRecord, boottime};
-use crate::pool::supervise::Who;
+use crate::pool::supervise::{PoolState, Who};
 
-/// Takes part until the pool is over and everything is given back, or leases are shut down.
+/// Takes part until the pool is over and everything is given back, or leases are shut down and nothing is held any more.
 ///
 /// # Errors
 ///
@@ -56,6 +56,8 @@ enum Event {
     Joined(u32, Asked<LeaseGuard>),
     Left,
     Tried(u32, Asked<LeaseGuard>),
+    /// Its worker from before runs still: others may have it.
+    NotTried(u32),
     Gone(u32, Ended),
 }
 
@@ -67,6 +69,7 @@ struct Driver {
     /// What gives a partition back.
     gives: HashMap<u32, CancellationToken>,
     leave: CancellationToken,
+    /// Nothing is granted any more. What is held may be kept: the workers of a keeper that stops are served until they have ended.
     shut_down: bool,
 }
 
@@ -90,11 +93,14 @@ impl Driver {
         let mut effects = Vec::new();
         loop {
             let now = boottime::now();
-            let target = context.pool.target();
-            let is_over = context.pool.state().is_over() || self.shut_down;
-            match is_over {
-                false => self.balancer.resize(now, number(target), &mut effects),
-                true => self.balancer.stop(now, &mut effects),
+            let (state, target) = (context.pool.state(), context.pool.target());
+            let is_over = state.is_over() || (self.shut_down && self.gives.is_empty());
+            if is_over {
+                self.balancer.stop(now, &mut effects);
+            } else if self.shut_down || is_ending(state) {
+                self.balancer.withdraw(&mut effects);
+            } else {
+                self.balancer.resize(now, number(target), &mut effects);
             }
             self.balancer.tick(now, &mut effects);
             for effect in effects.drain(..) {
@@ -113,7 +119,7 @@ impl Driver {
             };
             let change = async {
                 match is_over {
-                    false => context.changed(target).await,
+                    false => context.changed(state, target).await,
                     true => std::future::pending().await,
                 }
             };
@@ -161,6 +167,10 @@ impl Driver {
                 })
             }
             Effect::Leave => return self.leave.cancel(),
+            // After a panic in the leases.
+            Effect::Try(partition) if !self.context.is_empty(who(partition)) => {
+                Box::pin(std::future::ready(Event::NotTried(partition)))
+            }
             Effect::Try(partition) => {
                 let asked = self
                     .lease(self.share.names.partition(partition))
@@ -215,6 +225,9 @@ impl Driver {
                 }
                 self.balancer.tried(now, partition, came, effects);
             }
+            Event::NotTried(partition) => {
+                self.balancer.tried(now, partition, Tried::Busy, effects);
+            }
             Event::Gone(partition, ended) => {
                 self.gives.remove(&partition);
                 let why = match ended {
@@ -237,8 +250,7 @@ impl Driver {
         self.gives.insert(partition, give.clone());
         let context = Arc::clone(&self.context);
         self.tasks.push(Box::pin(async move {
-            let worker = usize::try_from(partition).unwrap_or(usize::MAX);
-            let ended = tend(&context, Who::One(worker), guard, give).await;
+            let ended = tend(&context, who(partition), guard, give).await;
             Event::Gone(partition, ended)
         }));
     }
@@ -295,6 +307,17 @@ async fn member(guard: LeaseGuard, leave: CancellationToken) {
         // Tried again in the background if it must be.
         drop(guard.release().await);
     }
+}
+
+/// It needs no more partitions, and what runs under those that it has may finish in the time that it was given.
+fn is_ending(state: PoolState) -> bool {
+    use PoolState::{Draining, Failing, Stopping};
+    matches!(state, Draining | Stopping | Failing)
+}
+
+/// The worker of a partition.
+fn who(partition: u32) -> Who {
+    Who::One(usize::try_from(partition).unwrap_or(usize::MAX))
 }
 
 fn number(workers: usize) -> u32 {

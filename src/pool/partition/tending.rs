@@ -13,7 +13,7 @@ use crate::env::quietly;
 use crate::error::{ActorPanicked, LeaseError};
 use crate::leases::{LeaseGuard, LeaseStanding, Leases, LostReason};
 use crate::pool::shared::Shared;
-use crate::pool::supervise::{Supervision as Core, Who};
+use crate::pool::supervise::{PoolState, Supervision as Core, Who};
 use crate::supervision::Supervision;
 
 /// What all of this has in common.
@@ -36,9 +36,9 @@ impl Context {
             .await;
     }
 
-    /// Ends when the pool is over, or should have another number of workers than this.
-    pub(super) async fn changed(&self, target: usize) {
-        let is_changed = |core: &Core| core.state().is_over() || core.target() != target;
+    /// Ends when the pool is in another state, or should have another number of workers than this.
+    pub(super) async fn changed(&self, state: PoolState, target: usize) {
+        let is_changed = |core: &Core| core.state() != state || core.target() != target;
         self.pool.until(|core| is_changed(core).then_some(())).await;
     }
 
@@ -74,8 +74,13 @@ impl Context {
             .boxed()
     }
 
+    /// Whether no worker behind this lease runs, not even one that the pool does not wait for any more.
+    pub(super) fn is_empty(&self, who: Who) -> bool {
+        self.pool.runs_of(who).is_empty()
+    }
+
     /// Ends when no worker behind this lease runs, not even one that the pool does not wait for any more.
-    async fn empty(&self, who: Who) {
+    pub(super) async fn empty(&self, who: Who) {
         loop {
             let none = self
                 .pool
@@ -117,8 +122,8 @@ const LONGEST_NOTICE: Duration = Duration::from_secs(30);
 /// A pool whose name another has taken tells nobody that its last worker has ended: so often it is looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Lets the workers in, and sees to it that they have ended before the lease is given back; answers when none is left, whatever
-/// becomes of the lease.
+/// Lets the workers in, of whom none runs before, and sees to it that they have ended before the lease is given back; answers when
+/// none is left, whatever becomes of the lease.
 ///
 /// - **Doubt.** When a quarter of what one missed refresh leaves of the lease is left, at most 30 s, the workers are told to stop: the
 ///   store has not answered for long. When it answers again, they are started anew.
@@ -153,11 +158,6 @@ async fn hold(context: &Context, who: Who, guard: &LeaseGuard, give: &Cancellati
     // What a grant leaves is the most that there ever is.
     let notice = guard.remaining().saturating_sub(context.refresh) / 4;
     let notice = notice.min(LONGEST_NOTICE);
-    // After a panic in the leases, workers from before may run still.
-    let empty = pin!(either(give.cancelled(), context.empty(who)));
-    if let Either::Left((reason, _)) = select(lost.as_mut(), empty).await {
-        return lose(context, who, reason).await;
-    }
     while !give.is_cancelled() {
         context.pool.open_gate(who, Some(guard.claim_view()));
         let stay = pin!(stay(guard, notice, give));

@@ -118,28 +118,50 @@ fn i09_workers_under_leases_that_a_panic_has_ended_are_told_and_run_again_under_
 }
 
 #[test]
-fn a_worker_that_runs_on_when_a_panic_has_ended_its_lease_is_counted() {
-    let (_folder, keeper) = keeper_with_brief_leases();
-    let (end, may_end) = flume::bounded::<()>(0);
-    let (begin, has_begun) = flume::bounded(1);
-    let pool = keeper.pool("whole").under_lease("whole");
-    let pool = pool.start_blocking(move |worker: Worker| {
-        let _ = begin.try_send(());
-        while !worker.pause_for(LONG) {}
-        // It was told, and does not care.
-        let _ = may_end.recv();
-        Ok(())
-    });
-    let pool = pool.expect("a pool");
-    let lease = || pool.stats().lease.expect("it has one");
-    has_begun.recv_timeout(LONG).expect("it begins");
-    keeper.bombs(Part::Leases).set("the leases' driver");
-    until("it is counted", || lease().overrun == 1);
-    assert_eq!(lease().lost, 1);
-    drop(end);
-    until("it runs again", || pool.stats().workers.running == 1);
-    assert_eq!((lease().overrun, pool.stats().ended_late), (1, 1));
-    run(keeper.shutdown(LONG)).expect("stopped");
+fn a_worker_that_runs_on_when_a_panic_has_ended_its_lease_is_counted_once_and_others_get_the_lease()
+{
+    for (name, partitioned) in [("whole", false), ("parts/0", true)] {
+        let (_folder, keeper) = keeper_with_brief_leases();
+        let (end, may_end) = flume::bounded::<()>(0);
+        let (begin, has_begun) = flume::bounded(1);
+        let pool = match partitioned {
+            false => keeper.pool("whole").under_lease("whole"),
+            true => keeper.pool("parts").partitioned("parts"),
+        };
+        let pool = pool.start_blocking(move |worker: Worker| {
+            let _ = begin.try_send(());
+            while !worker.pause_for(LONG) {}
+            // It was told, and does not care.
+            let _ = may_end.recv();
+            Ok(())
+        });
+        let pool = pool.expect("a pool");
+        let lease = || pool.stats().lease.expect("it has one");
+        has_begun.recv_timeout(LONG).expect("it begins");
+        keeper.bombs(Part::Leases).set("the leases' driver");
+        until("it is counted", || lease().overrun == 1);
+        assert_eq!(lease().lost, 1);
+        until("the pool is about to ask", || {
+            let lease = lease();
+            lease.state == PoolLeaseState::WaitingForLease
+                && lease.share == partitioned.then_some(1)
+        });
+        let leases = keeper.leases().expect("others have begun");
+        let is_free = || {
+            let record = run(leases.holder(name)).expect("an answer");
+            record.is_none_or(|record| record.remaining.is_none())
+        };
+        until("it is free", is_free);
+        // A few polls, in which a pool that asks would get it.
+        std::thread::sleep(Duration::from_millis(350));
+        let other = run(leases.lease(name).try_acquire()).expect("nobody asks for it");
+        assert_eq!((lease().acquired, lease().overrun), (1, 1));
+        run(other.release()).expect("released");
+        drop(end);
+        until("it runs again", || pool.stats().workers.running == 1);
+        assert_eq!((lease().overrun, pool.stats().ended_late), (1, 1));
+        run(keeper.shutdown(LONG)).expect("stopped");
+    }
 }
 
 #[test]

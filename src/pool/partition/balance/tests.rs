@@ -285,3 +285,40 @@ fn fewer_partitions_are_given_back_at_once_and_more_are_looked_for_at_once() {
     let fx = look(&mut balancer, now, sight(&["me"], &[(0, "me")]));
     assert_eq!(fx.len(), 2, "{fx:?}");
 }
+
+#[test]
+fn one_that_withdraws_keeps_what_it_holds_and_tries_for_nothing_until_it_stops() {
+    let (mut balancer, now) = joined(3);
+    let mut fx = look(&mut balancer, now, sight(&["me"], &[]));
+    assert_eq!(fx.len(), 3, "{fx:?}");
+    fx.clear();
+    balancer.tried(now, 0, Tried::Got, &mut fx);
+    balancer.tried(now, 1, Tried::Busy, &mut fx);
+    balancer.withdraw(&mut fx);
+    balancer.withdraw(&mut fx);
+    assert_eq!(fx, [Effect::Leave]);
+    balancer.left(now);
+    // It is somebody else's turn.
+    balancer.tried(now, 2, Tried::Got, &mut fx);
+    assert_eq!(fx, [Effect::Leave, Effect::Give(2)]);
+    balancer.gone(now, 2, &mut fx);
+    assert_eq!(balancer.next_deadline(), None);
+    assert_eq!((fx.len(), balancer.is_done()), (2, false));
+    balancer.stop(now, &mut fx);
+    assert_eq!(fx[2..], [Effect::Give(0)]);
+    balancer.gone(now, 0, &mut fx);
+    assert!(balancer.is_done());
+}
+
+#[test]
+fn what_a_look_shows_after_a_withdrawal_leads_to_nothing() {
+    for seen in [sight(&["me"], &[]), sight(&[], &[])] {
+        let (mut balancer, now) = joined(2);
+        let mut fx = Vec::new();
+        balancer.tick(now, &mut fx);
+        balancer.withdraw(&mut fx);
+        balancer.looked(now, Some(seen), &mut fx);
+        balancer.left(now);
+        assert_eq!(fx, [Effect::Look, Effect::Leave]);
+    }
+}
