@@ -136,8 +136,9 @@ pub enum ShutdownError {
         /// The name of the pool.
         pool: Arc<str>,
     },
-    /// Asked for inside a handler or a listener, for which the stop has to wait; nothing was begun. Remedy: in a task or a thread
-    /// of its own, which the handler may start.
+    /// Asked for inside a handler or a listener, or where a pool or its jobs are dropped, for which the stop has to wait; nothing was
+    /// begun. Remedy: in a task or a thread of its own, which the handler may start. A thread of the pools (a task that a worker has
+    /// spawned) may not block for it, but may await it.
     #[error("asked for inside {what}, which would wait for itself")]
     InsideHandler {
         /// What kind of handler.

@@ -403,6 +403,7 @@ pub(crate) fn in_background(runtime: &Arc<Runtime>) {
         Err(ShutdownError::Forked) => std::mem::forget(Arc::clone(runtime)),
         Err(error) => {
             tracing::error!(target: "lockkeeper", %error, "the keeper does not stop in order");
+            runtime.pools.give_up();
         }
         Ok(()) => {}
     }

@@ -28,6 +28,7 @@ impl Keeper {
     /// What a worker has started by itself is the application's, and cannot be stopped. Tasks of `tokio::spawn` are dropped at their
     /// next await when the last pool has ended; one that blocks there, and a thread of `tokio::task::spawn_blocking`, is waited for
     /// until the deadline, half a second at least, and is in the error then. A worker that awaits them is waited for as any other.
+    /// None of these may block until this has ended (`Handle::block_on`): with [`Duration::MAX`] each would wait for the other.
     ///
     /// The answer comes a second after the deadline at the latest. The stop itself goes on until all has ended, also if this
     /// future is dropped: what cannot be stopped, such as a body that runs on, is named in the error, and another call waits for

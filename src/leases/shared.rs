@@ -244,7 +244,7 @@ impl Shared {
             Outlook {
                 next: state.wake_at,
                 close_by: state.close_by,
-                is_idle: state.book.is_idle(),
+                is_idle: state.book.is_idle(boottime::now()),
             }
         })
     }
@@ -254,7 +254,7 @@ impl Shared {
         self.look(|state| match self.is_broken() {
             // The book cannot be relied on any more.
             true => state.cells.values().map(|cell| cell.name.clone()).collect(),
-            false => state.book.held_names().cloned().collect(),
+            false => state.book.held_names(boottime::now()).cloned().collect(),
         })
     }
 

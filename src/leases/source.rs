@@ -91,9 +91,7 @@ impl LeaseSource {
         };
         if let State::Open(broken) = std::mem::replace(&mut *state, State::Open(leases.clone())) {
             // It ends by itself, and is joined at the end: whoever wants a lease waits for nothing.
-            let mut before = self.before.lock();
-            before.retain(|thread| !thread.is_finished());
-            before.extend(broken.thread());
+            self.before.lock().extend(broken.thread());
         }
         Ok(leases)
     }

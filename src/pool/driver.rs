@@ -234,6 +234,12 @@ impl Pools {
         leave(forgotten);
     }
 
+    /// The keeper cannot be stopped, since there is no thread for it: what serves the workers goes with the last of them.
+    pub(crate) fn give_up(&self) {
+        let keeper = self.state.lock().keeper.take();
+        drop(keeper);
+    }
+
     /// Ends the threads when no pool is left, and waits a moment for that. What workers have left behind may take longer, and holds
     /// up nothing else: it is waited for at the very end.
     fn end(&self) -> Result<(), RunsOn> {

@@ -20,6 +20,7 @@ on_stores! {
 on_stores! {
     Postgres: postgres_rows, Mariadb: mariadb_rows => {
         a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it,
+        releases_that_a_transaction_keeps_waiting_keep_no_refresh_waiting,
     }
 }
 
@@ -137,6 +138,28 @@ pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other
     raw.run("begin").await;
     assert!(job.check(raw.check()).await.is_err());
     raw.run("rollback").await;
+}
+
+pub async fn releases_that_a_transaction_keeps_waiting_keep_no_refresh_waiting(ground: Ground) {
+    let leases = leases(&ground).await;
+    let other = leases.acquire("other").await.unwrap();
+    let mut raw = ground.connect().await;
+    raw.run("begin").await;
+    for n in 0..6 {
+        let job = leases.acquire(format!("job {n}")).await.unwrap();
+        job.check(raw.check()).await.unwrap();
+        // Its release waits for the transaction.
+    }
+    // For longer than the expiration.
+    refreshed(&other, 15).await;
+    assert!(other.is_held());
+    raw.run("commit").await;
+    let store = ground.store().await;
+    until("they are given back", || async {
+        let held = store.list().await.unwrap();
+        held.iter().filter(|held| held.remaining.is_some()).count() == 1
+    })
+    .await;
 }
 
 /// Waits until a lease has been refreshed so many times more.

@@ -290,29 +290,36 @@ fn a_partitioned_pool_that_is_scaled_gives_partitions_back_and_takes_more() {
 fn a_pool_that_gives_up_gives_its_lease_back_and_asks_again_when_it_is_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let (_own, keeper) = keeper(folder.path());
-    let fails = Arc::new(AtomicBool::new(true));
-    let failing = Arc::clone(&fails);
-    let pool = quick(&keeper, "import")
-        .intensity(1, LONG)
-        .under_lease("import");
-    let pool = pool.start(move |worker: Worker| {
-        let fails = failing.load(Ordering::SeqCst);
-        async move {
-            if fails {
-                return Err("no".into());
+    // Resumed when everything has been given back, or as soon as it has failed.
+    for (n, at_once) in [false, true, true, true].into_iter().enumerate() {
+        let whole = quick(&keeper, "whole").under_lease(format!("whole {n}"));
+        let parts = quick(&keeper, "parts").partitioned(format!("parts {n}"));
+        for builder in [whole, parts] {
+            let fails = Arc::new(AtomicBool::new(true));
+            let failing = Arc::clone(&fails);
+            let pool = builder.intensity(1, LONG).start(move |worker: Worker| {
+                let fails = failing.load(Ordering::SeqCst);
+                async move {
+                    if fails {
+                        return Err("no".into());
+                    }
+                    worker.stopped().await;
+                    Ok(())
+                }
+            });
+            let pool = pool.unwrap();
+            until("it fails", || pool.state() == PoolState::Failed);
+            if !at_once {
+                until("it is given back", || leases(&pool).given_back == 1);
+                until("it is over", || leases(&pool).state == PoolLeaseState::Idle);
             }
-            worker.stopped().await;
-            Ok(())
+            fails.store(false, Ordering::SeqCst);
+            pool.resume().unwrap();
+            until("it runs", || running(&pool) == 1);
+            assert_eq!(leases(&pool).state, PoolLeaseState::Held);
+            block_on(pool.stop(LONG)).unwrap();
         }
-    });
-    let pool = pool.unwrap();
-    until("it fails", || pool.state() == PoolState::Failed);
-    until("it is given back", || leases(&pool).given_back == 1);
-    assert_eq!(leases(&pool).state, PoolLeaseState::Idle);
-    fails.store(false, Ordering::SeqCst);
-    pool.resume().unwrap();
-    until("it runs", || running(&pool) == 1);
-    assert_eq!(leases(&pool).state, PoolLeaseState::Held);
+    }
 }
 
 #[test]

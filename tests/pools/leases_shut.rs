@@ -45,7 +45,8 @@ fn with_own_leases() -> (tempfile::TempDir, Keeper, Leases) {
 fn a_lease_that_is_lost_because_its_leases_are_shut_down_is_counted_once() {
     let (_folder, keeper, own) = with_own_leases();
     let deaf = Deaf::start(quick(&keeper, "import").under_lease(own.lease("import")));
-    block_on(own.shutdown(LONG));
+    // It is waited for no longer than the store keeps it.
+    assert_eq!(block_on(own.shutdown(Duration::MAX)).maybe_still_held, []);
     until("nobody sees to it any more", || {
         leases(&deaf.pool).state == PoolLeaseState::Idle
     });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lockkeeper::{Keeper, ShutdownError, Worker};
 use parking_lot::Mutex;
 
-use crate::begun::{LONG, SOON, stopping, until_free};
+use crate::begun::{LONG, stopping, until_free};
 use crate::rt::{Latch, PATIENCE, latch, open};
 
 thread_local! {
@@ -78,7 +78,7 @@ fn what_a_worker_has_left_behind_is_named_at_the_deadline_and_keeps_no_environme
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(folder.path());
     let (mut latch, ended) = leaves(&keeper, true);
-    let outcome = keeper.blocking_shutdown(SOON);
+    let outcome = keeper.blocking_shutdown(Duration::from_secs(1));
     let Err(ShutdownError::TimedOut { what }) = &outcome else {
         panic!("{outcome:?}");
     };

@@ -58,14 +58,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// It is not given back, and may be held in the store still.
+    fn is_kept(&self, now: Moment) -> bool {
+        self.kept && matches!(self.life.phase(), Phase::Lost(_)) && now < self.life.gone_by()
+    }
+
     /// Whether something is still to come of it.
-    fn is_active(&self) -> bool {
+    fn is_active(&self, now: Moment) -> bool {
         let is_over = matches!(
             self.life.phase(),
             Phase::Releasing | Phase::Released | Phase::Lost(_)
         );
-        let is_kept = self.kept && matches!(self.life.phase(), Phase::Lost(_));
-        self.releasing || is_kept || !is_over
+        self.releasing || self.is_kept(now) || !is_over
     }
 }
 
@@ -174,13 +178,16 @@ impl Book {
 
     /// Whether nothing is held, wanted or being given back.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.waiters.is_empty() && !self.leases.values().any(Entry::is_active)
+    pub fn is_idle(&self, now: Moment) -> bool {
+        self.waiters.is_empty() && !self.leases.values().any(|entry| entry.is_active(now))
     }
 
     /// Names that may be held in the store still. A guard may outlive the release of its lease.
-    pub fn held_names(&self) -> impl Iterator<Item = &LeaseName> {
-        let held = |entry: &&Entry| *entry.life.phase() != Phase::Released;
+    pub fn held_names(&self, now: Moment) -> impl Iterator<Item = &LeaseName> {
+        let held = move |entry: &&Entry| {
+            let has_expired = entry.kept && !entry.is_kept(now);
+            *entry.life.phase() != Phase::Released && !has_expired
+        };
         self.leases.values().filter(held).map(|entry| &entry.name)
     }
 

@@ -69,6 +69,8 @@ struct Driver {
     /// What gives a partition back.
     gives: HashMap<u32, CancellationToken>,
     leave: CancellationToken,
+    /// Of the pool; in its next one another task takes part.
+    life: u64,
     /// Nothing is granted any more. What is held may be kept: the workers of a keeper that stops are served until they have ended.
     shut_down: bool,
 }
@@ -76,6 +78,7 @@ struct Driver {
 impl Driver {
     fn new(context: Arc<Context>, share: Share) -> Self {
         let partitions = number(context.pool.target());
+        let life = context.pool.life();
         let me = Arc::clone(&share.me);
         Self {
             balancer: Balancer::new(me, partitions, context.poll, share.seed),
@@ -84,6 +87,7 @@ impl Driver {
             tasks: FuturesUnordered::new(),
             gives: HashMap::new(),
             leave: CancellationToken::new(),
+            life,
             shut_down: false,
         }
     }
@@ -94,7 +98,10 @@ impl Driver {
         loop {
             let now = boottime::now();
             let (state, target) = (context.pool.state(), context.pool.target());
-            let is_over = state.is_over() || (self.shut_down && self.gives.is_empty());
+            // It may have failed and been resumed since this was looked at last.
+            let is_over = state.is_over()
+                || context.pool.life() != self.life
+                || (self.shut_down && self.gives.is_empty());
             if is_over {
                 self.balancer.stop(now, &mut effects);
             } else if self.shut_down || is_ending(state) {
