@@ -44,9 +44,9 @@ async fn keep(leases: Leases, name: &'static str, place: Arc<RwLock<Option<Arc<L
     loop {
         match leases.acquire(name).await {
             Ok(guard) => {
-                println!("leading with token {}", guard.token());
-                let lost = guard.lost();
+                let (token, lost) = (guard.token(), guard.lost());
                 put(Arc::new(guard));
+                println!("leading with token {token}");
                 println!("leading no more: {}", lost.await);
             }
             Err(LeaseError::ShuttingDown) => return,
