@@ -1,13 +1,14 @@
 //! Opening the leases of a keeper may wait for another process. Whoever wants one must not.
 
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lockkeeper::heed::{Env, EnvFlags, EnvOpenOptions, RwTxn};
-use lockkeeper::{AcquireLease, Keeper, LeaseError, ListLeases, OpenError};
+use lockkeeper::{AcquireLease, Keeper, LeaseError, LeaseStore, ListLeases, LmdbLeases, OpenError};
 
 use crate::peer::Peer;
-use crate::support::{PATIENCE, block_on};
+use crate::support::{PATIENCE, block_on, taken, until, wish};
 
 /// Makes the file, and keeps LMDB's writer of it: nobody can say that it is one of leases meanwhile.
 #[expect(unsafe_code, reason = "heed marks opening as unsafe")]
@@ -85,4 +86,36 @@ fn a_keeper_ends_in_time_while_its_leases_are_being_opened() {
         }
     };
     drop(block_on(keeper.lease("job").acquire_timeout(PATIENCE)).unwrap());
+}
+
+#[test]
+fn an_opening_that_waits_for_another_process_keeps_no_other_folder_waiting() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [stuck, free] = folders.each_ref().map(|folder| folder.path().to_owned());
+    let mut peer = Peer::idle(&stuck);
+    assert_eq!(peer.ask("keep the writer"), "kept");
+    let open = |folder: &Path| {
+        let folder = folder.to_owned();
+        thread::spawn(move || LmdbLeases::open(folder))
+    };
+    let mut waiting = vec![open(&stuck)];
+    let its_file = stuck.join("leases.mdb");
+    until("the opening", || {
+        let ours = std::fs::read_dir("/proc/self/fd").unwrap();
+        let mut ours = ours.filter_map(|ours| std::fs::read_link(ours.unwrap().path()).ok());
+        ours.any(|ours| ours == its_file).then_some(())
+    });
+    // Nor does one that comes second to the same.
+    waiting.push(open(&stuck));
+    let other = open(&free);
+    until("the other folder", || other.is_finished().then_some(()));
+    assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+    let other = other.join().unwrap().unwrap();
+    taken(&other, &wish("job", "one", PATIENCE));
+
+    assert_eq!(peer.ask("let it go"), "gone");
+    for waiting in waiting {
+        let store = waiting.join().unwrap().unwrap();
+        assert!(block_on(store.list()).unwrap().is_empty());
+    }
 }

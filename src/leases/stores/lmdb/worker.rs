@@ -2,11 +2,13 @@
 //! everything is done by one thread that does nothing else, for all handles of the process.
 
 use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -27,6 +29,8 @@ type Job = Box<dyn FnOnce(&mut File) + Send>;
 pub(super) struct Worker {
     jobs: flume::Sender<Job>,
     thread: JoinHandle<()>,
+    /// It was opened once.
+    is_open: AtomicBool,
     /// Disconnected when the file is closed.
     ended: flume::Receiver<()>,
     /// How often the process had been forked when the thread was started.
@@ -46,37 +50,56 @@ struct Entry {
 }
 
 impl Worker {
-    /// The worker of a file, which is started if it is not there.
+    /// The worker of a file, which is started if it is not there. Blocks while the file is opened; whoever opens another one does
+    /// not wait for that.
     pub(super) fn of(path: &Path) -> Result<Arc<Self>, StoreError> {
         watch_forks();
-        let mut open = OPEN.lock();
-        let open = open.get_or_insert_default();
-        open.retain(|_, entry| !entry.ended.is_disconnected());
-        if let Some(entry) = file_id(path).and_then(|id| open.get(&id)) {
-            if let Some(worker) = entry.worker.upgrade() {
-                return match worker.is_forked() {
-                    true => Err(worker.forked()),
-                    false => Ok(worker),
-                };
-            }
+        let worker = Self::known_or_started(path)?;
+        if worker.is_forked() {
+            return Err(worker.forked());
+        }
+        if !worker.is_open.load(Ordering::Acquire) {
+            worker.ask_blocking(File::prepare)?;
+            worker.is_open.store(true, Ordering::Release);
+        }
+        Ok(worker)
+    }
+
+    fn known_or_started(path: &Path) -> Result<Arc<Self>, StoreError> {
+        let by = Instant::now() + PATIENCE;
+        // Its number has to be known before it is opened. If it cannot be made, LMDB says why.
+        let file = made(path).ok();
+        let id = file_id(path);
+        loop {
+            let ended = {
+                let mut open = OPEN.lock();
+                let open = open.get_or_insert_default();
+                open.retain(|_, entry| !entry.ended.is_disconnected());
+                let entry = id.and_then(|id| open.get(&id));
+                match entry.map(|entry| (entry.worker.upgrade(), &entry.ended)) {
+                    Some((Some(worker), _)) => return Ok(worker),
+                    Some((None, ended)) => ended.clone(),
+                    None => {
+                        let (worker, ended) = Self::start(path)?;
+                        if let Some((id, file)) = id.zip(file) {
+                            let entry = Entry {
+                                worker: Arc::downgrade(&worker),
+                                ended,
+                                _file: file,
+                            };
+                            open.insert(id, entry);
+                        }
+                        return Ok(worker);
+                    }
+                }
+            };
             // The last handle has just gone, and the thread is about to end.
-            if let Err(flume::RecvTimeoutError::Timeout) = entry.ended.recv_timeout(PATIENCE) {
+            if let Err(flume::RecvTimeoutError::Timeout) = ended.recv_deadline(by) {
                 return Err(StoreError::Unreachable(
                     format!("{} is still being closed by this process", path.display()).into(),
                 ));
             }
         }
-        let (worker, ended) = Self::start(path)?;
-        let id = file_id(path).zip(std::fs::File::open(path).ok());
-        if let Some((id, file)) = id {
-            let entry = Entry {
-                worker: Arc::downgrade(&worker),
-                ended,
-                _file: file,
-            };
-            open.insert(id, entry);
-        }
-        Ok(worker)
     }
 
     fn start(path: &Path) -> Result<(Arc<Self>, flume::Receiver<()>), StoreError> {
@@ -111,12 +134,12 @@ impl Worker {
         let worker = Arc::new(Self {
             jobs,
             thread,
+            is_open: AtomicBool::new(false),
             ended: ended.clone(),
             forks: forks(),
             path: path.to_owned(),
         });
-        let opened = worker.ask_blocking(File::prepare);
-        opened.map(|()| (worker, ended))
+        Ok((worker, ended))
     }
 
     /// Has the thread do something, and answers when it is done. Dropped before the thread has come to it, it is not done.
@@ -163,6 +186,15 @@ impl Worker {
             false => StoreError::Failed(format!("the thread of {path} panicked over it").into()),
         }
     }
+}
+
+/// The file, which is empty if it was not there, for its owner alone, as LMDB makes it.
+fn made(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 fn with_answer<T: Send + 'static>(
