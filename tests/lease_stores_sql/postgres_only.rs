@@ -74,7 +74,7 @@ fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
             .url
             .split(['@', '/'])
             .find(|part| part.starts_with("127.0.0.1:"));
-        let port = without_notifications(to.unwrap().to_owned());
+        let port = in_between(to.unwrap().to_owned(), without_notifications);
         let url = ground
             .url
             .replace(to.unwrap(), &format!("127.0.0.1:{port}"));
@@ -87,8 +87,34 @@ fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
     });
 }
 
-/// Like a pooler in transaction mode: everything passes but notifications.
-fn without_notifications(to: String) -> u16 {
+#[test]
+fn a_server_that_stands_still_for_a_while_is_not_taken_for_one_without_notifications() {
+    run(async {
+        let ground = Ground::shared(Kind::Postgres);
+        ground.store().await;
+        let to = ground
+            .url
+            .split(['@', '/'])
+            .find(|part| part.starts_with("127.0.0.1:"));
+        let port = in_between(to.unwrap().to_owned(), with_a_pause);
+        let url = ground
+            .url
+            .replace(to.unwrap(), &format!("127.0.0.1:{port}"));
+        let store = ground.bare_at(&url, false);
+        store.prepare().await.unwrap();
+        let mut wakeups = store.wakeups().unwrap().await.unwrap();
+        let wish = claim("job", "a", MINUTE);
+        ours(store.claim(&wish).await);
+        store.release(&wish.name, &wish.holder).await.unwrap();
+        let woken = tokio::time::timeout(PATIENCE, wakeups.next()).await;
+        assert_eq!(woken.unwrap().unwrap(), Some(name("job")));
+    });
+}
+
+type Pass = fn(&TcpStream, &TcpStream) -> std::io::Result<()>;
+
+/// What the server says passes through `pass`.
+fn in_between(to: String, pass: Pass) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -102,7 +128,7 @@ fn without_notifications(to: String) -> u16 {
                 let _ = up.1.shutdown(Shutdown::Both);
             });
             thread::spawn(move || {
-                let _ = pass_messages(&server, &client);
+                let _ = pass(&server, &client);
                 let _ = client.shutdown(Shutdown::Both);
             });
         }
@@ -110,15 +136,35 @@ fn without_notifications(to: String) -> u16 {
     port
 }
 
-fn pass_messages(mut server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
+/// Like a pooler in transaction mode: everything passes but notifications.
+fn without_notifications(server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
     loop {
-        let mut head = [0; 5];
-        server.read_exact(&mut head)?;
-        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-        let mut body = vec![0; length as usize - 4];
-        server.read_exact(&mut body)?;
-        if head[0] != b'A' {
-            client.write_all(&[&head[..], &body].concat())?;
+        let message = message(server)?;
+        if message[0] != b'A' {
+            client.write_all(&message)?;
         }
     }
+}
+
+/// Whoever has begun to listen hears nothing for longer than a notification takes.
+fn with_a_pause(server: &TcpStream, mut client: &TcpStream) -> std::io::Result<()> {
+    let mut listens = false;
+    loop {
+        let message = message(server)?;
+        client.write_all(&message)?;
+        listens |= message.starts_with(b"C") && message.ends_with(b"LISTEN\0");
+        if listens && message[0] == b'Z' {
+            thread::sleep(Duration::from_secs(3));
+            listens = false;
+        }
+    }
+}
+
+fn message(mut server: &TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut head = [0; 5];
+    server.read_exact(&mut head)?;
+    let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+    let mut body = vec![0; length as usize - 4];
+    server.read_exact(&mut body)?;
+    Ok([&head[..], &body].concat())
 }

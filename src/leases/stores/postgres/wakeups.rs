@@ -34,8 +34,8 @@ impl PostgresBackend {
             return None;
         }
         Some(Box::pin(async move {
-            let mut listening = self.connect(patience).await?;
-            if self.prove(&mut listening, patience).await? {
+            let (mut listening, at) = self.connect(patience).await?;
+            if self.prove(&mut listening, at, patience).await? {
                 return Ok(Box::new(listening) as Box<dyn Wakeups>);
             }
             self.say_deaf("notifications do not arrive");
@@ -54,8 +54,8 @@ impl PostgresBackend {
         }
     }
 
-    /// Listens on a connection of its own to the server that was written to last.
-    async fn connect(&self, patience: Duration) -> Result<Listening, StoreError> {
+    /// Listens on a connection of its own to the server that was written to last; says which that is.
+    async fn connect(&self, patience: Duration) -> Result<(Listening, usize), StoreError> {
         let failed = |error: sqlx::Error| fault(kind(&error), error);
         // Finds the server that can be written to.
         let mut connection = self.open(patience).await?;
@@ -89,18 +89,20 @@ impl PostgresBackend {
         }
         let channel = format!("{CHANNEL}{table}");
         listener.listen(&channel).await.map_err(failed)?;
-        Ok(Listening {
+        let listening = Listening {
             listener: Some(listener),
             channel,
             runtime: Handle::current(),
             waiting: Vec::new(),
-        })
+        };
+        Ok((listening, at))
     }
 
     /// Whether a notification that we send ourselves arrives.
     async fn prove(
         &self,
         listening: &mut Listening,
+        at: usize,
         patience: Duration,
     ) -> Result<bool, StoreError> {
         let proof = format!("{PROOF_PREFIX}{:p}", std::ptr::from_ref(listening));
@@ -112,14 +114,17 @@ impl PostgresBackend {
             .await
             .map_err(|error| fault(kind(&error), error))?;
         let _ = connection.close().await;
-        let deadline = Instant::now() + PROOF;
-        while let Ok(payload) = timeout_at(deadline, listening.payload()).await {
-            match payload? {
-                payload if payload == proof => return Ok(true),
-                payload => listening.waiting.push(payload),
-            }
+        if self.last.load(Ordering::Relaxed) != at {
+            return Err(StoreError::Unreachable(
+                "another server is written to by now".into(),
+            ));
         }
-        Ok(false)
+        if listening.hears(&proof, PROOF).await? {
+            return Ok(true);
+        }
+        // The server may stand still for a while. Whatever it has to tell comes before its next answer.
+        listening.ask().await?;
+        listening.hears(&proof, Duration::ZERO).await
     }
 }
 
@@ -132,6 +137,18 @@ struct Listening {
 }
 
 impl Listening {
+    /// Whether a notification comes within some time. Others that come before it are kept.
+    async fn hears(&mut self, proof: &str, patience: Duration) -> Result<bool, StoreError> {
+        let deadline = Instant::now() + patience;
+        while let Ok(payload) = timeout_at(deadline, self.payload()).await {
+            match payload? {
+                payload if payload == proof => return Ok(true),
+                payload => self.waiting.push(payload),
+            }
+        }
+        Ok(false)
+    }
+
     async fn payload(&mut self) -> Result<String, StoreError> {
         let lost = || StoreError::Unreachable("the connection that listens was lost".into());
         let listener = self.listener.as_mut().ok_or_else(lost)?;
