@@ -201,6 +201,15 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
+    /// There is no room for a name that was never held before: names are for ever, and none makes room by itself. Leases whose
+    /// names are in the store go on. Not tried again.
+    #[error("the lease store {table} has no room for another name: it may have {bytes} bytes")]
+    Full {
+        /// The store, or its table.
+        table: String,
+        /// How large it may be.
+        bytes: usize,
+    },
     /// The store's URL or options are wrong, or what they name is not there: a database, a folder. Not tried again.
     #[error("bad lease store: {0}")]
     BadConfig(String),

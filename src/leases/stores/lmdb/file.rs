@@ -25,6 +25,9 @@ const MAP_SIZE: usize = 1
     } else {
         26
     };
+/// So much of the map, as a divisor, is left to the leases that are in it: their records are written to pages of their own,
+/// and those that they leave are free only when nobody reads them any more.
+const LEFT_TO_OLD: usize = 16;
 /// One slot for each process.
 const MAX_READERS: u32 = 4096;
 /// Nobody else has the environment: it is closed at once.
@@ -37,6 +40,7 @@ type Records = Database<'static, Bytes, Bytes>;
 
 pub(super) struct File {
     path: PathBuf,
+    map_size: usize,
     clock: BootClock,
     open: Option<Open>,
     wanted: Wanted,
@@ -58,6 +62,7 @@ impl File {
         Self {
             wanted: Wanted::beside(&path),
             path,
+            map_size: MAP_SIZE,
             clock,
             open: None,
         }
@@ -69,19 +74,14 @@ impl File {
     }
 
     pub(super) fn claim(&mut self, key: &Key, claim: &Claim) -> Result<Claimed, StoreError> {
-        let decide = |found: Option<Stored>, now| match Stored::claim(found.as_ref(), claim, now) {
-            Decided::Take(stored) => Ok(Ok(stored)),
-            Decided::Busy(record) => Ok(Err(record)),
-            Decided::Spent => Err(spent(&claim.name)),
-        };
-        let busy = self.read(|view| Ok(decide(view.get(key)?, view.now)?.err()))?;
+        let busy = self.read(|view| Ok(view.claim(view.get(key)?, claim)?.err()))?;
         if let Some(record) = busy {
             self.wanted.note(&key.bytes, self.clock.now().nanos);
             return Ok(Claimed::Busy(record));
         }
         let before = self.wanted.look(&key.bytes);
         let claimed = self.write(|view| {
-            Ok(match decide(view.get(key)?, view.now)? {
+            Ok(match view.claim(view.get(key)?, claim)? {
                 Err(record) => (Vec::new(), Claimed::Busy(record)),
                 Ok(stored) => (vec![(key.clone(), stored.clone())], stored.into()),
             })
@@ -154,14 +154,12 @@ impl File {
                 None => (Released::WasLost, None),
                 Some(found) => found.release(from),
             };
-            let found = freed.or(found);
-            Ok(match Stored::claim(found.as_ref(), claim, view.now) {
-                Decided::Take(stored) => (
+            Ok(match view.claim(freed.or(found), claim)? {
+                Err(record) => (Vec::new(), (released, Claimed::Busy(record))),
+                Ok(stored) => (
                     vec![(key.clone(), stored.clone())],
                     (released, stored.into()),
                 ),
-                Decided::Busy(record) => (Vec::new(), (released, Claimed::Busy(record))),
-                Decided::Spent => return Err(spent(&claim.name)),
             })
         })?;
         match claimed {
@@ -216,12 +214,13 @@ impl File {
         &mut self,
         ask: impl FnOnce(&View<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let (path, clock) = (self.path.clone(), self.clock);
+        let (path, map_size, clock) = (self.path.clone(), self.map_size, self.clock);
         let open = self.opened()?;
         let txn = open.env.read_txn();
         let answer = txn.map_err(|error| failed(&path, error)).and_then(|txn| {
             ask(&View {
                 path: &path,
+                map_size,
                 records: open.records,
                 txn: &txn,
                 now: clock.now(),
@@ -235,13 +234,14 @@ impl File {
         &mut self,
         decide: impl FnOnce(&View<'_>) -> Result<(Vec<(Key, Stored)>, T), StoreError>,
     ) -> Result<T, StoreError> {
-        let (path, clock) = (self.path.clone(), self.clock);
+        let (path, map_size, clock) = (self.path.clone(), self.map_size, self.clock);
         let open = self.opened()?;
         let failed = |error| failed(&path, error);
         let answer = open.env.write_txn().map_err(failed).and_then(|mut txn| {
             // The time is that at which this process has the writer, not when it began to wait for it.
             let (puts, answer) = decide(&View {
                 path: &path,
+                map_size,
                 records: open.records,
                 txn: &txn,
                 now: clock.now(),
@@ -265,7 +265,7 @@ impl File {
     fn opened(&mut self) -> Result<&Open, StoreError> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => Open::at(&self.path)?,
+            None => Open::at(&self.path, self.map_size)?,
         };
         Ok(self.open.insert(open))
     }
@@ -294,6 +294,7 @@ impl File {
 /// What is decided on: the records, as of now.
 struct View<'v> {
     path: &'v Path,
+    map_size: usize,
     records: Records,
     txn: &'v RoTxn<'v, heed::AnyTls>,
     now: Moment,
@@ -306,6 +307,35 @@ impl View<'_> {
         found
             .map(|bytes| self.decode(&key.name, &key.bytes, bytes))
             .transpose()
+    }
+
+    /// What a claim makes of what was found, or who keeps it out.
+    fn claim(
+        &self,
+        found: Option<Stored>,
+        claim: &Claim,
+    ) -> Result<Result<Stored, LeaseRecord>, StoreError> {
+        if found.is_none() {
+            self.room()?;
+        }
+        match Stored::claim(found.as_ref(), claim, self.now) {
+            Decided::Take(stored) => Ok(Ok(stored)),
+            Decided::Busy(record) => Ok(Err(record)),
+            Decided::Spent => Err(spent(&claim.name)),
+        }
+    }
+
+    /// Whether there is room for another name.
+    fn room(&self) -> Result<(), StoreError> {
+        let used = self.records.stat(self.txn);
+        let used = used.map_err(|error| failed(self.path, error))?;
+        if used.non_free_page_size() < self.map_size - self.map_size / LEFT_TO_OLD {
+            return Ok(());
+        }
+        Err(StoreError::Full {
+            table: self.path.display().to_string(),
+            bytes: self.map_size,
+        })
     }
 
     fn decode(&self, name: &LeaseName, key: &[u8], bytes: &[u8]) -> Result<Stored, StoreError> {
@@ -326,9 +356,9 @@ pub(super) struct Key {
 }
 
 impl Open {
-    fn at(path: &Path) -> Result<Self, StoreError> {
+    fn at(path: &Path, map_size: usize) -> Result<Self, StoreError> {
         let failed = |error| failed(path, error);
-        let env = open_leases(path, MAP_SIZE, MAX_READERS).map_err(failed)?;
+        let env = open_leases(path, map_size, MAX_READERS).map_err(failed)?;
         env.clear_stale_readers().map_err(failed)?;
         let txn = env.read_txn().map_err(failed)?;
         let opened = env.open_databases_and_commit(txn, |opener, txn| {
@@ -384,10 +414,10 @@ fn wrong(path: &Path, why: &str) -> StoreError {
 /// What LMDB's errors mean. `Unreachable` is what closes the file.
 fn failed(path: &Path, error: heed::Error) -> StoreError {
     match error {
+        // New names are refused before it comes to this, and what changes leaves as much behind as it takes.
         heed::Error::Mdb(MdbError::MapFull) => StoreError::Failed(
             format!(
-                "{} is full: its map has {MAP_SIZE} bytes; leases that are not used any more stay in it until it is removed while \
-                 nobody uses it",
+                "{} is full for now: a process that was stopped while it read keeps the pages that are free",
                 path.display()
             )
             .into(),
@@ -415,6 +445,14 @@ fn failed(path: &Path, error: heed::Error) -> StoreError {
             ) =>
         {
             StoreError::Failed(Box::new(error))
+        }
+        heed::Error::Io(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            StoreError::Denied(Box::new(error))
         }
         error => StoreError::Unreachable(Box::new(error)),
     }

@@ -119,3 +119,58 @@ fn a_hand_over_lets_nobody_in_between_and_its_token_grows() {
     assert_eq!(released, Released::WasLost);
     assert!(matches!(claimed, Claimed::Busy(_)));
 }
+
+#[test]
+fn a_full_file_refuses_new_names_and_keeps_those_that_are_in_it_going() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = file_in(&folder, BootClock::read().unwrap());
+    file.map_size = 32 << 20;
+    let key = |n: usize| key(&format!("{n:0255}"));
+    let wish = |n: usize, id: &str| Claim {
+        name: key(n).name,
+        holder: holder(id),
+        expiration: LONG,
+        unclean_delay: Duration::ZERO,
+    };
+    let mut names = 0;
+    let refused = loop {
+        // As if many had claimed them, one after another.
+        let filled = file.write(|view| {
+            let mut puts = Vec::new();
+            for n in names..names + 500 {
+                let taken = view.claim(None, &wish(n, "one"))?.unwrap();
+                puts.push((key(n), taken));
+            }
+            Ok((puts, ()))
+        });
+        if let Err(error) = filled {
+            break error;
+        }
+        names += 500;
+    };
+    let is_full = |error| matches!(error, StoreError::Full { bytes, .. } if bytes == 32 << 20);
+    assert!(!refused.is_retryable(), "no waiting makes room");
+    assert!(is_full(refused));
+    let new = file.claim(&key(names), &wish(names, "one"));
+    assert!(is_full(new.unwrap_err()));
+
+    // Those that are in it, as many in one go as ever; again and again, since what is left behind must serve again.
+    let extended = |n| {
+        let refresh = Refresh {
+            name: key(n).name,
+            holder: holder("one"),
+            token: Fence(1),
+            expiration: LONG,
+        };
+        (key(n), refresh)
+    };
+    for begin in (0..names).step_by(500).take(50) {
+        let leases: Vec<_> = (begin..begin + 500).map(extended).collect();
+        let outcomes = file.refresh(&leases).unwrap();
+        assert!(outcomes.iter().all(|outcome| *outcome == Refreshed::Held));
+    }
+    let (released, _) = file.release(&key(0), &holder("one")).unwrap();
+    assert_eq!(released, Released::WasOurs);
+    let claimed = file.claim(&key(0), &wish(0, "two")).unwrap();
+    assert_eq!(claimed, Claimed::Ours { token: Fence(2) });
+}
