@@ -7,6 +7,7 @@ mod failure;
 mod hand_over;
 mod names;
 mod tokens;
+mod users;
 
 #[path = "../support/servers/etcd.rs"]
 mod etcd;

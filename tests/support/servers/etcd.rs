@@ -23,6 +23,7 @@ const NOBODY: u32 = 65_534;
 pub struct Etcd {
     members: Vec<Member>,
     folder: TempDir,
+    more: Vec<String>,
 }
 
 struct Member {
@@ -40,6 +41,11 @@ struct Running {
 impl Etcd {
     /// Starts a cluster of so many members, and waits until it has a leader.
     pub fn start(members: usize) -> Self {
+        Self::start_with(members, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(members: usize, more: &[&str]) -> Self {
         // In memory where that can be had: nobody pulls the plug, and the other servers do not wait for the disk either.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.expect("a folder");
@@ -54,6 +60,7 @@ impl Etcd {
         let mut cluster = Self {
             members: members.collect(),
             folder,
+            more: more.iter().map(ToString::to_string).collect(),
         };
         (0..cluster.members.len()).for_each(|index| cluster.spawn(index));
         cluster.leader();
@@ -155,6 +162,7 @@ impl Etcd {
             .args(["--initial-cluster", &initial.join(",")])
             .args(["--initial-cluster-token", &token])
             .args(["--logger", "zap", "--log-level", "warn"])
+            .args(&self.more)
             .env(
                 "LOG",
                 self.folder.path().join(format!("{}.log", member.name)),

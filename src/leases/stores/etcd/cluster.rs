@@ -230,6 +230,8 @@ const PERMISSION_DENIED: i32 = 7;
 /// more is not among it: the driver gets another.
 const NOT_LET_IN: [&str; 2] = ["authentication failed", "user name is empty"];
 const NO_USERS: &str = "authentication is not enabled";
+/// Users or their rights have changed since we logged in: that goes well on a new connection, which logs in anew.
+const OLD_LOGIN: &str = "revision of auth store is old";
 
 fn is_ended(error: &Error) -> bool {
     match error {
@@ -250,6 +252,7 @@ pub(super) fn to_store_error(error: Error) -> StoreError {
             match code {
                 _ if is_denied => StoreError::Denied(error.into()),
                 _ if text.contains(NO_USERS) => StoreError::BadConfig(error.to_string()),
+                _ if text.contains(OLD_LOGIN) => StoreError::Unreachable(error.into()),
                 code if UNREACHABLE.contains(&code) => StoreError::Unreachable(error.into()),
                 _ => StoreError::Failed(error.into()),
             }
