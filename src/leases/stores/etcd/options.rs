@@ -53,6 +53,10 @@ impl EtcdOptions {
             .ok_or_else(|| StoreError::BadConfig("not an etcd:// URL".to_owned()))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (servers, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        // Else a part of the password would be taken for something that may be shown.
+        if prefix.contains('@') || query.contains('@') {
+            return Err(bad("an `@` that is not written `%40` behind the servers"));
+        }
         let (user, servers) = match servers.rsplit_once('@') {
             Some((user, servers)) => (Some(user), servers),
             None => (None, servers),
@@ -150,6 +154,11 @@ impl EtcdOptions {
         }
         if self.timeout.is_zero() {
             return Err(StoreError::BadConfig("the request timeout is zero".into()));
+        }
+        if self.endpoints.iter().any(|one| one.contains(['/', '@'])) {
+            return Err(StoreError::BadConfig(
+                "an endpoint of etcd is `host:port`, and nothing before or behind it".into(),
+            ));
         }
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let full = self.endpoints.iter().map(|endpoint| {
@@ -256,6 +265,15 @@ mod tests {
         ] {
             let error = EtcdOptions::from_url(bad).unwrap_err();
             assert!(matches!(error, StoreError::BadConfig(_)), "{bad}: {error}");
+        }
+        for bad in ["etcd://me:se/cret@a", "etcd://me:se?cret@a"] {
+            let error = EtcdOptions::from_url(bad).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("cret"), "{error}");
+        }
+        for bad in ["http://a:1", "me:secret@a"] {
+            let error = EtcdOptions::new([bad]).endpoints().unwrap_err();
+            assert!(matches!(error, StoreError::BadConfig(_)), "{error:?}");
+            assert!(!error.to_string().contains("secret"), "{error}");
         }
         let nowhere = EtcdOptions::from_url("etcd:///prefix").unwrap();
         assert!(nowhere.endpoints().is_err());
