@@ -41,22 +41,8 @@ impl Drop for Earlier {
 }
 
 impl Beside {
-    /// Begins another one. Joins those that have finished.
-    pub(crate) fn begin(
-        &self,
-        spawn: impl FnOnce() -> io::Result<JoinHandle<()>>,
-    ) -> Result<(), NotBegun> {
-        let mut finished = None;
-        let begun = self.begin_after(|earlier| {
-            finished = Some(earlier);
-            spawn()
-        });
-        // Behind the lock.
-        drop(finished);
-        begun
-    }
-
-    /// The same for those who may not wait: the new one keeps what it is given to its end, and joins the finished ones then.
+    /// Begins another one. It keeps what it is given to its end, and joins those that have finished then: whoever begins it does
+    /// not wait for them.
     pub(crate) fn begin_after(
         &self,
         spawn: impl FnOnce(Earlier) -> io::Result<JoinHandle<()>>,
@@ -100,7 +86,7 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let stops = Arc::clone(&beside);
         beside
-            .begin(|| {
+            .begin_after(|_| {
                 let (tell_here, closed) = mpsc::channel();
                 let thread = thread::Builder::new().spawn(move || {
                     let to_join = stops.close();
@@ -136,7 +122,7 @@ mod tests {
         let at_end = AtEnd(may_go_on, Arc::clone(&ended));
         let first = move || LAST.set(Some(at_end));
         beside
-            .begin(|| thread::Builder::new().spawn(first))
+            .begin_after(|_| thread::Builder::new().spawn(first))
             .unwrap();
         while !beside.have_finished() {
             thread::yield_now();
@@ -159,12 +145,12 @@ mod tests {
     fn none_is_begun_after_the_list_was_closed() {
         let beside = Beside::default();
         beside
-            .begin(|| thread::Builder::new().spawn(|| ()))
+            .begin_after(|_| thread::Builder::new().spawn(|| ()))
             .unwrap();
         for thread in beside.close() {
             thread.join().unwrap();
         }
-        let refused = beside.begin(|| panic!("it is not even tried"));
+        let refused = beside.begin_after(|_| panic!("it is not even tried"));
         assert!(matches!(refused, Err(NotBegun::Closed)));
         assert!(beside.have_finished());
     }

@@ -95,7 +95,12 @@ impl<S: LeaseStore + Clone> Later<S> {
             // Whoever asked may be gone.
             let _ = reply.send(opened);
         };
-        let started = self.shared.threads.begin(|| thread.spawn(run));
+        let started = self.shared.threads.begin_after(|earlier| {
+            thread.spawn(|| {
+                run();
+                drop(earlier);
+            })
+        });
         started.map_err(|error| match error {
             NotBegun::Thread(error) => StoreError::Unreachable(Box::new(error)),
             NotBegun::Closed => StoreError::Failed("the leases have ended".into()),
