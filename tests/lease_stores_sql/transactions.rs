@@ -24,6 +24,8 @@ on_stores! {
         a_claim_that_waited_for_a_row_has_its_whole_time,
         i12_a_claim_that_is_dropped_while_it_waits_leaves_nothing_held,
         i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_again,
+        i12_a_store_that_is_closed_gives_back_first_what_a_dropped_claim_brings,
+        no_isolation_lets_a_check_see_a_lease_that_is_gone,
     }
 }
 
@@ -211,6 +213,83 @@ pub async fn i12_a_claim_that_is_dropped_takes_nothing_from_the_same_claim_made_
         assert_eq!(record.token, token);
         assert!(record.remaining.is_some(), "it was given back");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub async fn i12_a_store_that_is_closed_gives_back_first_what_a_dropped_claim_brings(
+    ground: Ground,
+) {
+    let store = ground.store().await;
+    let wish = claim("job", "a", MINUTE);
+    let token = ours(store.claim(&wish).await);
+    store.release(&wish.name, &wish.holder).await.unwrap();
+    let mut raw = ground.connect().await;
+    let table = &ground.table;
+    let lock = format!("select * from {table} where name = 'job' for update");
+    raw.run("begin").await;
+    raw.run(lock).await;
+    let dropped = claim("job", "dropped", MINUTE);
+    let waited = tokio::time::timeout(Duration::from_millis(500), store.claim(&dropped)).await;
+    assert!(waited.is_err());
+    let mut closing = store.close();
+    assert!(closing.as_mut().now_or_never().is_none());
+    raw.run("commit").await;
+    closing.await.unwrap();
+    let record = ground.bare(false).look(&name("job")).await.unwrap();
+    let record = record.unwrap();
+    assert!(record.token > token, "it was carried out");
+    assert_eq!(record.remaining, None);
+}
+
+pub async fn no_isolation_lets_a_check_see_a_lease_that_is_gone(ground: Ground) {
+    let store = ground.store().await;
+    let table = TableName::new(&*ground.table).unwrap();
+    let mut raw = ground.connect().await;
+    for level in [
+        "read uncommitted",
+        "read committed",
+        "repeatable read",
+        "serializable",
+    ] {
+        let lease = name(level);
+        let token = ours(store.claim(&claim(level, "a", MINUTE)).await);
+        raw.run(match ground.kind {
+            Kind::Postgres => format!("begin isolation level {level}"),
+            _ => format!("set transaction isolation level {level}; begin"),
+        })
+        .await;
+        // Something that the transaction sees as it was. Not the row itself: that would be locked.
+        raw.run(format!("select 1 from {table} where name = 'none'"))
+            .await;
+        store.force_release(&lease).await.unwrap();
+        ours(store.claim(&claim(level, "thief", MINUTE)).await);
+        let checked = raw.check().check_lease(&table, &lease, "a", token).await;
+        assert!(!matches!(checked, Ok(true)), "{level}");
+        raw.run("rollback").await;
+
+        // It is nobody else's from the check on.
+        let theirs = store.look(&lease).await.unwrap().unwrap().token;
+        raw.run(match ground.kind {
+            Kind::Postgres => format!("begin isolation level {level}"),
+            _ => format!("set transaction isolation level {level}; begin"),
+        })
+        .await;
+        let checked = raw.check().check_lease(&table, &lease, "thief", theirs);
+        assert!(checked.await.unwrap(), "{level}");
+        let mut taking = store.force_release(&lease);
+        let taken = tokio::time::timeout(Duration::from_millis(200), taking.as_mut()).await;
+        assert!(taken.is_err(), "{level}: {taken:?}");
+        raw.run("commit").await;
+        assert!(taking.await.unwrap().is_some());
+    }
+    if ground.kind == Kind::Postgres {
+        let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
+        raw.run("begin").await;
+        raw.try_run("select 1/0").await.unwrap_err();
+        let lease = name("job");
+        let checked = raw.check().check_lease(&table, &lease, "a", token).await;
+        assert!(checked.is_err(), "the transaction has failed already");
+        raw.run("rollback").await;
     }
 }
 

@@ -385,6 +385,8 @@ impl<B: Backend> LeaseStore for SqlStore<B> {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         Box::pin(async move {
+            // What was dropped is given back first, as far as the server answers.
+            self.undoing.ended().await;
             for group in [&self.claims, &self.upkeep, &self.returns] {
                 for connection in group.close() {
                     self.backend.close(connection).await;

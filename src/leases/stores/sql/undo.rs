@@ -152,6 +152,14 @@ impl Undoing {
         undo
     }
 
+    /// Waits until everything is given back, or cannot be.
+    pub(super) async fn ended(&self) {
+        let all: Vec<_> = self.0.lock().values().cloned().collect();
+        for undo in all {
+            undo.done.cancelled().await;
+        }
+    }
+
     /// Waits for the end of an earlier claim of the same holder. From here on this claim has something to give back.
     pub(super) async fn take_over(&self, claim: &Claim, sent: &AtomicBool) {
         let earlier = {
