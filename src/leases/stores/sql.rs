@@ -26,7 +26,7 @@ pub(super) use check::Checking;
 pub(super) use options::{Options, store_of_leases};
 pub(super) use row::{Row, micros};
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(super) use servers::connect_to_one_of;
+pub(super) use servers::{connect_to_one_of, connecting, kind_by};
 pub(super) use store::SqlStore;
 pub(super) use store::fault;
-pub(super) use table::{Column, Shape};
+pub(super) use table::{Column, Shape, quoted};

@@ -2,8 +2,8 @@
 
 use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
 
-use super::super::sql::{CheckLease, Checking};
-use super::statements::quoted;
+use super::super::sql::{CheckLease, Checking, quoted};
+use super::statements::QUOTE;
 use crate::leases::{Fence, LeaseName, TableName};
 
 impl CheckLease for MySqlConnection {
@@ -20,7 +20,7 @@ impl CheckLease for MySqlConnection {
             "select cast(locked and cast(convert(locker_id using utf8mb4) as binary) = cast(? as binary) \
              and locked_count = ? and expires_at > sysdate(6) as signed) from {} \
              where name = ? and cast(convert(name using utf8mb4) as binary) = cast(? as binary) lock in share mode",
-            quoted(table)
+            quoted(table, QUOTE)
         );
         Box::pin(async move {
             let check = sqlx::query(AssertSqlSafe(sql))

@@ -3,7 +3,7 @@
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row as _};
 
-use super::super::sql::{Column, Kind, Shape, fault};
+use super::super::sql::{Column, Kind, Shape, connecting, fault, kind_by};
 use crate::leases::{StoreError, TableName};
 
 /// How long a statement waits for the lock of a row, in seconds.
@@ -12,7 +12,7 @@ pub(super) const LOCK_TIMEOUT: u32 = 2;
 /// Opens a connection, if it is one to a server that can be written to. Some users may write to a replica: what counts is
 /// whether others may.
 pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection, StoreError> {
-    let failed = |error| fault(connecting(&error), error);
+    let failed = |error| fault(connecting(kind(&error)), error);
     let mut connection = server.connect().await.map_err(failed)?;
     let reads_only = "select cast(cast(@@global.read_only as char) in ('1', 'ON') as signed)";
     let row = sqlx::query(reads_only).fetch_one(&mut connection).await;
@@ -27,14 +27,6 @@ pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection
     Ok(connection)
 }
 
-/// An error while connecting: what is not known to be for good may pass.
-fn connecting(error: &sqlx::Error) -> Kind {
-    match kind(error) {
-        Kind::Other => Kind::Unreachable,
-        kind => kind,
-    }
-}
-
 /// The server's number for an error.
 pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
     let error = error.as_database_error()?;
@@ -44,18 +36,7 @@ pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
 
 /// What kind of failure an error is.
 pub(super) fn kind(error: &sqlx::Error) -> Kind {
-    let number = match error {
-        sqlx::Error::Database(_) => number(error).unwrap_or_default(),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => return Kind::Unreachable,
-        sqlx::Error::Configuration(_) => return Kind::BadConfig,
-        _ => return Kind::Other,
-    };
-    kind_of(number)
+    kind_by(error, |_| kind_of(number(error).unwrap_or_default()))
 }
 
 fn kind_of(number: u16) -> Kind {

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::sql::quoted;
 use crate::leases::TableName;
+
+/// Stands before and behind a name.
+pub(super) const QUOTE: char = '`';
 
 /// What they are made of once, so that the server prepares each once for a connection.
 pub(super) struct Statements {
@@ -36,16 +40,9 @@ const FREED: &str = "locked_seconds = locked_seconds + \
 /// What the answer to a release has for its number if somebody was noted to want the lease.
 pub(super) const NOTED: u64 = 2;
 
-pub(super) fn quoted(table: &TableName) -> String {
-    match table.parts() {
-        (Some(schema), table) => format!("`{schema}`.`{table}`"),
-        (None, table) => format!("`{table}`"),
-    }
-}
-
 impl Statements {
     pub(super) fn new(name: &TableName) -> Self {
-        let table = quoted(name);
+        let table = quoted(name, QUOTE);
         let row = format!("select {COLUMNS} from {table} where {THIS_NAME}");
         Self {
             ddl: ddl(&table).into(),

@@ -2,8 +2,8 @@
 
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::super::sql::{CheckLease, Checking};
-use super::statements::quoted;
+use super::super::sql::{CheckLease, Checking, quoted};
+use super::statements::QUOTE;
 use crate::leases::{Fence, LeaseName, TableName};
 
 impl CheckLease for PgConnection {
@@ -19,7 +19,7 @@ impl CheckLease for PgConnection {
         let sql = format!(
             "with mine as materialized (select expires_at from {} where name = $1 and locked and locker_id = $2 and \
              locked_count = $3 for share) select 1 from mine where expires_at > clock_timestamp()",
-            quoted(table)
+            quoted(table, QUOTE)
         );
         Box::pin(async move {
             let token = i64::try_from(token.0).unwrap_or(i64::MAX);

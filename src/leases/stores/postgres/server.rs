@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection, Row as _};
 
-use super::super::sql::{Column, Kind, Shape, fault};
+use super::super::sql::{Column, Kind, Shape, connecting, fault, kind_by};
 use super::ask::Ask;
 use crate::leases::state::Moment;
 use crate::leases::{StoreError, boottime};
@@ -16,7 +16,7 @@ pub(super) async fn open(
     server: &PgConnectOptions,
     pooled: &AtomicBool,
 ) -> Result<PgConnection, StoreError> {
-    let failed = |error| fault(connecting(&error), error);
+    let failed = |error| fault(connecting(kind(&error)), error);
     let began = boottime::now();
     let mut connection = server.connect().await.map_err(failed)?;
     // Nothing is prepared before it is known whose session it is.
@@ -78,28 +78,9 @@ pub(super) fn is_of_another_session(error: &sqlx::Error) -> bool {
     matches!(code.as_deref(), Some("26000" | "42P05"))
 }
 
-/// An error while connecting: what is not known to be for good may pass.
-fn connecting(error: &sqlx::Error) -> Kind {
-    match kind(error) {
-        Kind::Other => Kind::Unreachable,
-        kind => kind,
-    }
-}
-
 /// What kind of failure an error is.
 pub(super) fn kind(error: &sqlx::Error) -> Kind {
-    let code = match error {
-        sqlx::Error::Database(error) => error.code().unwrap_or_default(),
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => return Kind::Unreachable,
-        sqlx::Error::Configuration(_) => return Kind::BadConfig,
-        _ => return Kind::Other,
-    };
-    kind_of(&code)
+    kind_by(error, |said| kind_of(&said.code().unwrap_or_default()))
 }
 
 fn kind_of(code: &str) -> Kind {

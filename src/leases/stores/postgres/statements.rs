@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use super::super::sql::quoted;
 use crate::leases::TableName;
 
 /// How long a statement waits for the lock of a row, in milliseconds. It is said in the statement, for the statement alone,
 /// since behind a pooler a session is shared with strangers.
 const LOCK_TIMEOUT: &str = "2000";
+
+/// Stands before and behind a name.
+pub(super) const QUOTE: char = '"';
 
 /// What they are made of once, so that the server prepares each once for a connection.
 pub(super) struct Statements {
@@ -30,16 +34,9 @@ const COLUMNS: &str = "t.name, t.locked, t.locked_count, t.locker_host, t.locker
 /// The channel on which releases are told: one for each table, named by its number in the database.
 pub(super) const CHANNEL: &str = "lockkeeper_";
 
-pub(super) fn quoted(table: &TableName) -> String {
-    match table.parts() {
-        (Some(schema), table) => format!("\"{schema}\".\"{table}\""),
-        (None, table) => format!("\"{table}\""),
-    }
-}
-
 impl Statements {
     pub(super) fn new(name: &TableName) -> Self {
-        let table = quoted(name);
+        let table = quoted(name, QUOTE);
         let notify = format!("pg_notify('{CHANNEL}' || freed.tableoid::text, freed.name)");
         let seconds = "greatest(0, date_part('epoch', clock_timestamp() - t.locked_at))";
         // In the condition, where it costs a third of what a join with it does. It is reckoned before the row is locked.

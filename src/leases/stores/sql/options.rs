@@ -171,7 +171,8 @@ macro_rules! store_of_leases {
             }
 
             /// How many connections at most claim and look at the same time, by default 4, and release when they have
-            /// nothing else to do; two more refresh, two release while all others are at work, and Postgres has one for notifications. Zero is refused.
+            /// nothing else to do; two more refresh, two release while all others are at work, and Postgres has one for
+            /// notifications. Zero is refused.
             #[must_use]
             pub const fn connections(mut self, most: usize) -> Self {
                 self.options.connections = most;

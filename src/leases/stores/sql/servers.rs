@@ -1,10 +1,39 @@
-//! A connection to one of several servers.
+//! A connection to one of several servers, and what becomes of it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
+
+use super::Kind;
 use crate::leases::StoreError;
+
+/// What kind of failure an error is; `said` tells it of those that the server itself has told.
+pub(in crate::leases::stores) fn kind_by(
+    error: &sqlx::Error,
+    said: impl FnOnce(&dyn DatabaseError) -> Kind,
+) -> Kind {
+    match error {
+        sqlx::Error::Database(error) => said(&**error),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Kind::Unreachable,
+        sqlx::Error::Configuration(_) => Kind::BadConfig,
+        _ => Kind::Other,
+    }
+}
+
+/// The same while connecting: what is not known to be for good may pass.
+pub(in crate::leases::stores) fn connecting(kind: Kind) -> Kind {
+    match kind {
+        Kind::Other => Kind::Unreachable,
+        kind => kind,
+    }
+}
 
 /// Opens a connection to one of several servers, beginning with the one that answered last. One that can be written to is
 /// preferred to an error; "it only reads" is a better answer than "it cannot be reached", and that is a better one than what is

@@ -1,4 +1,14 @@
-//! Whether a table is one of leases.
+//! What the table is called in statements, and whether it is one of leases.
+
+use crate::leases::TableName;
+
+/// The name as statements write it, between the marks that the database has for that.
+pub(in crate::leases::stores) fn quoted(table: &TableName, mark: char) -> String {
+    match table.parts() {
+        (Some(schema), table) => format!("{mark}{schema}{mark}.{mark}{table}{mark}"),
+        (None, table) => format!("{mark}{table}{mark}"),
+    }
+}
 
 /// A table as the database describes it.
 #[derive(Debug, Clone, Default)]

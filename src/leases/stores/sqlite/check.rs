@@ -2,8 +2,8 @@
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::super::sql::{CheckLease, Checking};
-use super::statements::{NOW, quoted};
+use super::super::sql::{CheckLease, Checking, quoted};
+use super::statements::{NOW, QUOTE};
 use crate::leases::{Fence, LeaseName, TableName};
 
 impl CheckLease for SqliteConnection {
@@ -17,7 +17,7 @@ impl CheckLease for SqliteConnection {
         let sql = format!(
             "select 1 from {} where name = ?1 collate binary and locked and locker_id = ?2 and locked_count = ?3 \
              and expires_at > {NOW}",
-            quoted(table)
+            quoted(table, QUOTE)
         );
         Box::pin(async move {
             let token = i64::try_from(token.0).unwrap_or(i64::MAX);

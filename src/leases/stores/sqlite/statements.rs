@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
+use super::super::sql::quoted;
 use crate::leases::TableName;
+
+/// Stands before and behind a name.
+pub(super) const QUOTE: char = '"';
 
 /// What they are made of once.
 pub(super) struct Statements {
@@ -26,16 +30,9 @@ pub(super) struct Statements {
 /// is read only when the lock of the file was got.
 pub(super) const NOW: &str = "(cast(round(unixepoch('subsec') * 1000) as integer) * 1000)";
 
-pub(super) fn quoted(table: &TableName) -> String {
-    match table.parts() {
-        (Some(schema), table) => format!("\"{schema}\".\"{table}\""),
-        (None, table) => format!("\"{table}\""),
-    }
-}
-
 impl Statements {
     pub(super) fn new(name: &TableName) -> Self {
-        let table = quoted(name);
+        let table = quoted(name, QUOTE);
         let columns = format!(
             "cast(name as text), cast(locked as integer), cast(locked_count as integer), \
              cast(locker_host as text), cast(locker_pid as integer), cast(locker_id as text), \
