@@ -199,3 +199,31 @@ fn one_process_of_many_makes_the_table() {
         "claimed".into()
     })
 }
+
+on_stores! {
+    Postgres: postgres_letters, Mariadb: mariadb_letters => {
+        a_name_that_the_table_cannot_hold_is_not_tried_for_ever,
+    }
+}
+
+async fn a_name_that_the_table_cannot_hold_is_not_tried_for_ever(mut ground: Ground) {
+    let mut raw = ground.connect().await;
+    match ground.kind {
+        Kind::Postgres => {
+            raw.run("create database latin encoding 'LATIN1' template template0")
+                .await;
+            ground.url = ground.url.replace("/postgres?", "/latin?");
+        }
+        _ => {
+            let ddl = ground.ddl();
+            let (before, after) = ddl.split_once("character set utf8mb4 ").unwrap();
+            let after = after.split_once("not null").unwrap().1;
+            raw.run(format!("{before} character set latin1 not null{after}"))
+                .await;
+        }
+    }
+    let store = ground.store().await;
+    ours(store.claim(&claim("ä", "a", MINUTE)).await);
+    let error = store.claim(&claim("夜", "a", MINUTE)).await.unwrap_err();
+    assert!(matches!(error, StoreError::BadConfig(_)), "{error:?}");
+}

@@ -55,8 +55,8 @@ fn kind_of(number: u16) -> Kind {
         1044 | 1045 | 1130 | 1142 | 1143 | 1227 | 1698 | 1820 | 1862 | 3118 | 4151 => {
             Kind::Forbidden
         }
-        // No database was named, or none of this name is there.
-        1046 | 1049 => Kind::BadConfig,
+        // No database was named, or none of this name is there; a letter that the table's character set does not have.
+        1046 | 1049 | 1267 | 1366 | 3988 => Kind::BadConfig,
         _ => Kind::Other,
     }
 }
@@ -145,7 +145,7 @@ mod tests {
     fn what_waiting_heals_is_told_from_what_it_does_not() {
         let table = [
             (Kind::Forbidden, &[1044, 1045, 1130, 1142, 1698, 3118][..]),
-            (Kind::BadConfig, &[1046, 1049]),
+            (Kind::BadConfig, &[1046, 1049, 1267, 1366]),
             // Too many connections, of this user too, shutting down, a connection that broke.
             (Kind::Unreachable, &[1040, 1203, 1053, 2013]),
             (Kind::ReadOnly, &[1290, 1836]),

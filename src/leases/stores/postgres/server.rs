@@ -95,8 +95,8 @@ fn kind_of(code: &str) -> Kind {
         "55P03" => Kind::LockTimeout,
         // A right that is lacking; no such user, or none that may come from here; a wrong password.
         "42501" | "28000" | "28P01" => Kind::Forbidden,
-        // No such database, no such schema.
-        "3D000" | "3F000" => Kind::BadConfig,
+        // No such database, no such schema; a letter that the database's encoding does not have.
+        "3D000" | "3F000" | "22P05" => Kind::BadConfig,
         _ => Kind::Other,
     }
 }
@@ -197,7 +197,7 @@ mod tests {
     fn what_waiting_heals_is_told_from_what_it_does_not() {
         let table = [
             (Kind::Forbidden, &["28P01", "28000", "42501"][..]),
-            (Kind::BadConfig, &["3D000", "3F000"]),
+            (Kind::BadConfig, &["3D000", "3F000", "22P05"]),
             // Too many connections, starting up, shutting down, a connection that broke.
             (
                 Kind::Unreachable,
