@@ -227,3 +227,40 @@ async fn a_name_that_the_table_cannot_hold_is_not_tried_for_ever(mut ground: Gro
     let error = store.claim(&claim("夜", "a", MINUTE)).await.unwrap_err();
     assert!(matches!(error, StoreError::BadConfig(_)), "{error:?}");
 }
+
+#[test]
+fn a_table_that_takes_several_names_for_one_is_refused() {
+    run(async {
+        let ground = Ground::shared(Kind::Postgres);
+        let mut raw = ground.connect().await;
+        raw.run("create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+            .await;
+        let collated = "name varchar(256) collate any_case primary key";
+        let ddl = ground.ddl();
+        let made = ddl.replace("name varchar(256) primary key", collated);
+        assert_ne!(made, ddl);
+        raw.run(made).await;
+        let error = ground.bare(true).prepare().await.unwrap_err();
+        let StoreError::WrongTable { why, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert!(why.contains("any_case"), "{why}");
+    });
+}
+
+#[test]
+fn i10_a_table_that_is_empty_after_a_crash_is_refused() {
+    run(async {
+        let ground = Ground::shared(Kind::Postgres);
+        let mut raw = ground.connect().await;
+        let made = ground
+            .ddl()
+            .replace("create table", "create unlogged table");
+        raw.run(made).await;
+        let error = ground.bare(true).prepare().await.unwrap_err();
+        assert!(matches!(error, StoreError::WrongTable { .. }), "{error:?}");
+        raw.run(format!("alter table {} set logged", ground.table))
+            .await;
+        ground.bare(true).prepare().await.unwrap();
+    });
+}

@@ -135,10 +135,14 @@ pub(super) async fn shape(
     let columns = "select a.attname::text, t.typname::text, a.attnotnull and not a.atthasdef and a.attidentity = '' \
          from pg_attribute a join pg_type t on t.oid = a.atttypid \
          where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped";
+    // Servers before 12 have none of these.
+    let loose = "select l.collname::text from pg_attribute a join pg_collation l on l.oid = a.attcollation \
+         where a.attrelid = to_regclass($1) and a.attname = 'name' and not a.attisdropped \
+         and not coalesce((to_jsonb(l) ->> 'collisdeterministic')::boolean, true)";
     let relation = "select c.relkind in ('r', 'p'), exists (select 1 from pg_index i join pg_attribute a on a.attrelid = \
          i.indrelid and a.attnum = i.indkey[0] where i.indrelid = c.oid and i.indisunique and i.indisvalid and \
-         i.indimmediate and i.indnkeyatts = 1 and i.indpred is null and a.attname = 'name') \
-         from pg_class c where c.oid = to_regclass($1)";
+         i.indimmediate and i.indnkeyatts = 1 and i.indpred is null and a.attname = 'name'), \
+         c.relpersistence = 'p' from pg_class c where c.oid = to_regclass($1)";
     let relation = Ask::of(relation).bind(table);
     let Some(relation) = relation.row(connection, plainly).await? else {
         return Ok(None);
@@ -149,6 +153,15 @@ pub(super) async fn shape(
     };
     if !relation.try_get::<bool, _>(0)? {
         shape.unfit = Some("it is not a table".to_owned());
+    } else if !relation.try_get::<bool, _>(2)? {
+        shape.unfit = Some("it is unlogged or temporary, and would forget its tokens".to_owned());
+    }
+    let loose = Ask::of(loose).bind(table).row(connection, plainly).await?;
+    if let Some(loose) = loose {
+        let collation: String = loose.try_get(0)?;
+        shape.unfit = Some(format!(
+            "its column name has the collation {collation}, which takes several names for one"
+        ));
     }
     for column in Ask::of(columns)
         .bind(table)
