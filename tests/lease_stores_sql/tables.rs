@@ -264,3 +264,25 @@ fn i10_a_table_that_is_empty_after_a_crash_is_refused() {
         ground.bare(true).prepare().await.unwrap();
     });
 }
+
+#[test]
+fn a_file_that_may_only_be_read_is_denied() {
+    run(async {
+        let ground = Ground::shared(Kind::Sqlite);
+        let mut raw = ground.connect().await;
+        raw.run("create table app (x)").await;
+        let reads = format!("{}?mode=ro", ground.url);
+        let reader = ground.bare_at(&reads, true);
+        let error = reader.prepare().await.unwrap_err();
+        assert!(!error.is_retryable());
+        let StoreError::MayNotCreate { ddl, .. } = error else {
+            panic!("{error:?}");
+        };
+        raw.run(ddl).await;
+        reader.prepare().await.unwrap();
+        assert!(reader.list().await.unwrap().is_empty());
+        let error = reader.claim(&claim("job", "a", MINUTE)).await.unwrap_err();
+        assert!(matches!(error, StoreError::Denied(_)), "{error:?}");
+        assert!(!error.is_retryable());
+    });
+}

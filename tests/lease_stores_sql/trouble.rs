@@ -147,23 +147,6 @@ fn mariadb_that_only_reads_is_told_and_used_again_when_it_writes() {
 }
 
 #[test]
-fn an_sqlite_file_that_is_only_read_is_told() {
-    run(async {
-        let ground = Ground::shared(Kind::Sqlite);
-        let store = ground.store().await;
-        ours(store.claim(&claim("job", "a", MINUTE)).await);
-        let reader = ground.bare_at(&format!("{}?mode=ro", ground.url), true);
-        reader.prepare().await.unwrap();
-        assert!(reader.look(&name("job")).await.unwrap().is_some());
-        let claimed = reader.claim(&claim("other", "b", MINUTE)).await;
-        assert!(
-            matches!(claimed, Err(StoreError::ReadOnly(_))),
-            "{claimed:?}"
-        );
-    });
-}
-
-#[test]
 fn what_makes_no_sense_is_refused_before_anything_is_connected() {
     use lockkeeper::{MysqlLeases, PostgresLeases, SqliteLeases, TableName};
     let wrong = |error: Option<StoreError>| matches!(error, Some(StoreError::BadConfig(_)));

@@ -12,6 +12,9 @@ use crate::leases::StoreError;
 
 /// The kind of error for a file that cannot be opened, for whatever reason.
 const CANNOT_OPEN: i32 = 14;
+/// The file was opened to be read alone, since it may not be written, or the folder may not. Other reasons for which it is only
+/// read pass: it was moved, or somebody has to repair it first.
+const READS_ONLY: [i32; 2] = [8, 8 | 6 << 8];
 
 /// Opens the file.
 pub(super) async fn open(
@@ -95,6 +98,7 @@ pub(super) fn kind(error: &sqlx::Error) -> Kind {
     // The low byte is the kind, the rest says more.
     match code(error) & 0xff {
         5 | 6 => Kind::LockTimeout,
+        _ if READS_ONLY.contains(&code(error)) => Kind::Forbidden,
         8 => Kind::ReadOnly,
         10 | CANNOT_OPEN => Kind::Unreachable,
         3 | 23 => Kind::Forbidden,
