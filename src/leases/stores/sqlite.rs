@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row as _, Sqlite, SqliteConnection};
 
 use super::sql::{Backend, Kind, Options, Row, Shape, Taken, micros, store_of_leases};
@@ -19,6 +19,8 @@ use statements::Statements;
 store_of_leases! {
     /// Leases in a table of an SQLite file, for processes of one machine. The file is made if it is missing, with a
     /// write-ahead log.
+    ///
+    /// Each commit is on the disk before it is answered, also where the application's pool is content with less.
     ///
     /// Time is the machine's clock, in milliseconds. There is one writer: a transaction of the application that writes to the
     /// same file for long keeps leases from being refreshed. A file of its own has no such neighbours. Waiters poll. A file
@@ -55,6 +57,8 @@ impl SqliteBackend {
             return Err(wrong("nothing is attached to the store's own connections"));
         }
         let file = file.create_if_missing(true).busy_timeout(BUSY_TIMEOUT);
+        // Whatever the application's pool is content with: a token that is lost with the power would be given out again.
+        let file = file.synchronous(SqliteSynchronous::Extra);
         Ok(Self {
             file: file.disable_statement_logging(),
             statements: Statements::new(&options.table),

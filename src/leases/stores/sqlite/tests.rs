@@ -17,6 +17,18 @@ fn wish(id: &str) -> Claim {
 }
 
 #[tokio::test]
+async fn i10_tokens_are_on_the_disk_where_the_applications_pool_is_content_with_less() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteConnectOptions::new().filename(folder.path().join("app.db"));
+    let file = file.synchronous(SqliteSynchronous::Off);
+    let backend = SqliteBackend::new(vec![file], &Options::default()).unwrap();
+    let mut connection = backend.open(Duration::from_secs(5)).await.unwrap();
+    let level = sqlx::query("pragma synchronous").fetch_one(&mut connection);
+    let level: i64 = level.await.unwrap().try_get(0).unwrap();
+    assert_eq!(level, 3, "EXTRA");
+}
+
+#[tokio::test]
 async fn i09_a_claim_whose_commit_fails_is_not_granted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
