@@ -3,6 +3,7 @@
 use lockkeeper::{Fence, Refreshed, Released, StoreError};
 
 use crate::ground::{Ground, Kind, MINUTE, claim, holder, name, ours, refresh, run};
+use crate::servers::mariadb::Mariadb;
 
 #[test]
 fn names_that_the_key_takes_for_one_are_never_treated_as_one() {
@@ -69,5 +70,24 @@ fn i10_triggers_on_the_table_change_no_token() {
                 Fence(3)
             );
         }
+    });
+}
+
+/// Else whoever remembers the tokens of the one would take the smaller ones of somebody who was paused for those of another.
+#[test]
+fn i10_a_server_that_takes_over_is_the_same_store_to_those_who_remember_tokens() {
+    let mut server = Mariadb::start();
+    let mut ground = Ground::at(Kind::Mariadb, server.url());
+    run(async {
+        let before = ground.store().await;
+        let id = before.id().await.unwrap();
+        let token = ours(before.claim(&claim("job", "a", MINUTE)).await);
+        before.release(&name("job"), &holder("a")).await.unwrap();
+        server.stop();
+        server.start_elsewhere();
+        (ground.url, ground.direct) = (server.url(), server.url());
+        let after = ground.store().await;
+        assert!(ours(after.claim(&claim("job", "b", MINUTE)).await) > token);
+        assert_eq!(after.id().await.unwrap(), id);
     });
 }

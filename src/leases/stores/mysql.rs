@@ -29,6 +29,9 @@ store_of_leases! {
     /// or by several calls of [`MysqlLeasesBuilder::url`]: the first that can be written to is used. TLS is by `ssl-mode` in
     /// the URL.
     ///
+    /// Whoever remembers tokens (as `RunTxn::under` does) tells these stores apart by database and table alone, since a replica
+    /// that takes over has to be the same store: give tables of two servers whose leases guard one thing different names.
+    ///
     /// If the table was made by dbmutex, the server's collation may take two names for one that differ in case or accents. Such
     /// names are never treated as one: whoever comes second gets [`StoreError::WrongTable`].
     MysqlLeases,

@@ -67,6 +67,12 @@ impl Mariadb {
         self.spawn(Vec::new());
     }
 
+    /// Starts what it was stopped with as another server, as a replica that takes over is one.
+    pub fn start_elsewhere(&mut self) {
+        self.port = free_port();
+        self.spawn(Vec::new());
+    }
+
     /// Starts it after it was stopped: nobody gets in without TLS.
     pub fn start_again_with_tls(&mut self) -> Certificates {
         let made = Certificates::make(self.folder.path());

@@ -61,27 +61,19 @@ fn kind_of(number: u16) -> Kind {
     }
 }
 
-/// What the server calls itself.
+/// The database and the table. Whatever a server calls itself, a replica that takes over from it calls itself something else,
+/// and has the same leases and tokens all the same.
 pub(super) async fn identity(
     connection: &mut MySqlConnection,
     table: &TableName,
 ) -> sqlx::Result<String> {
-    let by_id = "select convert(@@server_uuid using utf8mb4)";
-    // MariaDB has no such number.
-    let by_place = "select convert(concat(@@hostname, ':', @@port, ':', @@datadir) using utf8mb4)";
-    let ask = |sql: &'static str| sqlx::query(sql);
-    let row = match ask(by_id).fetch_one(&mut *connection).await {
-        Err(sqlx::Error::Database(_)) => ask(by_place).fetch_one(&mut *connection).await?,
-        row => row?,
-    };
-    let server: String = row.try_get(0)?;
     let (schema, table) = table.parts();
     let row = sqlx::query("select convert(coalesce(?, database()) using utf8mb4)")
         .bind(schema)
         .fetch_one(connection)
         .await?;
     let database: String = row.try_get(0)?;
-    Ok(format!("mysql:{server}:{database}.{table}"))
+    Ok(format!("mysql:{database}.{table}"))
 }
 
 /// What the table looks like.
