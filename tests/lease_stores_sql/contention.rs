@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::Claimed;
 
-use crate::ground::{Ground, MINUTE, claim, on_stores};
+use crate::ground::{Ground, Kind, MINUTE, claim, on_stores, run};
+use crate::servers::postgres::Postgres;
 
 on_stores! {
     Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
@@ -53,6 +54,19 @@ pub async fn i09_only_one_of_sixteen_contenders_is_inside(ground: Ground) {
     println!("{:?}: {entered} entered", ground.kind);
     assert!(entered > 20, "{entered}");
     assert_eq!(u64::from(entered), largest.load(Ordering::SeqCst));
+}
+
+#[test]
+fn i09_only_one_is_inside_where_all_transactions_are_serializable() {
+    let server = Postgres::start();
+    let ground = Ground::at(Kind::Postgres, server.url());
+    run(async {
+        let level = "default_transaction_isolation = 'serializable'";
+        let mut raw = ground.connect().await;
+        raw.run(format!("alter database postgres set {level}"))
+            .await;
+        i09_only_one_of_sixteen_contenders_is_inside(ground).await;
+    });
 }
 
 pub async fn as_many_new_names_as_connections_do_not_disturb_each_other(ground: Ground) {

@@ -73,6 +73,35 @@ fn i10_triggers_on_the_table_change_no_token() {
     });
 }
 
+/// Under it a plain `select` inside of a transaction waits for the locks of others.
+#[test]
+fn a_locked_lease_takes_no_other_with_it_where_all_transactions_are_serializable() {
+    let server = Mariadb::start();
+    let ground = Ground::at(Kind::Mariadb, server.url());
+    run(async {
+        let mut raw = ground.connect().await;
+        raw.run("set global transaction isolation level serializable")
+            .await;
+        let store = ground.store().await;
+        let mut leases = Vec::new();
+        for lease in ["a", "job", "z"] {
+            let token = ours(store.claim(&claim(lease, "me", MINUTE)).await);
+            leases.push(refresh(lease, "me", token, MINUTE));
+        }
+        let lock = format!(
+            "select 1 from {} where name = 'job' for update",
+            ground.table
+        );
+        raw.run(format!("begin; {lock}")).await;
+        let outcomes = store.refresh(&leases).await.unwrap();
+        assert_eq!(
+            outcomes,
+            [Refreshed::Held, Refreshed::Skipped, Refreshed::Held]
+        );
+        raw.run("rollback").await;
+    });
+}
+
 /// Else whoever remembers the tokens of the one would take the smaller ones of somebody who was paused for those of another.
 #[test]
 fn i10_a_server_that_takes_over_is_the_same_store_to_those_who_remember_tokens() {

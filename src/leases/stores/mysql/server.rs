@@ -20,8 +20,11 @@ pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection
     if reads_only != 0 {
         return Err(StoreError::ReadOnly(None));
     }
-    let session =
-        format!("set session innodb_lock_wait_timeout = {LOCK_TIMEOUT}, session autocommit = 1");
+    // Whatever the server begins transactions with: under `serializable` whoever only looks would wait for locks.
+    let session = format!(
+        "set session transaction isolation level repeatable read; \
+         set session innodb_lock_wait_timeout = {LOCK_TIMEOUT}, session autocommit = 1"
+    );
     let set = sqlx::raw_sql(AssertSqlSafe(session));
     set.execute(&mut connection).await.map_err(failed)?;
     Ok(connection)
