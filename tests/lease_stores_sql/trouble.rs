@@ -146,6 +146,43 @@ fn mariadb_that_only_reads_is_told_and_used_again_when_it_writes() {
     });
 }
 
+/// As when another server takes over, and those who were connected have the right to write all the same.
+#[test]
+fn i09_mariadb_that_was_told_to_read_only_grants_and_refreshes_nothing_on_old_connections() {
+    let server = Mariadb::start();
+    let ground = Ground::at(Kind::Mariadb, server.url());
+    run(async {
+        let store = ground.store().await;
+        let token = ours(store.claim(&claim("job", "a", MINUTE)).await);
+        let leases = [refresh("job", "a", token, MINUTE)];
+        assert_eq!(store.refresh(&leases).await.unwrap(), [Refreshed::Held]);
+        let mut raw = ground.connect().await;
+        raw.run("set global read_only = 1").await;
+        let wishes = [claim("job", "b", MINUTE), claim("new", "b", MINUTE)];
+        let handed = store.hand_over(&holder("a"), &wishes[0]).await.err();
+        let errors = [
+            store.claim(&wishes[0]).await.err(),
+            store.claim(&wishes[1]).await.err(),
+            handed,
+            store.refresh(&leases).await.err(),
+            store.release(&name("job"), &holder("a")).await.err(),
+            store.force_release(&name("job")).await.err(),
+        ];
+        for error in errors {
+            assert!(matches!(error, Some(StoreError::ReadOnly(_))), "{error:?}");
+        }
+        raw.run("set global read_only = 0").await;
+        assert_eq!(store.refresh(&leases).await.unwrap(), [Refreshed::Held]);
+        assert_eq!(store.list().await.unwrap().len(), 1, "nothing was written");
+        let released = store.release(&name("job"), &holder("a")).await.unwrap();
+        assert_eq!(released, lockkeeper::Released::WasOurs);
+        assert_eq!(
+            ours(store.claim(&claim("job", "b", MINUTE)).await).0,
+            token.0 + 1
+        );
+    });
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_before_anything_is_connected() {
     use lockkeeper::{MysqlLeases, PostgresLeases, SqliteLeases, TableName};

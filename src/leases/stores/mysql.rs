@@ -167,8 +167,10 @@ impl Backend for MysqlBackend {
         let row = query(&self.statements.row)
             .bind(name.as_str())
             .bind(name.as_str());
-        let row = row.fetch_optional(connection).await?;
-        row.as_ref().map(read).transpose()
+        match row.fetch_optional(&mut *connection).await? {
+            Some(row) => read(&row).map(Some),
+            None => server::must_write(connection).await.map(|()| None),
+        }
     }
 
     async fn rows(&self, connection: &mut MySqlConnection) -> sqlx::Result<Vec<Row>> {
@@ -209,9 +211,11 @@ impl Backend for MysqlBackend {
             .bind(name.as_str())
             .bind(name.as_str())
             .bind(&*holder.id);
-        let freed = free.execute(connection).await?;
-        let wanted = freed.last_insert_id() == NOTED;
-        Ok((freed.rows_affected() > 0).then_some(wanted))
+        let freed = free.execute(&mut *connection).await?;
+        if freed.rows_affected() == 0 {
+            return server::must_write(connection).await.map(|()| None);
+        }
+        Ok(Some(freed.last_insert_id() == NOTED))
     }
 
     async fn force(
@@ -283,8 +287,11 @@ impl MysqlBackend {
     }
 }
 
-/// A row as [`Statements`] selects it.
+/// A row as [`Statements`] selects it; an error if the server only reads by now.
 fn read(row: &MySqlRow) -> sqlx::Result<Row> {
+    if row.try_get::<i64, _>(8)? == 0 {
+        return Err(server::reads_only());
+    }
     Ok(Row {
         name: row.try_get(0)?,
         locked: row.try_get::<i64, _>(1)? != 0,

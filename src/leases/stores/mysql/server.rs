@@ -4,22 +4,17 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection, Row as _};
 
 use super::super::sql::{Column, Kind, Shape, connecting, fault, kind_by};
+use super::statements::WRITES;
 use crate::leases::{StoreError, TableName};
 
 /// How long a statement waits for the lock of a row, in seconds.
 pub(super) const LOCK_TIMEOUT: u32 = 2;
 
-/// Opens a connection, if it is one to a server that can be written to. Some users may write to a replica: what counts is
-/// whether others may.
+/// Opens a connection, if it is one to a server that can be written to.
 pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection, StoreError> {
     let failed = |error| fault(connecting(kind(&error)), error);
     let mut connection = server.connect().await.map_err(failed)?;
-    let reads_only = "select cast(cast(@@global.read_only as char) in ('1', 'ON') as signed)";
-    let row = sqlx::query(reads_only).fetch_one(&mut connection).await;
-    let reads_only: i64 = row.and_then(|row| row.try_get(0)).map_err(failed)?;
-    if reads_only != 0 {
-        return Err(StoreError::ReadOnly(None));
-    }
+    must_write(&mut connection).await.map_err(failed)?;
     // Whatever the server begins transactions with: under `serializable` whoever only looks would wait for locks.
     let session = format!(
         "set session transaction isolation level repeatable read; \
@@ -28,6 +23,25 @@ pub(super) async fn open(server: &MySqlConnectOptions) -> Result<MySqlConnection
     let set = sqlx::raw_sql(AssertSqlSafe(session));
     set.execute(&mut connection).await.map_err(failed)?;
     Ok(connection)
+}
+
+/// Fails if the server only reads.
+pub(super) async fn must_write(connection: &mut MySqlConnection) -> sqlx::Result<()> {
+    let writes = format!("select cast({WRITES} as signed)");
+    let row = sqlx::query(AssertSqlSafe(writes)).fetch_one(connection);
+    match row.await?.try_get::<i64, _>(0)? {
+        0 => Err(reads_only()),
+        _ => Ok(()),
+    }
+}
+
+/// The server says of itself that it only reads.
+#[derive(Debug, thiserror::Error)]
+#[error("the server is set to be read only")]
+struct ReadsOnly;
+
+pub(super) fn reads_only() -> sqlx::Error {
+    sqlx::Error::Decode(Box::new(ReadsOnly))
 }
 
 /// The server's number for an error.
@@ -39,7 +53,10 @@ pub(super) fn number(error: &sqlx::Error) -> Option<u16> {
 
 /// What kind of failure an error is.
 pub(super) fn kind(error: &sqlx::Error) -> Kind {
-    kind_by(error, |_| kind_of(number(error).unwrap_or_default()))
+    match error {
+        sqlx::Error::Decode(why) if why.is::<ReadsOnly>() => Kind::ReadOnly,
+        error => kind_by(error, |_| kind_of(number(error).unwrap_or_default())),
+    }
 }
 
 fn kind_of(number: u16) -> Kind {

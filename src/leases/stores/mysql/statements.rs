@@ -24,6 +24,9 @@ pub(super) struct Statements {
     pub(super) force: Arc<str>,
 }
 
+/// Whether the server is one to write to. Some users may write to a replica: what counts is whether others may, and it may have
+/// become one since the connection was made.
+pub(super) const WRITES: &str = "cast(@@global.read_only as char) in ('0', 'OFF')";
 /// A row as it is read. `sysdate` is the time of the moment, not of the statement.
 const COLUMNS: &str = "convert(name using utf8mb4), cast(locked as signed), cast(locked_count as signed), \
      convert(locker_host using utf8mb4), cast(locker_pid as signed), convert(locker_id using utf8mb4), \
@@ -43,7 +46,8 @@ pub(super) const NOTED: u64 = 2;
 impl Statements {
     pub(super) fn new(name: &TableName) -> Self {
         let table = quoted(name, QUOTE);
-        let row = format!("select {COLUMNS} from {table} where {THIS_NAME}");
+        let row =
+            format!("select {COLUMNS}, cast({WRITES} as signed) from {table} where {THIS_NAME}");
         Self {
             ddl: ddl(&table).into(),
             // Assignments are carried out from the left. `last_insert_id` brings the token with the statement's own answer.
@@ -53,7 +57,7 @@ impl Statements {
                  locked = true, locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), \
                  refresh_at = sysdate(6), expires_at = date_add(sysdate(6), interval ? microsecond), \
                  updated_at = greatest(locked_at, sysdate(6)) \
-                 where {THIS_NAME} and (not locked or {THIS_HOLDER} \
+                 where {THIS_NAME} and {WRITES} and (not locked or {THIS_HOLDER} \
                  or expires_at < date_sub(sysdate(6), interval ? microsecond))"
             )
             .into(),
@@ -62,16 +66,16 @@ impl Statements {
                  locker_host = ?, locker_pid = ?, locker_id = ?, locked_at = sysdate(6), refresh_at = sysdate(6), \
                  expires_at = date_add(sysdate(6), interval ? microsecond), \
                  updated_at = greatest(locked_at, sysdate(6)) \
-                 where {THIS_NAME} and locked and {THIS_HOLDER}"
+                 where {THIS_NAME} and {WRITES} and locked and {THIS_HOLDER}"
             )
             .into(),
             add: format!("insert into {table} (name) values (?)").into(),
             row_for_update: format!("{row} for update").into(),
             row: row.into(),
-            rows: format!("select {COLUMNS} from {table} order by {BY_NAME}").into(),
+            rows: format!("select {COLUMNS}, cast({WRITES} as signed) from {table} order by {BY_NAME}").into(),
             // Whoever wants it sets the time of the last change before that of the claim, where it never is otherwise.
             unnoted: format!(
-                "select 1 from {table} where {THIS_NAME} and locked and updated_at >= locked_at \
+                "select 1 from {table} where {THIS_NAME} and {WRITES} and locked and updated_at >= locked_at \
                  for update skip locked"
             )
             .into(),
@@ -81,7 +85,7 @@ impl Statements {
             .into(),
             free: format!(
                 "update {table} set locked_count = locked_count + 0 * last_insert_id(if(updated_at < locked_at, {NOTED}, 1)), \
-                 {FREED}, updated_at = sysdate(6) where {THIS_NAME} and locked and {THIS_HOLDER}"
+                 {FREED}, updated_at = sysdate(6) where {THIS_NAME} and {WRITES} and locked and {THIS_HOLDER}"
             )
             .into(),
             force: format!(
@@ -97,7 +101,9 @@ impl Statements {
     pub(super) fn several(&self, names: usize, end: &str) -> String {
         let names = placeholders(names);
         let table = &self.table;
-        format!("select {COLUMNS} from {table} where name in ({names}) order by name {end}")
+        format!(
+            "select {COLUMNS}, cast({WRITES} as signed) from {table} where name in ({names}) order by name {end}"
+        )
     }
 
     /// Extends the rows of so many names, whose locks are held.
@@ -118,7 +124,7 @@ impl Statements {
             "update {table} set refresh_at = sysdate(6), \
              expires_at = date_add(sysdate(6), interval ? microsecond), \
              updated_at = if(updated_at < locked_at, updated_at, sysdate(6)) \
-             where {THIS_NAME} and locked and {THIS_HOLDER} and locked_count = ? and expires_at > sysdate(6)"
+             where {THIS_NAME} and {WRITES} and locked and {THIS_HOLDER} and locked_count = ? and expires_at > sysdate(6)"
         )
     }
 }
