@@ -39,6 +39,8 @@ const FILE: &str = "leases.mdb";
 /// - The folder must be on a disk of this machine: LMDB's locks do not work over network file systems.
 /// - Containers that share the folder must share a pid namespace.
 /// - After a boot of the machine every lease has expired.
+/// - There is room for about half a million names. Then a new one is answered with [`StoreError::Full`]; those that are there go
+///   on. The file may be removed while nobody uses it, and tokens begin again.
 /// - A process that is killed leaves nothing locked but its leases, until they expire. One that is *stopped* (`SIGSTOP`, a
 ///   debugger) while it writes keeps LMDB's writer: nobody gets, refreshes or releases a lease until it goes on or is killed; those
 ///   who hold leases lose them in time.
@@ -69,8 +71,8 @@ impl LmdbLeases {
     ///
     /// # Errors
     /// [`StoreError::BadConfig`] for a folder that cannot be used, or a store that was open when this process was forked;
-    /// [`StoreError::WrongTable`] if `leases.mdb` is something else, or of a later version; [`StoreError::Unreachable`] for what
-    /// LMDB cannot open.
+    /// [`StoreError::WrongTable`] if `leases.mdb` is something else, or of a later version; [`StoreError::Denied`] if it may not be
+    /// opened; [`StoreError::Unreachable`] for what LMDB cannot open for now.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::open_table(folder, &TableName::default())
     }
