@@ -37,9 +37,13 @@ pub use sqlite::{SqliteLeases, SqliteLeasesBuilder};
 /// [`StoreError::BadConfig`] for any other URL, and for one whose store was not compiled in, with the feature that it needs;
 /// otherwise as the store says.
 pub fn store_from_url(url: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
-    let Some((scheme, rest)) = url.split_once(':') else {
+    // What is no scheme is not shown, and neither is the rest: it may have a password.
+    let is_scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let split = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme));
+    let Some((scheme, rest)) = split else {
+        let forms = "`lmdb:PATH`, `postgres://…`, `mysql://…`, `sqlite:…` or `etcd://…`";
         return Err(StoreError::BadConfig(format!(
-            "{url:?} is no URL of a lease store: `lmdb:PATH`, `postgres://…`, `mysql://…`, `sqlite:…` or `etcd://…`"
+            "this is no URL of a lease store: {forms}"
         )));
     };
     match scheme {
@@ -60,7 +64,6 @@ pub fn store_from_url(url: &str) -> Result<Arc<dyn LeaseStore>, StoreError> {
         "etcd" => Ok(Arc::new(EtcdLeases::from_url(url)?)),
         #[cfg(not(feature = "etcd"))]
         "etcd" => not_compiled_in("etcd"),
-        // Not the whole URL: it may have a password.
         _ => Err(StoreError::BadConfig(format!(
             "no lease store has the scheme {scheme:?}"
         ))),
@@ -115,6 +118,8 @@ mod tests {
             "lmdb:",
             "lmdb:x?table=1",
             "oracle://a:secret@b/c",
+            "secret@b:5432/c",
+            "secret@b",
         ] {
             let Err(StoreError::BadConfig(why)) = store_from_url(bad) else {
                 panic!("{bad} was taken");

@@ -16,6 +16,8 @@ pub(in crate::leases::stores) type Checking<'a> =
 /// what the transaction does is done under the lease, even if the lease expires meanwhile. Nobody else gets it before the end.
 /// In SQLite the transaction has to be one that writes (`BEGIN IMMEDIATE`), and nobody else writes anyway.
 ///
+/// Its user needs the right to update the table, since that is what locking a row takes in Postgres and MySQL.
+///
 /// Check late in a long transaction: the lease cannot be refreshed while its row is locked. In Postgres under `REPEATABLE
 /// READ` and above check first of all: a refresh since the transaction began makes it fail with a serialization failure.
 pub trait CheckLease: Send {
