@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{ErrorClass, LeaseError, LeaseFault, LeaseOperation, LeaseVerdict, StoreError};
 
-use crate::store::{Fault, Memory, Op, soon, until};
+use crate::store::{Fault, Memory, Op, broken, soon, until};
 use crate::{MS, builder, leases};
 
 #[tokio::test]
@@ -298,6 +298,20 @@ async fn a_notification_wakes_whoever_waits() {
     assert!(soon(waiting).await.unwrap().unwrap().is_held());
 }
 
+#[tokio::test]
+async fn who_is_woken_is_so_again_soon_after_the_wake_ups_broke_however_seldom_is_polled() {
+    let store = Memory::waking();
+    let poll = Duration::from_secs(600);
+    let leases = builder(&store).poll(poll).start().unwrap();
+    store.steal("job", "somebody", Duration::from_secs(3_600));
+    let waiting = tokio::spawn(leases.acquire("job"));
+    until(|| store.listeners() == 1).await;
+    store.wake(|| Err(broken()));
+    until(|| store.listeners() == 0).await;
+    store.give_back("job");
+    assert!(soon(waiting).await.unwrap().unwrap().is_held());
+}
+
 #[test]
 fn leases_need_no_runtime_of_the_callers() {
     let store = Memory::new();
@@ -373,4 +387,27 @@ async fn who_does_not_wait_is_answered_while_a_lease_is_left_to_others() {
     // Nobody is refused what is free without having asked for it.
     let guard = soon(leases.acquire_timeout("job", 200 * MS)).await;
     assert!(guard.unwrap().is_held());
+}
+
+#[tokio::test]
+async fn errors_are_counted_in_a_row() {
+    let store = Memory::new();
+    let counts = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let told = Arc::clone(&counts);
+    let leases = builder(&store)
+        .handler(move |fault: &LeaseFault<'_>| {
+            told.lock().push(fault.count);
+            LeaseVerdict::GoOn
+        })
+        .start()
+        .unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    store.next(Op::Claim, &[Fault::Fail, Fault::Fail]);
+    let waiting = tokio::spawn(leases.acquire("job"));
+    // The store has answered in between.
+    until(|| store.asked(Op::Claim) >= 4).await;
+    store.next(Op::Claim, &[Fault::Fail]);
+    until(|| counts.lock().len() >= 3).await;
+    assert_eq!(*counts.lock(), [1, 2, 1]);
+    waiting.abort();
 }
