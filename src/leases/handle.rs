@@ -397,6 +397,7 @@ impl Leases {
             poll: options.poll,
             until,
             once: patience == Patience::No,
+            fail_fast: options.fail_fast,
         };
         let seen = Arc::new(Acquiring::begin());
         let (id, answer, left) = self.shared().ask(&name, wish, options, &seen)?;

@@ -390,6 +390,56 @@ async fn who_does_not_wait_is_answered_while_a_lease_is_left_to_others() {
 }
 
 #[tokio::test]
+async fn a_store_that_fails_before_it_has_confirmed_a_lease_is_not_taken_for_one_that_is_held() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    // It has granted the lease, as far as is known, and says nothing more.
+    store.next(Op::Claim, &[Fault::DoneThenFail]);
+    store.always(Op::Refresh, Some(Fault::Hang));
+    let waiting = tokio::spawn(soon(leases.acquire_timeout("job", 300 * MS)));
+    until(|| store.asked(Op::Refresh) >= 1).await;
+    let busy = soon(leases.try_acquire("job")).await;
+    let Err(LeaseError::Busy { holder, .. }) = busy else {
+        panic!("{busy:?}")
+    };
+    assert_eq!(
+        holder,
+        store.holder("job"),
+        "it says who is about to hold it"
+    );
+    let late = waiting.await.unwrap();
+    let Err(LeaseError::Unreachable { errors, .. }) = late else {
+        panic!("{late:?}")
+    };
+    assert!(errors >= 1, "{errors}");
+}
+
+#[tokio::test]
+async fn fail_fast_ends_an_acquire_at_the_first_error_also_behind_another() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .handler(lockkeeper::IgnoreStoreErrors)
+        .start()
+        .unwrap();
+    store.next(Op::Claim, &[Fault::Wait]);
+    let first = tokio::spawn(leases.acquire("job"));
+    until(|| store.asked(Op::Claim) >= 1).await;
+    let behind = tokio::spawn(leases.lease("job").fail_fast(true).acquire());
+    while soon(leases.status("job")).await.unwrap().waiting < 2 {}
+    // The next answer, or the one after that.
+    store.always(Op::Claim, Some(Fault::Fail));
+    store.steal("job", "somebody", Duration::from_secs(60));
+    store.go_on();
+    let refused = soon(behind).await.unwrap();
+    assert!(
+        matches!(refused, Err(LeaseError::Unreachable { errors: 1, .. })),
+        "{refused:?}"
+    );
+    assert!(!first.is_finished());
+    first.abort();
+}
+
+#[tokio::test]
 async fn errors_are_counted_in_a_row() {
     let store = Memory::new();
     let counts = Arc::new(parking_lot::Mutex::new(Vec::new()));

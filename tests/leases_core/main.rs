@@ -3,6 +3,7 @@
 
 mod acquiring;
 mod begun;
+mod crowds;
 mod dropped;
 #[cfg(unix)]
 mod fork;

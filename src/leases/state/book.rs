@@ -63,6 +63,11 @@ impl Entry {
         self.kept && matches!(self.life.phase(), Phase::Lost(_)) && now < self.life.gone_by()
     }
 
+    /// The store is asked whether it is ours since a claim whose answer was lost.
+    pub(super) fn is_verifying(&self) -> bool {
+        *self.life.phase() == Phase::Verifying
+    }
+
     /// Whether something is still to come of it.
     fn is_active(&self, now: Moment) -> bool {
         let is_over = matches!(
@@ -77,7 +82,7 @@ impl Entry {
 pub(super) enum Timer {
     /// Of a lease: its end.
     End(LeaseKey),
-    /// Of an asker: the next claim. Of a release: the next try.
+    /// Of an asker: the next claim. Of a release: the next try. Of what is left to the store: its end there.
     Wake(LeaseKey),
     /// Of a waiter: its time is over.
     Waiter(WaiterId),
@@ -94,6 +99,8 @@ pub struct Book {
     /// Refreshes that are due together, and those that are due by themselves.
     pub(super) dues: BTreeSet<(Moment, LeaseKey)>,
     pub(super) soon: BTreeSet<(Moment, LeaseKey)>,
+    /// What the store is asked though nobody waits for it: claims of those who went away, and releases.
+    pub(super) trailing: usize,
     pub(super) closed: bool,
     pub(super) rng: RetryRng,
     pub(super) next_key: u64,
@@ -113,6 +120,7 @@ impl Book {
             timers: BTreeSet::new(),
             dues: BTreeSet::new(),
             soon: BTreeSet::new(),
+            trailing: 0,
             closed: false,
             rng: RetryRng::new(bounds.seed),
             next_key: 0,
@@ -155,11 +163,17 @@ impl Book {
         }
     }
 
-    /// The guard of a lease is gone while somebody runs under it: it ends here, and is left to the store until it expires.
+    /// The guard of a lease is gone while somebody runs under it: it ends here, is left to the store until it expires, and
+    /// forgotten then.
     pub fn let_expire(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         self.lose(now, key, LostReason::Released, fx);
         if !self.keep(key) {
-            self.disown(now, key, fx);
+            return self.disown(now, key, fx);
+        }
+        if let Some(entry) = self.leases.get_mut(&key) {
+            entry.unowned = true;
+            let gone_by = entry.life.gone_by();
+            self.wake_at(key, gone_by);
         }
     }
 
@@ -203,9 +217,8 @@ impl Book {
     /// How many wait for a name, and whether it is held here.
     #[must_use]
     pub fn local(&self, name: &LeaseName) -> (usize, Option<LeaseKey>) {
-        self.names
-            .get(name)
-            .map_or((0, None), |turns| (turns.waiting(), turns.holder))
+        let holder = self.names.get(name).and_then(|turns| turns.holder);
+        (self.waiting(name), holder)
     }
 
     /// Carries out what is due.
@@ -289,3 +302,50 @@ impl Book {
 
 /// How often names that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leases::state::{ClaimAnswer, Timing, Wish};
+    use crate::leases::{Claimed, Fence};
+
+    #[test]
+    fn what_is_left_to_the_store_is_forgotten_when_it_has_expired_there() {
+        let second = Duration::from_secs(1);
+        let mut book = Book::new(Bounds {
+            waiters: 1,
+            call_timeout: second,
+            seed: 1,
+        });
+        let (name, now, mut fx) = (LeaseName::new("job").unwrap(), Moment(1), Vec::new());
+        let wish = Wish {
+            timing: Timing::new(second, 60 * second, second).unwrap(),
+            poll: second,
+            until: None,
+            once: false,
+            fail_fast: false,
+        };
+        book.ask(now, &name, wish).unwrap();
+        book.advance(now, &name, &mut fx);
+        let Some(Effect::Claim { key, send, .. }) = fx.pop() else {
+            panic!("{fx:?}")
+        };
+        let claimed = Claimed::Ours { token: Fence(1) };
+        let foreign = false;
+        let granted = ClaimAnswer::Claimed { claimed, foreign };
+        book.claimed(now, key, send, granted, &mut fx);
+        book.let_expire(now, key, &mut fx);
+        let held = |book: &Book, at| book.held_names(at).count();
+        book.tick(now.after(60 * second), &mut fx);
+        assert_eq!((held(&book, now), book.leases.len()), (1, 1));
+        let gone = now.after(120 * second);
+        book.tick(gone, &mut fx);
+        assert_eq!((book.leases.len(), book.next_deadline()), (0, None));
+        let is_told = |effect: &Effect| matches!(effect, Effect::Forget { key: of } if *of == key);
+        assert_eq!(fx.iter().filter(|effect| is_told(effect)).count(), 1);
+        assert!(
+            !fx.iter()
+                .any(|effect| matches!(effect, Effect::Release { .. }))
+        );
+    }
+}

@@ -48,10 +48,11 @@ impl Book {
             _ => {}
         }
         let was_held = entry.life.is_held(now);
-        entry.again = entry.life.is_claim_of_unknown_fate();
+        entry.again = entry.life.may_claim_late(now, self.bounds.call_timeout);
         entry.believed = entry.life.deadline().or(entry.believed);
         entry.life.release();
         entry.releasing = true;
+        self.trailing += 1;
         let name = entry.name.clone();
         fx.push(Effect::DropRefresh { key });
         self.rearm(key, false);
@@ -171,6 +172,7 @@ impl Book {
                     self.has_released(now, key, Released::WasLost, fx);
                 } else if verdict.ends(&error) {
                     entry.releasing = false;
+                    self.trailing = self.trailing.saturating_sub(1);
                     fx.push(Effect::ReleaseStopped { key, error });
                     if entry.unowned {
                         self.forget(key, fx);
@@ -186,7 +188,7 @@ impl Book {
         }
     }
 
-    /// An asker asks again, a release is tried again.
+    /// An asker asks again, a release is tried again, what was left to the store has expired.
     pub(super) fn wake_due(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         let Some(entry) = self.leases.get_mut(&key) else {
             return;
@@ -198,6 +200,8 @@ impl Book {
             } else {
                 fx.push(Effect::Release { key });
             }
+        } else if entry.kept && entry.unowned {
+            self.forget(key, fx);
         } else if entry.claim.is_none() && *entry.life.phase() == Phase::Asked {
             self.send_claim(now, key, fx);
         }
@@ -215,7 +219,9 @@ impl Book {
             return;
         };
         entry.life.released();
-        entry.releasing = false;
+        if std::mem::take(&mut entry.releasing) {
+            self.trailing = self.trailing.saturating_sub(1);
+        }
         let (name, poll, unowned) = (entry.name.clone(), entry.poll, entry.unowned);
         let told = std::mem::take(&mut entry.told);
         fx.push(Effect::Released { key, outcome });
