@@ -170,7 +170,7 @@ pub(super) async fn extend(
     let mut confirmed = cell.confirmed.subscribe();
     let mut is_lost = cell.lost.subscribe();
     let ended = || cell.lost.borrow().clone().unwrap_or(LostReason::Expired);
-    let Some(send) = leases.extend(cell, timing) else {
+    let Some(send) = leases.extend(cell, timing)? else {
         return Err(lost(ended()));
     };
     let has_come = confirmed.wait_for(|last| *last > send.0);

@@ -459,7 +459,11 @@ impl Leases {
         }
     }
 
-    pub(super) fn extend(&self, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {
+    pub(super) fn extend(
+        &self,
+        cell: &Arc<Cell>,
+        timing: Timing,
+    ) -> Result<Option<SendId>, LeaseError> {
         self.shared().extend(cell, timing)
     }
 

@@ -161,6 +161,11 @@ impl Cell {
             && self.holder.pid == std::process::id()
     }
 
+    /// Whether it was let go or lost, whoever granted it.
+    pub(super) fn is_over(&self) -> bool {
+        self.let_go.load(Ordering::Acquire) || self.lost.borrow().is_some()
+    }
+
     pub(super) fn remaining(&self) -> Duration {
         Moment(self.deadline.load(Ordering::Acquire)).since(boottime::now())
     }

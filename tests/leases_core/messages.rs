@@ -87,6 +87,39 @@ fn an_actor_alone_answers_every_message_without_environment_or_lock_table() {
 }
 
 #[test]
+fn a_lease_of_others_is_not_extended_and_not_taken_for_a_lost_one() {
+    System::new().block_on(async {
+        let (actor, leases) = LeaseActor::start_alone(Memory::new(), config()).unwrap();
+        let (_actor, others) = LeaseActor::start_alone(Memory::new(), config()).unwrap();
+        // Both are the first of their store.
+        let own = soon(leases.acquire("job")).await.unwrap();
+        let guard = soon(others.acquire("job")).await.unwrap();
+        let extend = ExtendLease {
+            lease: guard.claim_view(),
+            expiration: Duration::from_secs(60),
+        };
+        let refused = soon(actor.send(extend.clone())).await.unwrap();
+        let Err(LeaseError::OfOtherLeases { name }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(name.as_str(), "job");
+        drop(own);
+        let refused = soon(actor.send(extend.clone())).await.unwrap();
+        assert!(
+            matches!(refused, Err(LeaseError::OfOtherLeases { .. })),
+            "{refused:?}"
+        );
+        // What has ended has ended, whoever is asked.
+        drop(guard);
+        let refused = soon(actor.send(extend)).await.unwrap();
+        let Err(LeaseError::Lost { reason, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(reason, LostReason::Released);
+    });
+}
+
+#[test]
 fn an_actor_alone_needs_a_system() {
     let started = LeaseActor::start_alone(Memory::new(), config());
     assert!(matches!(started, Err(LeaseActorError::NoSystem(_))));
