@@ -167,7 +167,10 @@ impl Cell {
     }
 
     pub(super) fn remaining(&self) -> Duration {
-        Moment(self.deadline.load(Ordering::Acquire)).since(boottime::now())
+        match self.is_held() {
+            true => Moment(self.deadline.load(Ordering::Acquire)).since(boottime::now()),
+            false => Duration::ZERO,
+        }
     }
 
     pub(super) fn token(&self) -> Fence {
@@ -299,10 +302,10 @@ impl LeaseView {
         })
     }
 
-    /// A token that is cancelled when the lease is not held any more.
+    /// A token that is cancelled when the lease is not held any more; see [`LeaseGuard::cancellation`](super::LeaseGuard::cancellation).
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
-        self.cell.cancelled.clone()
+        self.cell.cancelled.child_token()
     }
 }
 

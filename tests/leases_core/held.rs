@@ -217,7 +217,12 @@ async fn a_view_of_a_lease_can_be_kept_and_owns_nothing() {
         .join()
         .unwrap();
     assert!(other.0);
+    // Who cancels his token himself tells nobody that the lease is lost.
+    let tokens = [guard.cancellation(), other.1.cancellation()];
+    tokens[0].cancel();
+    assert!(guard.is_held() && !guard.cancellation().is_cancelled() && !tokens[1].is_cancelled());
     drop(guard);
+    assert!(tokens[1].is_cancelled());
     assert!(!other.1.is_held());
     until(|| !store.is_held("job")).await;
 }
