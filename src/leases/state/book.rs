@@ -236,7 +236,10 @@ impl Book {
         self.refresh_due(now, fx);
         if now.since(self.swept) >= SWEEP {
             self.swept = now;
-            self.names.retain(|_, turns| !turns.is_idle(now));
+            // What may be worth knowing for long is not kept for however many names.
+            let are_many = self.names.len() > MOST_IDLE;
+            let is_over = |turns: &Turns| turns.is_unused() && (are_many || turns.is_idle(now));
+            self.names.retain(|_, turns| !is_over(turns));
         }
     }
 
@@ -302,50 +305,78 @@ impl Book {
 
 /// How often names that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Of more names than this, those that nobody uses are forgotten at once. Then a process may have the lease again before others.
+const MOST_IDLE: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::leases::state::{ClaimAnswer, Timing, Wish};
-    use crate::leases::{Claimed, Fence};
+    use crate::leases::{Claimed, Fence, Released};
 
-    #[test]
-    fn what_is_left_to_the_store_is_forgotten_when_it_has_expired_there() {
-        let second = Duration::from_secs(1);
-        let mut book = Book::new(Bounds {
+    const SECOND: Duration = Duration::from_secs(1);
+    const NOW: Moment = Moment(1);
+
+    fn book() -> Book {
+        Book::new(Bounds {
             waiters: 1,
-            call_timeout: second,
+            call_timeout: SECOND,
             seed: 1,
-        });
-        let (name, now, mut fx) = (LeaseName::new("job").unwrap(), Moment(1), Vec::new());
+        })
+    }
+
+    /// Takes a lease.
+    fn take(book: &mut Book, name: &LeaseName, poll: Duration) -> LeaseKey {
+        let mut fx = Vec::new();
         let wish = Wish {
-            timing: Timing::new(second, 60 * second, second).unwrap(),
-            poll: second,
+            timing: Timing::new(SECOND, 60 * SECOND, SECOND).unwrap(),
+            poll,
             until: None,
             once: false,
             fail_fast: false,
         };
-        book.ask(now, &name, wish).unwrap();
-        book.advance(now, &name, &mut fx);
+        book.ask(NOW, name, wish).unwrap();
+        book.advance(NOW, name, &mut fx);
         let Some(Effect::Claim { key, send, .. }) = fx.pop() else {
             panic!("{fx:?}")
         };
         let claimed = Claimed::Ours { token: Fence(1) };
         let foreign = false;
         let granted = ClaimAnswer::Claimed { claimed, foreign };
-        book.claimed(now, key, send, granted, &mut fx);
-        book.let_expire(now, key, &mut fx);
+        book.claimed(NOW, key, send, granted, &mut fx);
+        key
+    }
+
+    #[test]
+    fn what_is_left_to_the_store_is_forgotten_when_it_has_expired_there() {
+        let (mut book, mut fx) = (book(), Vec::new());
+        let key = take(&mut book, &LeaseName::new("job").unwrap(), SECOND);
+        book.let_expire(NOW, key, &mut fx);
         let held = |book: &Book, at| book.held_names(at).count();
-        book.tick(now.after(60 * second), &mut fx);
-        assert_eq!((held(&book, now), book.leases.len()), (1, 1));
-        let gone = now.after(120 * second);
-        book.tick(gone, &mut fx);
+        book.tick(NOW.after(60 * SECOND), &mut fx);
+        assert_eq!((held(&book, NOW), book.leases.len()), (1, 1));
+        book.tick(NOW.after(120 * SECOND), &mut fx);
         assert_eq!((book.leases.len(), book.next_deadline()), (0, None));
         let is_told = |effect: &Effect| matches!(effect, Effect::Forget { key: of } if *of == key);
         assert_eq!(fx.iter().filter(|effect| is_told(effect)).count(), 1);
-        assert!(
-            !fx.iter()
-                .any(|effect| matches!(effect, Effect::Release { .. }))
-        );
+        let is_release = |effect: &Effect| matches!(effect, Effect::Release { .. });
+        assert!(!fx.iter().any(is_release));
+    }
+
+    #[test]
+    fn names_that_nobody_uses_are_bounded_however_seldom_is_polled() {
+        let poll = Duration::from_secs(86_400);
+        for (names, kept) in [(10, 10), (MOST_IDLE + 1, 0)] {
+            let (mut book, mut fx) = (book(), Vec::new());
+            for n in 0..names {
+                let name = LeaseName::new(n.to_string()).unwrap();
+                let key = take(&mut book, &name, poll);
+                book.disown(NOW, key, &mut fx);
+                book.released(NOW, key, Ok(Released::WasOurs), &mut fx);
+                fx.clear();
+            }
+            book.tick(NOW.after(SWEEP), &mut fx);
+            assert_eq!((book.names.len(), book.leases.len()), (kept, 0));
+        }
     }
 }

@@ -200,12 +200,14 @@ impl Turns {
         !self.stands_back(now)
     }
 
+    /// Whether nobody holds it here, or wants it.
+    pub(super) fn is_unused(&self) -> bool {
+        self.queue.is_empty() && self.asker.is_none() && self.holder.is_none()
+    }
+
     /// Whether nothing of this is worth knowing any more.
     pub(super) fn is_idle(&self, now: Moment) -> bool {
-        self.queue.is_empty()
-            && self.asker.is_none()
-            && self.holder.is_none()
-            && now >= self.keep_until
+        self.is_unused() && now >= self.keep_until
     }
 }
 
