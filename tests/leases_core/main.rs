@@ -15,6 +15,8 @@ mod panics;
 mod releasing;
 mod settings;
 mod store;
+#[cfg(target_os = "linux")]
+mod threads;
 mod turns;
 
 use std::time::Duration;
