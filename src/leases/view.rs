@@ -161,6 +161,11 @@ impl Cell {
             && self.holder.pid == std::process::id()
     }
 
+    /// Whether somebody got it: only then it is known in which store it is.
+    pub(super) fn was_granted(&self) -> bool {
+        self.store.get().is_some()
+    }
+
     /// Whether it was let go or lost, whoever granted it.
     pub(super) fn is_over(&self) -> bool {
         self.let_go.load(Ordering::Acquire) || self.lost.borrow().is_some()

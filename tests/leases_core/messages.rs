@@ -176,6 +176,12 @@ async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it
         soon(keeper.send(ReleaseLease(other))).await.unwrap(),
         Released::WasOurs
     );
+    let extend = ExtendLease {
+        lease: guard.claim_view(),
+        expiration: Duration::from_secs(3_600),
+    };
+    soon(keeper.send(extend)).await.unwrap();
+    assert!(guard.remaining() > Duration::from_secs(3_000));
     let forced = soon(keeper.send(ForceRelease("one".into()))).await.unwrap();
     assert_eq!(forced.unwrap().token, guard.token());
 
@@ -215,4 +221,22 @@ async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
     assert!(told, "{stopped:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(!guard.is_held());
+}
+
+#[tokio::test]
+async fn a_store_that_blocks_a_thread_does_not_keep_a_keeper_from_stopping() {
+    let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
+    let keeper = Keeper::builder()
+        .path(folder.path())
+        .map_size(1 << 20)
+        .lease_store(store.clone())
+        .open()
+        .unwrap();
+    store.always(Op::Claim, Some(Fault::Block));
+    let waiting = tokio::spawn(keeper.lease("job").acquire());
+    until(|| store.asked(Op::Claim) > 0).await;
+    let begun = std::time::Instant::now();
+    drop(soon(keeper.shutdown(300 * MS)).await);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(soon(waiting).await.unwrap().is_err());
 }

@@ -46,6 +46,8 @@ pub enum Fault {
     Wait,
     /// It panics when the test says so.
     WaitThenPanic,
+    /// A thread of the runtime's is blocked over it for long, as by the system's resolver of names.
+    Block,
 }
 
 #[derive(Debug, Clone)]
@@ -282,6 +284,10 @@ impl Memory {
             Some(Fault::WaitThenPanic) => {
                 self.wait().await;
                 panic!("the store panics");
+            }
+            Some(Fault::Block) => {
+                let blocked = tokio::task::spawn_blocking(|| std::thread::sleep(PATIENCE));
+                let _ = blocked.await;
             }
         }
         Ok(act(&mut self.0.state.lock()))
