@@ -20,6 +20,16 @@ fn config() -> LeaseConfig {
     config
 }
 
+fn keeper(store: &Memory, folder: &tempfile::TempDir) -> Keeper {
+    Keeper::builder()
+        .path(folder.path())
+        .map_size(1 << 20)
+        .lease_store(store.clone())
+        .lease_poll(20 * MS)
+        .open()
+        .unwrap()
+}
+
 #[test]
 fn an_actor_alone_answers_every_message_without_environment_or_lock_table() {
     let store = Memory::new();
@@ -159,13 +169,7 @@ fn i12_a_sender_that_goes_away_leaves_nothing_held() {
 #[tokio::test]
 async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it_stops() {
     let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
-    let keeper = Keeper::builder()
-        .path(folder.path())
-        .map_size(1 << 20)
-        .lease_store(store.clone())
-        .lease_poll(20 * MS)
-        .open()
-        .unwrap();
+    let keeper = keeper(&store, &folder);
     let guard = soon(keeper.lease("one").acquire()).await.unwrap();
     let other = soon(keeper.send(AcquireLease::new("two"))).await.unwrap();
     assert!(guard.is_held() && other.is_held());
@@ -207,12 +211,7 @@ async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it
 #[tokio::test]
 async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
     let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
-    let keeper = Keeper::builder()
-        .path(folder.path())
-        .map_size(1 << 20)
-        .lease_store(store.clone())
-        .open()
-        .unwrap();
+    let keeper = keeper(&store, &folder);
     let guard = soon(keeper.lease("job").acquire()).await.unwrap();
     store.always(Op::Release, Some(Fault::Hang));
     let begun = std::time::Instant::now();
@@ -226,12 +225,7 @@ async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
 #[tokio::test]
 async fn a_store_that_blocks_a_thread_does_not_keep_a_keeper_from_stopping() {
     let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
-    let keeper = Keeper::builder()
-        .path(folder.path())
-        .map_size(1 << 20)
-        .lease_store(store.clone())
-        .open()
-        .unwrap();
+    let keeper = keeper(&store, &folder);
     store.always(Op::Claim, Some(Fault::Block));
     let waiting = tokio::spawn(keeper.lease("job").acquire());
     until(|| store.asked(Op::Claim) > 0).await;

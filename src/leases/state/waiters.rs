@@ -350,10 +350,10 @@ mod tests {
     use crate::leases::LeaseVerdict;
     use crate::leases::state::{Bounds, ClaimAnswer};
 
-    #[test]
-    fn i13_those_who_wait_for_all_names_together_are_bounded() {
+    /// A book in which one may wait for each name, and a wish.
+    fn book() -> (Book, Wish) {
         let second = Duration::from_secs(1);
-        let mut book = Book::new(Bounds {
+        let book = Book::new(Bounds {
             waiters: 1,
             call_timeout: second,
             seed: 1,
@@ -365,6 +365,12 @@ mod tests {
             once: false,
             fail_fast: false,
         };
+        (book, wish)
+    }
+
+    #[test]
+    fn i13_those_who_wait_for_all_names_together_are_bounded() {
+        let (mut book, wish) = book();
         let name = |n: usize| LeaseName::new(n.to_string()).unwrap();
         let mut ask = |n| book.ask(Moment(1), &name(n), wish.clone());
         let first = ask(0).unwrap();
@@ -383,19 +389,7 @@ mod tests {
 
     #[test]
     fn i13_what_a_store_that_does_not_answer_leaves_behind_is_bounded() {
-        let second = Duration::from_secs(1);
-        let mut book = Book::new(Bounds {
-            waiters: 1,
-            call_timeout: second,
-            seed: 1,
-        });
-        let wish = Wish {
-            timing: Timing::new(second, 60 * second, second).unwrap(),
-            poll: second,
-            until: None,
-            once: false,
-            fail_fast: false,
-        };
+        let (mut book, wish) = book();
         let now = Moment(1);
         let mut claims = Vec::new();
         // Each goes away while the store is asked.
