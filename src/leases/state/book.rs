@@ -77,7 +77,7 @@ impl Entry {
 pub(super) enum Timer {
     /// Of a lease: its end.
     End(LeaseKey),
-    /// Of an asker: the next claim. Of a release: the next try.
+    /// Of an asker: the next claim. Of a release: the next try. Of what is left to the store: its end there.
     Wake(LeaseKey),
     /// Of a waiter: its time is over.
     Waiter(WaiterId),
@@ -155,11 +155,17 @@ impl Book {
         }
     }
 
-    /// The guard of a lease is gone while somebody runs under it: it ends here, and is left to the store until it expires.
+    /// The guard of a lease is gone while somebody runs under it: it ends here, is left to the store until it expires, and
+    /// forgotten then.
     pub fn let_expire(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         self.lose(now, key, LostReason::Released, fx);
         if !self.keep(key) {
-            self.disown(now, key, fx);
+            return self.disown(now, key, fx);
+        }
+        if let Some(entry) = self.leases.get_mut(&key) {
+            entry.unowned = true;
+            let gone_by = entry.life.gone_by();
+            self.wake_at(key, gone_by);
         }
     }
 

@@ -186,7 +186,7 @@ impl Book {
         }
     }
 
-    /// An asker asks again, a release is tried again.
+    /// An asker asks again, a release is tried again, what was left to the store has expired.
     pub(super) fn wake_due(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         let Some(entry) = self.leases.get_mut(&key) else {
             return;
@@ -198,6 +198,8 @@ impl Book {
             } else {
                 fx.push(Effect::Release { key });
             }
+        } else if entry.kept && entry.unowned {
+            self.forget(key, fx);
         } else if entry.claim.is_none() && *entry.life.phase() == Phase::Asked {
             self.send_claim(now, key, fx);
         }
