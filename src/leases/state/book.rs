@@ -43,8 +43,12 @@ pub(super) struct Entry {
     pub unowned: bool,
     /// A release is under way, or will be tried again.
     pub releasing: bool,
-    /// A claim of unknown fate may come late: it is given back twice.
-    pub again: bool,
+    /// Until then a claim that was given up may come late: what is given back before is given back once more.
+    pub late: Option<Moment>,
+    /// When it was asked for a release last.
+    pub asked: Moment,
+    /// Its release was told.
+    pub is_told: bool,
     /// Until when it was believed in, when it was given back.
     pub believed: Option<Moment>,
     /// It was asked for a release before, and the answer did not come.
