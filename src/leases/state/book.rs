@@ -201,6 +201,18 @@ impl Book {
         self.leases.values().filter(held).map(|entry| &entry.name)
     }
 
+    /// How much it remembers: names, waiters, leases and times.
+    #[must_use]
+    pub fn size(&self) -> [usize; 4] {
+        let times = self.timers.len() + self.dues.len() + self.soon.len();
+        [
+            self.names.len(),
+            self.waiters.len(),
+            self.leases.len(),
+            times,
+        ]
+    }
+
     /// When [`tick`](Self::tick) has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
