@@ -3,6 +3,10 @@
 
 mod acquiring;
 mod begun;
+mod book;
+mod book_process;
+mod book_store;
+mod book_world;
 mod crowds;
 mod dropped;
 #[cfg(unix)]

@@ -43,8 +43,12 @@ pub(super) struct Entry {
     pub unowned: bool,
     /// A release is under way, or will be tried again.
     pub releasing: bool,
-    /// A claim of unknown fate may come late: it is given back twice.
-    pub again: bool,
+    /// Until then a claim that was given up may come late: what is given back before is given back once more.
+    pub late: Option<Moment>,
+    /// When it was asked for a release last.
+    pub asked: Moment,
+    /// Its release was told.
+    pub is_told: bool,
     /// Until when it was believed in, when it was given back.
     pub believed: Option<Moment>,
     /// It was asked for a release before, and the answer did not come.
@@ -203,6 +207,18 @@ impl Book {
             *entry.life.phase() != Phase::Released && !has_expired
         };
         self.leases.values().filter(held).map(|entry| &entry.name)
+    }
+
+    /// How much it remembers: names, waiters, leases and times.
+    #[must_use]
+    pub fn size(&self) -> [usize; 4] {
+        let times = self.timers.len() + self.dues.len() + self.soon.len();
+        [
+            self.names.len(),
+            self.waiters.len(),
+            self.leases.len(),
+            times,
+        ]
     }
 
     /// When [`tick`](Self::tick) has something to do next.

@@ -54,6 +54,7 @@ impl Book {
             }
             ClaimAnswer::Failed { error, verdict } => {
                 entry.life.claim_failed(send);
+                entry.late = Some(now.after(self.bounds.call_timeout));
                 self.claim_failed(now, key, error, verdict, fx);
             }
         }

@@ -86,8 +86,7 @@ pub struct Life {
     due: Moment,
     doubtful_since: Moment,
     last_fault: Option<LostReason>,
-    /// When the last claim was sent whose answer did not come.
-    claim_of_unknown_fate: Option<Moment>,
+    claim_of_unknown_fate: bool,
     /// By then the store has let it go, whatever became of what was sent.
     gone_by: Moment,
 }
@@ -108,7 +107,7 @@ impl Life {
             due: Moment(0),
             doubtful_since: Moment(0),
             last_fault: None,
-            claim_of_unknown_fate: None,
+            claim_of_unknown_fate: false,
             gone_by: Moment(0),
         }
     }
@@ -127,7 +126,7 @@ impl Life {
             return ClaimWon::Stale;
         }
         self.token = Some(token);
-        if self.is_claim_of_unknown_fate() {
+        if self.claim_of_unknown_fate {
             // Nobody knows which of the claims it was, and from when on its expiry counts.
             self.phase = Phase::Verifying;
             self.due = now;
@@ -152,7 +151,7 @@ impl Life {
     pub fn claim_failed(&mut self, id: SendId) {
         if let Some(sent) = self.take(id) {
             self.lose(sent);
-            self.claim_of_unknown_fate = self.claim_of_unknown_fate.max(Some(sent.at));
+            self.claim_of_unknown_fate = true;
         }
     }
 
@@ -337,15 +336,7 @@ impl Life {
     /// Whether the store may hold it for us although nobody knows: a claim was sent, and no answer came.
     #[must_use]
     pub const fn is_claim_of_unknown_fate(&self) -> bool {
-        self.claim_of_unknown_fate.is_some()
-    }
-
-    /// Whether a claim whose answer did not come may still happen: it was waited for so long, and may take as long again.
-    #[must_use]
-    pub fn may_claim_late(&self, now: Moment, call_timeout: Duration) -> bool {
-        let last = call_timeout.saturating_mul(2);
-        let sent = self.claim_of_unknown_fate;
-        sent.is_some_and(|sent| now < sent.after(last))
+        self.claim_of_unknown_fate
     }
 
     /// By then the store has let it go, also if nobody gives it back.

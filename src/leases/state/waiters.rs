@@ -24,6 +24,7 @@ pub struct Wish {
 
 /// Why a waiter does not get the lease.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "a field is what its type says")]
 pub enum Refusal {
     /// Somebody holds it, and the waiter did not want to wait. In this process: without a record.
     Busy {
