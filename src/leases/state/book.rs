@@ -67,6 +67,11 @@ impl Entry {
         self.kept && matches!(self.life.phase(), Phase::Lost(_)) && now < self.life.gone_by()
     }
 
+    /// Whether a claim that was given up may take it still.
+    pub(super) fn may_come_late(&self, now: Moment) -> bool {
+        self.late.is_some_and(|late| now < late)
+    }
+
     /// The store is asked whether it is ours since a claim whose answer was lost.
     pub(super) fn is_verifying(&self) -> bool {
         *self.life.phase() == Phase::Verifying
@@ -161,7 +166,7 @@ impl Book {
                 continue;
             }
             self.lose(now, key, LostReason::Shutdown, fx);
-            if !(in_use(key) && self.keep(key)) {
+            if !(in_use(key) && self.keep(now, key)) {
                 self.give_back(now, key, fx);
             }
         }
@@ -171,7 +176,7 @@ impl Book {
     /// forgotten then.
     pub fn let_expire(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         self.lose(now, key, LostReason::Released, fx);
-        if !self.keep(key) {
+        if !self.keep(now, key) {
             return self.disown(now, key, fx);
         }
         if let Some(entry) = self.leases.get_mut(&key) {
@@ -182,12 +187,12 @@ impl Book {
     }
 
     /// Whether it may be held in the store, and is from now on kept from being given back.
-    fn keep(&mut self, key: LeaseKey) -> bool {
+    fn keep(&mut self, now: Moment, key: LeaseKey) -> bool {
         let Some(entry) = self.leases.get_mut(&key) else {
             return false;
         };
         entry.kept = match entry.life.phase() {
-            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => false,
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => entry.may_come_late(now),
             Phase::Lost(_) => true,
             _ => false,
         };

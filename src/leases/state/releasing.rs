@@ -36,7 +36,9 @@ impl Book {
         }
         match entry.life.phase() {
             // The store has said so: there is nothing to give back, but what a claim that was given up may have taken since.
-            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) if entry.late.is_none() => {
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced)
+                if !entry.may_come_late(now) =>
+            {
                 return self.has_released(now, key, Released::WasLost, fx);
             }
             Phase::Released => {
