@@ -162,6 +162,7 @@ impl Process {
         // One that was withdrawn may be asked for still.
         let waiting = waiting.count();
         let is_full = waiting + usize::from(self.asking.contains_key(name)) >= WAITERS;
+        #[expect(clippy::result_large_err, reason = "it is the answer of the core")]
         let asked = self.step(now, |book, _| book.ask(now, name, wish.clone()));
         match asked {
             Ok(id) => {
