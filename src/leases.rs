@@ -5,6 +5,7 @@
 
 mod begun;
 pub(crate) mod boottime;
+mod builder;
 mod calls;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 mod check;
@@ -15,6 +16,7 @@ mod guard;
 mod handle;
 mod handler;
 mod identity;
+mod inspection;
 mod limit;
 mod lost;
 mod name;
@@ -30,12 +32,13 @@ mod stores;
 mod view;
 mod waiting;
 
+pub use builder::LeasesBuilder;
 #[cfg(any(feature = "postgres", feature = "mysql", feature = "sqlite"))]
 pub use check::CheckError;
 pub use config::LeaseConfig;
 pub use events::LeaseEvent;
 pub use guard::LeaseGuard;
-pub use handle::{LeaseShutdown, Leases, LeasesBuilder};
+pub use handle::{LeaseShutdown, Leases};
 pub use handler::{
     IgnoreStoreErrors, LeaseFault, LeaseHandler, LeaseOperation, LeaseVerdict, LogStoreErrors,
 };

@@ -190,7 +190,10 @@ pub mod lock_core {
 /// The pure core of leases, for the tests that drive it by hand. Not part of the public face: it may change in any version.
 #[doc(hidden)]
 pub mod lease_core {
-    pub use crate::leases::state::{ClaimWon, Life, LifeChange, Moment, Phase, SendId, Timing};
+    pub use crate::leases::state::{
+        Book, Bounds, ClaimAnswer, ClaimWon, Effect, LeaseKey, Life, LifeChange, Moment, Phase,
+        RefreshAnswer, RefreshItem, Refusal, SendId, Timing, WaiterId, Wish,
+    };
 }
 
 /// The pure core of worker pools, for the tests that drive it by hand. Not part of the public face: it may change in any version.

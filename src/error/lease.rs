@@ -62,10 +62,11 @@ pub enum LeaseError {
     #[error(transparent)]
     BadSettings(#[from] LeaseSettingsError),
     /// So many callers of this process wait for this lease already, or ten times as many, and at least 100,000, for all leases
-    /// of the store. Raise `lease_max_local_waiters`, or ask later.
+    /// of the store: with those who went away, and what is being given back, as long as the store has not answered. Raise
+    /// `lease_max_local_waiters`, or ask later.
     #[error(
-        "{limit} callers of this process wait already, for the lease {name:?} or for all leases together, which is the limit \
-         (`lease_max_local_waiters`)"
+        "{limit} callers of this process wait already, for the lease {name:?} or for all leases together, with what is being given \
+         back, which is the limit (`lease_max_local_waiters`)"
     )]
     TooManyWaiters {
         /// The lease.
@@ -80,6 +81,13 @@ pub enum LeaseError {
         name: LeaseName,
         /// Why.
         reason: LostReason,
+    },
+    /// The view is of a lease that others have granted: [`Leases`](crate::Leases) of another store, or others of this one. Ask
+    /// those.
+    #[error("the lease {name:?} was granted by other leases than those that were asked")]
+    OfOtherLeases {
+        /// The lease.
+        name: LeaseName,
     },
     /// The system has no thread left for the leases.
     #[error("no thread for the leases")]
@@ -102,7 +110,10 @@ impl LeaseError {
             Self::Busy { .. } => ErrorClass::Conflict,
             Self::TimedOut { .. } => ErrorClass::OutOfTime,
             Self::Unreachable { .. } => ErrorClass::StoreUnreachable,
-            Self::Store(_) | Self::BadName(_) | Self::BadSettings(_) => ErrorClass::BadConfig,
+            Self::Store(_)
+            | Self::BadName(_)
+            | Self::BadSettings(_)
+            | Self::OfOtherLeases { .. } => ErrorClass::BadConfig,
             Self::TooManyWaiters { .. } | Self::Thread(_) => ErrorClass::Overloaded,
             Self::Lost { .. } => ErrorClass::LeaseLost,
             Self::ShuttingDown => ErrorClass::ShuttingDown,

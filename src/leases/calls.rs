@@ -17,6 +17,7 @@ use super::view::Cell;
 use super::{
     Claim, Claimed, Fence, LeaseEvent, LeaseOperation, LeaseVerdict, Refresh, Refreshed, StoreError,
 };
+use crate::env::quietly;
 
 impl Shared {
     /// Asks the store something, after it has been prepared.
@@ -25,8 +26,26 @@ impl Shared {
         timeout: Duration,
         ask: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
+        self.call_after(timeout, self.prepare(false), ask).await
+    }
+
+    /// The same for what is held, and waits for nobody who prepares the store.
+    async fn call_for_held<T>(
+        &self,
+        timeout: Duration,
+        ask: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.call_after(timeout, self.prepare(true), ask).await
+    }
+
+    async fn call_after<T>(
+        &self,
+        timeout: Duration,
+        prepare: impl Future<Output = Result<(), StoreError>>,
+        ask: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         let asked = AssertUnwindSafe(async {
-            self.prepare().await?;
+            prepare.await?;
             ask.await
         });
         let answer = match tokio::time::timeout(timeout, asked.catch_unwind()).await {
@@ -56,11 +75,16 @@ impl Shared {
         .await;
     }
 
-    async fn prepare(&self) -> Result<(), StoreError> {
+    async fn prepare(&self, for_held: bool) -> Result<(), StoreError> {
         if self.is_prepared.load(Ordering::Acquire) {
             return Ok(());
         }
-        let _one_at_a_time = self.preparing.lock().await;
+        let _one_at_a_time = match self.preparing.try_lock() {
+            Ok(alone) => alone,
+            // It was ready before, and whoever makes it so anew may not be answered for long.
+            Err(_) if for_held && self.store_id.get().is_some() => return Ok(()),
+            Err(_) => self.preparing.lock().await,
+        };
         if self.is_prepared.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -100,6 +124,7 @@ impl Shared {
     ) -> ClaimAnswer {
         match answer {
             Ok(claimed) => {
+                cell.went_well(LeaseOperation::Acquire);
                 let foreign = match &claimed {
                     Claimed::Ours { token } => {
                         // The first answer of the store is the token for good.
@@ -178,6 +203,7 @@ pub(super) async fn hand_over(
         Err(error) => {
             shared.go_home(&home).await;
             let error = Arc::new(error);
+            seen::store_failed(LeaseOperation::Release);
             let verdict = shared.fault(&from, LeaseOperation::Release, &error);
             (Err((Arc::clone(&error), verdict)), Err(error))
         }
@@ -191,7 +217,8 @@ pub(super) async fn hand_over(
 pub(super) async fn release(shared: Arc<Shared>, home: Arc<Home>, cell: Arc<Cell>) {
     let ask = async { shared.store.give_back(&cell.name, &cell.holder).await };
     let mut wanted = false;
-    let answer = match shared.call(shared.config.call_timeout, ask).await {
+    let timeout = shared.config.call_timeout;
+    let answer = match shared.call_for_held(timeout, ask).await {
         Ok((released, by_others)) => {
             wanted = by_others;
             Ok(released)
@@ -230,16 +257,15 @@ pub(super) async fn refresh(shared: Arc<Shared>, mut items: Vec<(Arc<Cell>, Refr
     let timeout = patience.unwrap_or(shared.config.call_timeout);
     let ask = async { shared.store.refresh(&question).await };
     let begun = Instant::now();
-    let answers =
-        shared
-            .call(timeout, ask)
-            .await
-            .and_then(|answers| match answers.len() == items.len() {
-                true => Ok(answers),
-                false => Err(StoreError::Failed(
-                    "the lease store did not answer for each lease".into(),
-                )),
-            });
+    let answers = shared
+        .call_for_held(timeout, ask)
+        .await
+        .and_then(|answers| match answers.len() == items.len() {
+            true => Ok(answers),
+            false => Err(StoreError::Failed(
+                "the lease store did not answer for each lease".into(),
+            )),
+        });
     seen::pass(begun.elapsed());
     let answers: Vec<RefreshAnswer> = match answers {
         Ok(answers) => {
@@ -277,28 +303,39 @@ fn patience(cell: &Cell) -> Duration {
 
 /// Wakes waiters when the store tells of releases. While it cannot, they poll.
 pub(super) async fn listen(shared: Arc<Shared>) {
-    let mut pause = shared.config.poll;
+    let least = QUIET.min(shared.config.poll);
+    let mut pause = least;
     loop {
-        let Some(wakeups) = shared.store.wakeups() else {
-            return;
-        };
-        let listening = AssertUnwindSafe(wakeups).catch_unwind();
-        let listening = tokio::time::timeout(LISTENING, listening).await;
-        if let Ok(Ok(Ok(mut wakeups))) = listening {
-            pause = shared.config.poll;
-            // Something may have happened before.
-            shared.step(|book, now, fx| book.woken(now, None, fx));
-            loop {
-                match wakeups.next().await {
-                    Ok(name) => {
-                        shared.step(|book, now, fx| book.woken(now, name.as_ref(), fx));
-                    }
-                    Err(error) => {
-                        tracing::debug!(target: "lockkeeper", %error, "the lease store does not wake waiters for now");
-                        break;
+        let listening = AssertUnwindSafe(async {
+            match shared.store.wakeups() {
+                Some(wakeups) => wakeups.await.map(Some),
+                None => Ok(None),
+            }
+        });
+        let listening = tokio::time::timeout(LISTENING, listening.catch_unwind()).await;
+        match listening {
+            Ok(Ok(Ok(None))) => return,
+            Ok(Ok(Ok(Some(mut wakeups)))) => {
+                // Something may have happened before.
+                shared.step(|book, now, fx| book.woken(now, None, fx));
+                // A store that panics has failed.
+                while let Ok(told) = AssertUnwindSafe(wakeups.next()).catch_unwind().await {
+                    match told {
+                        Ok(name) => {
+                            pause = least;
+                            shared.step(|book, now, fx| book.woken(now, name.as_ref(), fx));
+                        }
+                        Err(error) => {
+                            quietly(
+                                || tracing::debug!(target: "lockkeeper", %error, "the lease store does not wake waiters for now"),
+                            );
+                            break;
+                        }
                     }
                 }
             }
+            // It failed, it panicked, or it took too long.
+            Ok(Ok(Err(_)) | Err(_)) | Err(_) => {}
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).clamp(QUIET, MOST_QUIET.max(shared.config.poll));

@@ -21,7 +21,8 @@ pub struct LeaseConfig {
     /// it so much, and 2 % of the expiration, before it expires. Default 1 s.
     pub max_clock_skew: Duration,
     /// Most callers of this process that wait for one lease (dbmutex's `WithMaxLocalWaiters`). For all leases of the store
-    /// together it is ten times as many, and 100,000 in any case. Default 10,000.
+    /// together, under however many names, it is ten times as many, and 100,000 in any case; those who went away and what is
+    /// being given back count until the store has answered. Default 10,000.
     pub max_local_waiters: usize,
     /// How long the store has for one answer, but for refreshes, which are given up after the refresh interval. Default 5 s.
     pub call_timeout: Duration,

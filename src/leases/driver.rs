@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
 use super::begun::LOOK;
@@ -38,11 +39,29 @@ pub(super) fn start(
     let handle = runtime.handle().clone();
     let shared = Arc::new(Shared::new(store, config, handle, supervision));
     let for_thread = Arc::clone(&shared);
+    let runtime = Arc::new(Mutex::new(Some(runtime)));
+    let its = Arc::clone(&runtime);
     let thread = thread::Builder::new()
         .name("lockkeeper-leases".into())
-        .spawn(move || run(&runtime, &for_thread))?;
-    *shared.thread.lock() = Some(thread);
-    Ok(shared)
+        .spawn(move || {
+            let runtime = its.lock().take();
+            if let Some(runtime) = runtime {
+                run(&runtime, &for_thread);
+            }
+        });
+    match thread {
+        Ok(thread) => {
+            *shared.thread.lock() = Some(thread);
+            Ok(shared)
+        }
+        Err(error) => {
+            // Where the caller is asynchronous, it must not be waited for.
+            if let Some(runtime) = runtime.lock().take() {
+                runtime.shutdown_background();
+            }
+            Err(error)
+        }
+    }
 }
 
 fn run(runtime: &Runtime, shared: &Arc<Shared>) {

@@ -79,10 +79,11 @@ impl LeaseGuard {
         self.claim_view().lost()
     }
 
-    /// A token that is cancelled when the lease is not held any more (the context of dbmutex's `Lock`).
+    /// A token that is cancelled when the lease is not held any more (the context of dbmutex's `Lock`). Whoever cancels it
+    /// himself tells nobody else that the lease is lost.
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
-        self.cell.cancelled.clone()
+        self.claim_view().cancellation()
     }
 
     /// Runs a future as long as the lease is held. When it is lost, the future is dropped where it stands.
@@ -170,7 +171,7 @@ pub(super) async fn extend(
     let mut confirmed = cell.confirmed.subscribe();
     let mut is_lost = cell.lost.subscribe();
     let ended = || cell.lost.borrow().clone().unwrap_or(LostReason::Expired);
-    let Some(send) = leases.extend(cell, timing) else {
+    let Some(send) = leases.extend(cell, timing)? else {
         return Err(lost(ended()));
     };
     let has_come = confirmed.wait_for(|last| *last > send.0);

@@ -16,13 +16,12 @@ use super::state::{SendId, Timing, WaiterId, Wish};
 use super::view::Cell;
 use super::waiting::Waiting;
 use super::{
-    Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseHandler, LeaseName, LeaseRecord, LeaseStore,
-    LeaseView, StoreError, boottime, driver, guard,
+    Lease, LeaseConfig, LeaseEvent, LeaseGuard, LeaseName, LeaseStore, LeaseView, LeasesBuilder,
+    boottime, driver, guard,
 };
-use crate::env::quietly;
 use crate::error::{LeaseError, Part};
 use crate::inside;
-use crate::messages::lease::{AcquireLease, LeaseStatus};
+use crate::messages::lease::AcquireLease;
 use crate::panics::Quiet;
 use crate::supervision::Supervision;
 
@@ -52,14 +51,6 @@ impl Drop for Owner {
     }
 }
 
-/// Describes [`Leases`]; every setting has a default.
-#[derive(Debug)]
-#[must_use = "leases are started with `start`"]
-pub struct LeasesBuilder<S> {
-    store: S,
-    config: LeaseConfig,
-}
-
 /// What a shutdown has come to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,78 +60,10 @@ pub struct LeaseShutdown {
     pub maybe_still_held: Vec<LeaseName>,
 }
 
-impl<S: LeaseStore> LeasesBuilder<S> {
-    /// From one refresh to the next. Default 1 s.
-    pub const fn refresh(mut self, refresh: Duration) -> Self {
-        self.config.refresh = refresh;
-        self
-    }
-
-    /// How long the store keeps a lease without a refresh. Default 5 min.
-    pub const fn expiration(mut self, expiration: Duration) -> Self {
-        self.config.expiration = expiration;
-        self
-    }
-
-    /// How often the store is asked for what somebody else holds. Default 1 s.
-    pub const fn poll(mut self, poll: Duration) -> Self {
-        self.config.poll = poll;
-        self
-    }
-
-    /// By how much the store's clock may gain on real time. Default 1 s.
-    pub const fn max_clock_skew(mut self, skew: Duration) -> Self {
-        self.config.max_clock_skew = skew;
-        self
-    }
-
-    /// Most callers of this process that wait for one lease; ten times as many, and 100,000 in any case, for all leases together. Default
-    /// 10,000.
-    pub const fn max_local_waiters(mut self, waiters: usize) -> Self {
-        self.config.max_local_waiters = waiters;
-        self
-    }
-
-    /// How long the store has for one answer. Default 5 s.
-    pub const fn call_timeout(mut self, timeout: Duration) -> Self {
-        self.config.call_timeout = timeout;
-        self
-    }
-
-    /// How long a release waits for the store. Default 5 s.
-    pub const fn release_timeout(mut self, timeout: Duration) -> Self {
-        self.config.release_timeout = timeout;
-        self
-    }
-
-    /// Whether everything ends at the first error of the store. Default false.
-    pub const fn fail_fast(mut self, fail_fast: bool) -> Self {
-        self.config.fail_fast = fail_fast;
-        self
-    }
-
-    /// Who is told of the store's errors. Default: they are logged as warnings.
-    pub fn handler(mut self, handler: impl LeaseHandler) -> Self {
-        self.config.handler = Arc::new(handler);
-        self
-    }
-
-    /// Starts the thread that serves them. The store is asked nothing yet.
-    ///
-    /// # Errors
-    /// [`LeaseError::BadSettings`]; [`LeaseError::Thread`] if the system has no thread left.
-    pub fn start(self) -> Result<Leases, LeaseError> {
-        Leases::start(self.store, self.config)
-    }
-}
-
 impl Leases {
     /// Describes leases in this store (dbmutex's `New`).
     pub fn builder<S: LeaseStore>(store: S) -> LeasesBuilder<S> {
-        LeasesBuilder {
-            store,
-            config: LeaseConfig::default(),
-        }
+        LeasesBuilder::new(store)
     }
 
     /// Starts the thread that serves them. The store is asked nothing yet.
@@ -219,60 +142,6 @@ impl Leases {
         timeout: Duration,
     ) -> impl Future<Output = Result<LeaseGuard, LeaseError>> + Send + 'static {
         self.lease(name).acquire_timeout(timeout)
-    }
-
-    /// What the store knows of a lease; `None` if nothing.
-    ///
-    /// # Errors
-    /// [`LeaseError::BadName`], [`LeaseError::Unreachable`], [`LeaseError::Store`].
-    pub fn holder(
-        &self,
-        name: impl Into<Arc<str>>,
-    ) -> impl Future<Output = Result<Option<LeaseRecord>, LeaseError>> + Send + 'static {
-        let (name, shared) = (LeaseName::new(name), Arc::clone(self.shared()));
-        async move {
-            let name = name?;
-            let ask = |store: Arc<dyn LeaseStore>| async move { store.look(&name).await };
-            inspect(shared, ask).await
-        }
-    }
-
-    /// All leases that the store knows of, ordered by name.
-    ///
-    /// # Errors
-    /// [`LeaseError::Unreachable`], [`LeaseError::Store`].
-    pub fn list(
-        &self,
-    ) -> impl Future<Output = Result<Vec<LeaseRecord>, LeaseError>> + Send + 'static + use<> {
-        let shared = Arc::clone(self.shared());
-        inspect(shared, |store: Arc<dyn LeaseStore>| async move {
-            store.list().await
-        })
-    }
-
-    /// Takes a lease away from whoever holds it; its token moves on. Answers what it was; `None` if nobody held it. A holder
-    /// in this process is told at once, one elsewhere at its next refresh.
-    ///
-    /// # Errors
-    /// [`LeaseError::BadName`], [`LeaseError::Unreachable`], [`LeaseError::Store`].
-    pub fn force_release(
-        &self,
-        name: impl Into<Arc<str>>,
-    ) -> impl Future<Output = Result<Option<LeaseRecord>, LeaseError>> + Send + 'static {
-        let (name, shared) = (LeaseName::new(name), Arc::clone(self.shared()));
-        async move {
-            let name = name?;
-            let ask = |store: Arc<dyn LeaseStore>| async move { store.force_release(&name).await };
-            let record = inspect(Arc::clone(&shared), ask).await?;
-            if let Some(record) = &record {
-                // Its holder hears of it first: the application's subscriber may panic.
-                shared.step(|book, now, fx| book.forced(now, record, fx));
-                quietly(
-                    || tracing::warn!(target: "lockkeeper", lease = record.name.as_str(), token = record.token.0, "a lease was released by force"),
-                );
-            }
-            Ok(record)
-        }
     }
 
     /// What happens from now on that an operator wants to know. Who is more than 1,024 events behind loses the oldest, and is
@@ -397,6 +266,7 @@ impl Leases {
             poll: options.poll,
             until,
             once: patience == Patience::No,
+            fail_fast: options.fail_fast,
         };
         let seen = Arc::new(Acquiring::begin());
         let (id, answer, left) = self.shared().ask(&name, wish, options, &seen)?;
@@ -409,27 +279,6 @@ impl Leases {
     ) -> Result<LeaseGuard, LeaseError> {
         let name = LeaseName::new(wish.name)?;
         self.ask(name, wish.options, wish.patience).await
-    }
-
-    /// What the store and this process know of a lease.
-    ///
-    /// # Errors
-    /// As [`holder`](Self::holder).
-    pub fn status(
-        &self,
-        name: impl Into<Arc<str>>,
-    ) -> impl Future<Output = Result<LeaseStatus, LeaseError>> + Send + 'static {
-        let (name, leases) = (LeaseName::new(name), self.clone());
-        async move {
-            let name = name?;
-            let record = leases.holder(name.as_str()).await?;
-            let (waiting, held_here) = leases.shared().local(&name);
-            Ok(LeaseStatus {
-                record,
-                waiting,
-                held_here,
-            })
-        }
     }
 
     pub(crate) async fn extend_view(
@@ -458,7 +307,11 @@ impl Leases {
         }
     }
 
-    pub(super) fn extend(&self, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {
+    pub(super) fn extend(
+        &self,
+        cell: &Arc<Cell>,
+        timing: Timing,
+    ) -> Result<Option<SendId>, LeaseError> {
         self.shared().extend(cell, timing)
     }
 
@@ -478,36 +331,6 @@ impl Leases {
 
 /// What a release has at least, also after the deadline.
 const MOMENT: Duration = Duration::from_millis(500);
-
-/// Asks the store something once, on its own thread.
-async fn inspect<T, F, A>(shared: Arc<Shared>, ask: A) -> Result<T, LeaseError>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T, StoreError>> + Send + 'static,
-    A: FnOnce(Arc<dyn LeaseStore>) -> F + Send + 'static,
-{
-    // The thread is a parent's.
-    if shared.is_forked() {
-        return Err(shared.gone());
-    }
-    let begun = boottime::now();
-    let runtime = shared.runtime.clone();
-    let gone = Arc::clone(&shared);
-    let task = async move {
-        let asked = ask(Arc::clone(&shared.store));
-        shared.call(shared.config.call_timeout, asked).await
-    };
-    match runtime.spawn(task).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) if error.is_retryable() => Err(LeaseError::Unreachable {
-            errors: 1,
-            waited: boottime::now().since(begun),
-            last: Arc::new(error),
-        }),
-        Ok(Err(error)) => Err(LeaseError::Store(Arc::new(error))),
-        Err(_) => Err(gone.gone()),
-    }
-}
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -71,7 +71,7 @@ impl LeaseOptions {
             poll,
             fail_fast: self.fail_fast.unwrap_or(config.fail_fast),
             label: Label::new(self.label.as_deref().unwrap_or_default())?,
-            unclean_delay: self.unclean_delay,
+            unclean_delay: Timing::check_delay(self.unclean_delay)?,
             handler: Arc::clone(self.handler.as_ref().unwrap_or(&config.handler)),
         })
     }

@@ -211,18 +211,33 @@ impl Shared {
         cell.tell_lost(LostReason::Released);
     }
 
-    /// Gives a lease other times; `None` if it is not held, or not one of these.
-    pub(super) fn extend(self: &Arc<Self>, cell: &Arc<Cell>, timing: Timing) -> Option<SendId> {
-        self.transition(|state, now, fx| {
-            let known = state.cells.get(&cell.key)?;
+    /// Gives a lease other times; `None` if it is not held any more.
+    ///
+    /// # Errors
+    /// [`LeaseError::OfOtherLeases`].
+    pub(super) fn extend(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        timing: Timing,
+    ) -> Result<Option<SendId>, LeaseError> {
+        let extended = self.transition(|state, now, fx| {
             // Keys are those of one store.
-            if !Arc::ptr_eq(known, cell) {
-                return None;
+            let known = state.cells.get(&cell.key);
+            if !known.is_some_and(|known| Arc::ptr_eq(known, cell)) {
+                return match cell.is_over() {
+                    true => Ok(None),
+                    false => Err(LeaseError::OfOtherLeases {
+                        name: cell.name.clone(),
+                    }),
+                };
             }
-            let send = state.book.extend(now, cell.key, timing, fx)?;
-            *cell.timing.lock() = timing;
-            Some(send)
-        })?
+            let send = state.book.extend(now, cell.key, timing, fx);
+            if send.is_some() {
+                *cell.timing.lock() = timing;
+            }
+            Ok(send)
+        });
+        extended.unwrap_or(Ok(None))
     }
 
     /// Nothing new is begun, and everything is given back until then, except what is in use still.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::stores::lmdb::Later;
 use super::{LeaseConfig, LeaseName, LeaseStore, Leases, LmdbLeases};
+use crate::env::quietly;
 use crate::error::{LeaseError, Part};
 use crate::inside::{self, Owner};
 use crate::supervision::Supervision;
@@ -140,7 +141,9 @@ impl LeaseSource {
         };
         let held = leases.close(deadline);
         for name in &held {
-            tracing::warn!(target: "lockkeeper", lease = name.as_str(), "a lease could not be given back in time");
+            quietly(
+                || tracing::warn!(target: "lockkeeper", lease = name.as_str(), "a lease could not be given back in time"),
+            );
         }
         held
     }

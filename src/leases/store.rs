@@ -39,8 +39,8 @@ pub trait LeaseStore: Send + Sync + 'static {
     fn release<'a>(&'a self, name: &'a LeaseName, holder: &'a Holder) -> StoreFuture<'a, Released>;
 
     /// Gives a lease back, and says whether another process asked for it in vain since it was claimed: then it is left to others
-    /// until the next poll (between half an interval and a whole one). Where waiters are not woken, nothing else keeps a process that takes it again at once from having
-    /// it all the time.
+    /// until the next poll (between half an interval and a whole one). Where waiters are not woken, nothing else keeps a
+    /// process that takes it again at once from having it all the time.
     ///
     /// As it is here, it is a release, and nothing is known of others.
     fn give_back<'a>(

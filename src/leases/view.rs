@@ -161,8 +161,21 @@ impl Cell {
             && self.holder.pid == std::process::id()
     }
 
+    /// Whether somebody got it: only then it is known in which store it is.
+    pub(super) fn was_granted(&self) -> bool {
+        self.store.get().is_some()
+    }
+
+    /// Whether it was let go or lost, whoever granted it.
+    pub(super) fn is_over(&self) -> bool {
+        self.let_go.load(Ordering::Acquire) || self.lost.borrow().is_some()
+    }
+
     pub(super) fn remaining(&self) -> Duration {
-        Moment(self.deadline.load(Ordering::Acquire)).since(boottime::now())
+        match self.is_held() {
+            true => Moment(self.deadline.load(Ordering::Acquire)).since(boottime::now()),
+            false => Duration::ZERO,
+        }
     }
 
     pub(super) fn token(&self) -> Fence {
@@ -294,10 +307,10 @@ impl LeaseView {
         })
     }
 
-    /// A token that is cancelled when the lease is not held any more.
+    /// A token that is cancelled when the lease is not held any more; see [`LeaseGuard::cancellation`](super::LeaseGuard::cancellation).
     #[must_use]
     pub fn cancellation(&self) -> CancellationToken {
-        self.cell.cancelled.clone()
+        self.cell.cancelled.child_token()
     }
 }
 

@@ -66,7 +66,8 @@ pub struct ReleaseLease(pub LeaseGuard);
 /// Gives a lease another expiration from now on.
 ///
 /// Anyone sends it, with the view that the guard gives; the lease actor answers when the store has confirmed it, or the lease
-/// is lost. If the sender goes away, the lease is extended all the same.
+/// is lost; [`LeaseError::OfOtherLeases`] if it was granted by others than the actor serves. If the sender goes away, the lease
+/// is extended all the same.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), LeaseError>")]
 pub struct ExtendLease {

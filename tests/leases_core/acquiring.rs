@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lockkeeper::{ErrorClass, LeaseError, LeaseFault, LeaseOperation, LeaseVerdict, StoreError};
 
-use crate::store::{Fault, Memory, Op, soon, until};
+use crate::store::{Fault, Memory, Op, broken, soon, until};
 use crate::{MS, builder, leases};
 
 #[tokio::test]
@@ -298,6 +298,20 @@ async fn a_notification_wakes_whoever_waits() {
     assert!(soon(waiting).await.unwrap().unwrap().is_held());
 }
 
+#[tokio::test]
+async fn who_is_woken_is_so_again_soon_after_the_wake_ups_broke_however_seldom_is_polled() {
+    let store = Memory::waking();
+    let poll = Duration::from_secs(600);
+    let leases = builder(&store).poll(poll).start().unwrap();
+    store.steal("job", "somebody", Duration::from_secs(3_600));
+    let waiting = tokio::spawn(leases.acquire("job"));
+    until(|| store.listeners() == 1).await;
+    store.wake(|| Err(broken()));
+    until(|| store.listeners() == 0).await;
+    store.give_back("job");
+    assert!(soon(waiting).await.unwrap().unwrap().is_held());
+}
+
 #[test]
 fn leases_need_no_runtime_of_the_callers() {
     let store = Memory::new();
@@ -373,4 +387,77 @@ async fn who_does_not_wait_is_answered_while_a_lease_is_left_to_others() {
     // Nobody is refused what is free without having asked for it.
     let guard = soon(leases.acquire_timeout("job", 200 * MS)).await;
     assert!(guard.unwrap().is_held());
+}
+
+#[tokio::test]
+async fn a_store_that_fails_before_it_has_confirmed_a_lease_is_not_taken_for_one_that_is_held() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    // It has granted the lease, as far as is known, and says nothing more.
+    store.next(Op::Claim, &[Fault::DoneThenFail]);
+    store.always(Op::Refresh, Some(Fault::Hang));
+    let waiting = tokio::spawn(soon(leases.acquire_timeout("job", 300 * MS)));
+    until(|| store.asked(Op::Refresh) >= 1).await;
+    let busy = soon(leases.try_acquire("job")).await;
+    let Err(LeaseError::Busy { holder, .. }) = busy else {
+        panic!("{busy:?}")
+    };
+    assert_eq!(
+        holder,
+        store.holder("job"),
+        "it says who is about to hold it"
+    );
+    let late = waiting.await.unwrap();
+    let Err(LeaseError::Unreachable { errors, .. }) = late else {
+        panic!("{late:?}")
+    };
+    assert!(errors >= 1, "{errors}");
+}
+
+#[tokio::test]
+async fn fail_fast_ends_an_acquire_at_the_first_error_also_behind_another() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .handler(lockkeeper::IgnoreStoreErrors)
+        .start()
+        .unwrap();
+    store.next(Op::Claim, &[Fault::Wait]);
+    let first = tokio::spawn(leases.acquire("job"));
+    until(|| store.asked(Op::Claim) >= 1).await;
+    let behind = tokio::spawn(leases.lease("job").fail_fast(true).acquire());
+    while soon(leases.status("job")).await.unwrap().waiting < 2 {}
+    // The next answer, or the one after that.
+    store.always(Op::Claim, Some(Fault::Fail));
+    store.steal("job", "somebody", Duration::from_secs(60));
+    store.go_on();
+    let refused = soon(behind).await.unwrap();
+    assert!(
+        matches!(refused, Err(LeaseError::Unreachable { errors: 1, .. })),
+        "{refused:?}"
+    );
+    assert!(!first.is_finished());
+    first.abort();
+}
+
+#[tokio::test]
+async fn errors_are_counted_in_a_row() {
+    let store = Memory::new();
+    let counts = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let told = Arc::clone(&counts);
+    let leases = builder(&store)
+        .handler(move |fault: &LeaseFault<'_>| {
+            told.lock().push(fault.count);
+            LeaseVerdict::GoOn
+        })
+        .start()
+        .unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    store.next(Op::Claim, &[Fault::Fail, Fault::Fail]);
+    let waiting = tokio::spawn(leases.acquire("job"));
+    // The store has answered in between.
+    until(|| store.asked(Op::Claim) >= 4).await;
+    store.next(Op::Claim, &[Fault::Fail]);
+    until(|| counts.lock().len() >= 3).await;
+    assert_eq!(*counts.lock(), [1, 2, 1]);
+    waiting.abort();
 }

@@ -211,7 +211,9 @@ async fn a_store_that_panics_while_its_caller_goes_on_has_failed_and_no_more() {
         assert_eq!(soon(guard.release()).await.unwrap(), Released::WasOurs);
         go_on.await.unwrap();
     }
-    assert_eq!((store.asked(Op::Claim), store.asked(Op::Release)), (3, 3));
+    assert_eq!(store.asked(Op::Claim), 3);
+    // After a claim that failed, and may come late, it is given back once more.
+    assert!((3..=4).contains(&store.asked(Op::Release)));
 }
 
 #[test]

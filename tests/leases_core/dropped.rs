@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use lockkeeper::LeaseError;
+use lockkeeper::{LeaseError, LeaseEvent};
 
 use crate::store::{Fault, Memory, Op, begin, soon, until};
 use crate::{MS, builder, leases};
@@ -165,4 +165,35 @@ async fn leases_that_close_begin_no_claim_for_those_behind() {
         let refused = soon(waiter).await.unwrap();
         assert!(matches!(refused, Err(LeaseError::ShuttingDown)));
     }
+}
+
+#[tokio::test]
+async fn what_nobody_was_granted_is_told_by_no_event() {
+    let store = Memory::new();
+    let leases = leases(&store);
+    let mut events = leases.subscribe();
+    store.next(Op::Claim, &[Fault::DoneThenHang]);
+    drop(
+        soon(leases.acquire_timeout("job", 50 * MS))
+            .await
+            .unwrap_err(),
+    );
+    until(|| store.asked(Op::Release) > 0 && !store.is_held("job")).await;
+    // One that is granted, and released, is told.
+    soon(leases.acquire("job"))
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    let acquired = loop {
+        match soon(events.recv()).await.unwrap() {
+            LeaseEvent::StoreFailed { .. } => {}
+            LeaseEvent::Acquired { token, .. } => break token,
+            other => panic!("{other:?}"),
+        }
+    };
+    let told = soon(events.recv()).await.unwrap();
+    let is_end = matches!(told, LeaseEvent::Released { token, .. } if token == acquired);
+    assert!(is_end, "{told:?}");
 }

@@ -35,7 +35,7 @@ fn i12_the_child_of_a_fork_asks_nothing_on_its_parents_connections_and_waits_for
     let status = in_a_fork(|| {
         store.forget_questions();
         let released = released.take().unwrap();
-        assert!(!released.is_held());
+        assert!(!released.is_held() && released.remaining().is_zero());
         let not_here = |error: &LeaseError| matches!(error, LeaseError::ShuttingDown);
         assert!(now(released.release()).is_err());
         drop(waiting.take());

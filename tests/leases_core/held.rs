@@ -217,7 +217,33 @@ async fn a_view_of_a_lease_can_be_kept_and_owns_nothing() {
         .join()
         .unwrap();
     assert!(other.0);
+    // Who cancels his token himself tells nobody that the lease is lost.
+    let tokens = [guard.cancellation(), other.1.cancellation()];
+    tokens[0].cancel();
+    assert!(guard.is_held() && !guard.cancellation().is_cancelled() && !tokens[1].is_cancelled());
     drop(guard);
+    assert!(tokens[1].is_cancelled());
     assert!(!other.1.is_held());
     until(|| !store.is_held("job")).await;
+}
+
+#[tokio::test]
+async fn one_who_makes_the_store_ready_for_long_keeps_no_lease_from_its_refresh() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .refresh(300 * MS)
+        .call_timeout(Duration::from_secs(60))
+        .handler(lockkeeper::IgnoreStoreErrors)
+        .start()
+        .unwrap();
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    store.next(Op::Claim, &[Fault::Fail]);
+    store.next(Op::Prepare, &[Fault::Hang]);
+    // After an error it is made ready anew, and does not answer to that.
+    let other = tokio::spawn(leases.acquire("other"));
+    until(|| store.asked(Op::Prepare) >= 2).await;
+    assert_eq!(store.asked(Op::Refresh), 0);
+    until(|| store.asked(Op::Refresh) >= 4 || !guard.is_held()).await;
+    assert!(guard.is_held());
+    other.abort();
 }

@@ -3,6 +3,11 @@
 
 mod acquiring;
 mod begun;
+mod book;
+mod book_process;
+mod book_store;
+mod book_world;
+mod crowds;
 mod dropped;
 #[cfg(unix)]
 mod fork;
@@ -14,6 +19,8 @@ mod panics;
 mod releasing;
 mod settings;
 mod store;
+#[cfg(target_os = "linux")]
+mod threads;
 mod turns;
 
 use std::time::Duration;

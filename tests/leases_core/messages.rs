@@ -20,6 +20,16 @@ fn config() -> LeaseConfig {
     config
 }
 
+fn keeper(store: &Memory, folder: &tempfile::TempDir) -> Keeper {
+    Keeper::builder()
+        .path(folder.path())
+        .map_size(1 << 20)
+        .lease_store(store.clone())
+        .lease_poll(20 * MS)
+        .open()
+        .unwrap()
+}
+
 #[test]
 fn an_actor_alone_answers_every_message_without_environment_or_lock_table() {
     let store = Memory::new();
@@ -87,6 +97,39 @@ fn an_actor_alone_answers_every_message_without_environment_or_lock_table() {
 }
 
 #[test]
+fn a_lease_of_others_is_not_extended_and_not_taken_for_a_lost_one() {
+    System::new().block_on(async {
+        let (actor, leases) = LeaseActor::start_alone(Memory::new(), config()).unwrap();
+        let (_actor, others) = LeaseActor::start_alone(Memory::new(), config()).unwrap();
+        // Both are the first of their store.
+        let own = soon(leases.acquire("job")).await.unwrap();
+        let guard = soon(others.acquire("job")).await.unwrap();
+        let extend = ExtendLease {
+            lease: guard.claim_view(),
+            expiration: Duration::from_secs(60),
+        };
+        let refused = soon(actor.send(extend.clone())).await.unwrap();
+        let Err(LeaseError::OfOtherLeases { name }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(name.as_str(), "job");
+        drop(own);
+        let refused = soon(actor.send(extend.clone())).await.unwrap();
+        assert!(
+            matches!(refused, Err(LeaseError::OfOtherLeases { .. })),
+            "{refused:?}"
+        );
+        // What has ended has ended, whoever is asked.
+        drop(guard);
+        let refused = soon(actor.send(extend)).await.unwrap();
+        let Err(LeaseError::Lost { reason, .. }) = refused else {
+            panic!("{refused:?}")
+        };
+        assert_eq!(reason, LostReason::Released);
+    });
+}
+
+#[test]
 fn an_actor_alone_needs_a_system() {
     let started = LeaseActor::start_alone(Memory::new(), config());
     assert!(matches!(started, Err(LeaseActorError::NoSystem(_))));
@@ -126,13 +169,7 @@ fn i12_a_sender_that_goes_away_leaves_nothing_held() {
 #[tokio::test]
 async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it_stops() {
     let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
-    let keeper = Keeper::builder()
-        .path(folder.path())
-        .map_size(1 << 20)
-        .lease_store(store.clone())
-        .lease_poll(20 * MS)
-        .open()
-        .unwrap();
+    let keeper = keeper(&store, &folder);
     let guard = soon(keeper.lease("one").acquire()).await.unwrap();
     let other = soon(keeper.send(AcquireLease::new("two"))).await.unwrap();
     assert!(guard.is_held() && other.is_held());
@@ -143,6 +180,12 @@ async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it
         soon(keeper.send(ReleaseLease(other))).await.unwrap(),
         Released::WasOurs
     );
+    let extend = ExtendLease {
+        lease: guard.claim_view(),
+        expiration: Duration::from_secs(3_600),
+    };
+    soon(keeper.send(extend)).await.unwrap();
+    assert!(guard.remaining() > Duration::from_secs(3_000));
     let forced = soon(keeper.send(ForceRelease("one".into()))).await.unwrap();
     assert_eq!(forced.unwrap().token, guard.token());
 
@@ -168,12 +211,7 @@ async fn a_keeper_has_leases_in_the_store_it_was_given_and_releases_them_when_it
 #[tokio::test]
 async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
     let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
-    let keeper = Keeper::builder()
-        .path(folder.path())
-        .map_size(1 << 20)
-        .lease_store(store.clone())
-        .open()
-        .unwrap();
+    let keeper = keeper(&store, &folder);
     let guard = soon(keeper.lease("job").acquire()).await.unwrap();
     store.always(Op::Release, Some(Fault::Hang));
     let begun = std::time::Instant::now();
@@ -182,4 +220,17 @@ async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
     assert!(told, "{stopped:?}");
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(!guard.is_held());
+}
+
+#[tokio::test]
+async fn a_store_that_blocks_a_thread_does_not_keep_a_keeper_from_stopping() {
+    let (store, folder) = (Memory::new(), tempfile::tempdir().unwrap());
+    let keeper = keeper(&store, &folder);
+    store.always(Op::Claim, Some(Fault::Block));
+    let waiting = tokio::spawn(keeper.lease("job").acquire());
+    until(|| store.asked(Op::Claim) > 0).await;
+    let begun = std::time::Instant::now();
+    drop(soon(keeper.shutdown(300 * MS)).await);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(soon(waiting).await.unwrap().is_err());
 }

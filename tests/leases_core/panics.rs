@@ -4,13 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use lockkeeper::{LeaseStanding, LeaseView, LostReason};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use parking_lot::Mutex;
 
-use crate::leases;
-use crate::store::{Memory, soon};
+use crate::store::{Memory, Op, broken, soon, until};
+use crate::{builder, leases};
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
@@ -98,9 +99,7 @@ fn whoever_is_woken_by_a_loss_may_look_at_the_lease() {
     // On a thread of its own, so that one that waits for itself is seen.
     let forced = std::thread::spawn(move || block_on(leases.force_release("job")));
     let lost = Some(LeaseStanding::Lost(LostReason::Forced));
-    block_on(crate::store::until(|| {
-        looks.iter().all(|looks| *looks.1.lock() == lost)
-    }));
+    block_on(until(|| looks.iter().all(|looks| *looks.1.lock() == lost)));
     forced.join().unwrap().unwrap();
 }
 
@@ -109,7 +108,7 @@ struct Panicking;
 
 impl tracing::Subscriber for Panicking {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target() == "lockkeeper" && *metadata.level() <= tracing::Level::WARN
+        metadata.target() == "lockkeeper"
     }
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
         tracing::span::Id::from_u64(1)
@@ -167,4 +166,31 @@ fn a_recorder_that_panics_over_a_grant_or_an_end_breaks_no_lease() {
         block_on(leases.try_acquire("job"))
     });
     assert!(granted.unwrap().is_held() && kept.is_held());
+}
+
+#[test]
+fn wake_ups_of_a_store_that_panic_and_a_subscriber_that_panics_over_them_break_no_lease() {
+    let store = Memory::waking();
+    let leases = builder(&store).start().unwrap();
+    let kept = block_on(leases.acquire("kept")).unwrap();
+    store.steal("job", "somebody", Duration::from_secs(60));
+    block_on(async {
+        let waiting = tokio::spawn(leases.acquire("job"));
+        until(|| store.listeners() == 1).await;
+        store.wake(|| panic!("a store whose wake-ups panic"));
+        until(|| store.listeners() == 0).await;
+        until(|| store.listeners() == 1).await;
+        store.wake(|| {
+            let subscriber = tracing::subscriber::set_default(Panicking);
+            // On the thread of the leases, for good.
+            std::mem::forget(subscriber);
+            Err(broken())
+        });
+        until(|| store.listeners() == 0).await;
+        until(|| store.listeners() == 1).await;
+        let refreshes = store.asked(Op::Refresh);
+        until(|| store.asked(Op::Refresh) > refreshes).await;
+        assert!(kept.is_held() && !waiting.is_finished());
+        waiting.abort();
+    });
 }

@@ -185,3 +185,22 @@ async fn a_shutdown_is_bounded_and_names_what_may_be_held_still() {
     assert_ne!(store.is_held("one"), store.is_held("two"));
     drop((one, two));
 }
+
+#[tokio::test]
+async fn a_release_of_what_was_stolen_says_so_at_once_however_the_lease_was_got() {
+    let store = Memory::new();
+    let leases = builder(&store)
+        .refresh(Duration::from_secs(5))
+        .expiration(Duration::from_secs(60))
+        .call_timeout(100 * MS)
+        .start()
+        .unwrap();
+    // Its answer was lost, long ago.
+    store.next(Op::Claim, &[Fault::DoneThenFail]);
+    let guard = soon(leases.acquire("job")).await.unwrap();
+    tokio::time::sleep(250 * MS).await;
+    store.steal("job", "another", Duration::from_secs(60));
+    let releases = store.asked(Op::Release);
+    assert_eq!(soon(guard.release()).await.unwrap(), Released::WasLost);
+    assert_eq!(store.asked(Op::Release), releases + 1);
+}

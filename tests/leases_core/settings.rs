@@ -49,6 +49,7 @@ async fn what_cannot_work_is_refused() {
         leases.lease("job").poll(zero),
         leases.lease("job").refresh(400 * MS),
         leases.lease("job").label("l".repeat(300)),
+        leases.lease("job").unclean_delay(Duration::MAX),
     ] {
         let error = soon(lease.acquire()).await.unwrap_err();
         assert!(matches!(error, LeaseError::BadSettings(_)), "{error:?}");

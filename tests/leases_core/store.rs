@@ -46,6 +46,8 @@ pub enum Fault {
     Wait,
     /// It panics when the test says so.
     WaitThenPanic,
+    /// A thread of the runtime's is blocked over it for long, as by the system's resolver of names.
+    Block,
 }
 
 #[derive(Debug, Clone)]
@@ -76,8 +78,11 @@ pub struct Inner {
     /// So many questions were dropped where a store's connection could leave nothing to the runtime.
     pub dropped_outside: AtomicU64,
     pub closed: AtomicBool,
-    wakeups: Option<broadcast::Sender<LeaseName>>,
+    wakeups: Option<broadcast::Sender<Wake>>,
 }
+
+/// What those who listen are told, on the thread that listens.
+type Wake = Arc<dyn Fn() -> Result<Option<LeaseName>, StoreError> + Send + Sync>;
 
 /// A handle of the store; clones are the same one.
 #[derive(Clone)]
@@ -93,7 +98,7 @@ impl Memory {
         Self::with(Some(broadcast::Sender::new(4096)))
     }
 
-    fn with(wakeups: Option<broadcast::Sender<LeaseName>>) -> Self {
+    fn with(wakeups: Option<broadcast::Sender<Wake>>) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::default(),
             go_on: Notify::new(),
@@ -217,8 +222,17 @@ impl Memory {
     }
 
     fn tell(&self, name: &LeaseName) {
+        let name = name.clone();
+        self.wake(move || Ok(Some(name.clone())));
+    }
+
+    /// Those who listen get this.
+    pub fn wake(
+        &self,
+        with: impl Fn() -> Result<Option<LeaseName>, StoreError> + Send + Sync + 'static,
+    ) {
         if let Some(wakeups) = &self.0.wakeups {
-            let _ = wakeups.send(name.clone());
+            let _ = wakeups.send(Arc::new(with));
         }
     }
 
@@ -271,6 +285,10 @@ impl Memory {
                 self.wait().await;
                 panic!("the store panics");
             }
+            Some(Fault::Block) => {
+                let blocked = tokio::task::spawn_blocking(|| std::thread::sleep(PATIENCE));
+                let _ = blocked.await;
+            }
         }
         Ok(act(&mut self.0.state.lock()))
     }
@@ -295,7 +313,7 @@ pub fn foreign(id: &str) -> Holder {
     }
 }
 
-fn broken() -> StoreError {
+pub fn broken() -> StoreError {
     StoreError::Unreachable("the connection broke".into())
 }
 
@@ -477,13 +495,13 @@ impl LeaseStore for Memory {
     }
 }
 
-struct Told(broadcast::Receiver<LeaseName>);
+struct Told(broadcast::Receiver<Wake>);
 
 impl Wakeups for Told {
     fn next(&mut self) -> StoreFuture<'_, Option<LeaseName>> {
         Box::pin(async {
             match self.0.recv().await {
-                Ok(name) => Ok(Some(name)),
+                Ok(wake) => wake(),
                 Err(broadcast::error::RecvError::Lagged(_)) => Ok(None),
                 Err(broadcast::error::RecvError::Closed) => Err(broken()),
             }

@@ -84,7 +84,10 @@ impl Shared {
                 });
             }
             Action::End(cell, ending) => {
-                if let Ending::Released(outcome) = ending {
+                // A claim that came to nobody was told to nobody either.
+                if let Ending::Released(outcome) = ending
+                    && cell.was_granted()
+                {
                     self.tell(LeaseEvent::Released {
                         name: cell.name.clone(),
                         token: cell.token(),

@@ -43,8 +43,12 @@ pub(super) struct Entry {
     pub unowned: bool,
     /// A release is under way, or will be tried again.
     pub releasing: bool,
-    /// A claim of unknown fate may come late: it is given back twice.
-    pub again: bool,
+    /// Until then a claim that was given up may come late: what is given back before is given back once more.
+    pub late: Option<Moment>,
+    /// When it was asked for a release last.
+    pub asked: Moment,
+    /// Its release was told.
+    pub is_told: bool,
     /// Until when it was believed in, when it was given back.
     pub believed: Option<Moment>,
     /// It was asked for a release before, and the answer did not come.
@@ -63,6 +67,16 @@ impl Entry {
         self.kept && matches!(self.life.phase(), Phase::Lost(_)) && now < self.life.gone_by()
     }
 
+    /// Whether a claim that was given up may take it still.
+    pub(super) fn may_come_late(&self, now: Moment) -> bool {
+        self.late.is_some_and(|late| now < late)
+    }
+
+    /// The store is asked whether it is ours since a claim whose answer was lost.
+    pub(super) fn is_verifying(&self) -> bool {
+        *self.life.phase() == Phase::Verifying
+    }
+
     /// Whether something is still to come of it.
     fn is_active(&self, now: Moment) -> bool {
         let is_over = matches!(
@@ -77,7 +91,7 @@ impl Entry {
 pub(super) enum Timer {
     /// Of a lease: its end.
     End(LeaseKey),
-    /// Of an asker: the next claim. Of a release: the next try.
+    /// Of an asker: the next claim. Of a release: the next try. Of what is left to the store: its end there.
     Wake(LeaseKey),
     /// Of a waiter: its time is over.
     Waiter(WaiterId),
@@ -94,6 +108,8 @@ pub struct Book {
     /// Refreshes that are due together, and those that are due by themselves.
     pub(super) dues: BTreeSet<(Moment, LeaseKey)>,
     pub(super) soon: BTreeSet<(Moment, LeaseKey)>,
+    /// What the store is asked though nobody waits for it: claims of those who went away, and releases.
+    pub(super) trailing: usize,
     pub(super) closed: bool,
     pub(super) rng: RetryRng,
     pub(super) next_key: u64,
@@ -113,6 +129,7 @@ impl Book {
             timers: BTreeSet::new(),
             dues: BTreeSet::new(),
             soon: BTreeSet::new(),
+            trailing: 0,
             closed: false,
             rng: RetryRng::new(bounds.seed),
             next_key: 0,
@@ -149,27 +166,33 @@ impl Book {
                 continue;
             }
             self.lose(now, key, LostReason::Shutdown, fx);
-            if !(in_use(key) && self.keep(key)) {
+            if !(in_use(key) && self.keep(now, key)) {
                 self.give_back(now, key, fx);
             }
         }
     }
 
-    /// The guard of a lease is gone while somebody runs under it: it ends here, and is left to the store until it expires.
+    /// The guard of a lease is gone while somebody runs under it: it ends here, is left to the store until it expires, and
+    /// forgotten then.
     pub fn let_expire(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         self.lose(now, key, LostReason::Released, fx);
-        if !self.keep(key) {
-            self.disown(now, key, fx);
+        if !self.keep(now, key) {
+            return self.disown(now, key, fx);
+        }
+        if let Some(entry) = self.leases.get_mut(&key) {
+            entry.unowned = true;
+            let gone_by = entry.life.gone_by();
+            self.wake_at(key, gone_by);
         }
     }
 
     /// Whether it may be held in the store, and is from now on kept from being given back.
-    fn keep(&mut self, key: LeaseKey) -> bool {
+    fn keep(&mut self, now: Moment, key: LeaseKey) -> bool {
         let Some(entry) = self.leases.get_mut(&key) else {
             return false;
         };
         entry.kept = match entry.life.phase() {
-            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => false,
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => entry.may_come_late(now),
             Phase::Lost(_) => true,
             _ => false,
         };
@@ -191,6 +214,18 @@ impl Book {
         self.leases.values().filter(held).map(|entry| &entry.name)
     }
 
+    /// How much it remembers: names, waiters, leases and times.
+    #[must_use]
+    pub fn size(&self) -> [usize; 4] {
+        let times = self.timers.len() + self.dues.len() + self.soon.len();
+        [
+            self.names.len(),
+            self.waiters.len(),
+            self.leases.len(),
+            times,
+        ]
+    }
+
     /// When [`tick`](Self::tick) has something to do next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Moment> {
@@ -203,9 +238,8 @@ impl Book {
     /// How many wait for a name, and whether it is held here.
     #[must_use]
     pub fn local(&self, name: &LeaseName) -> (usize, Option<LeaseKey>) {
-        self.names
-            .get(name)
-            .map_or((0, None), |turns| (turns.waiting(), turns.holder))
+        let holder = self.names.get(name).and_then(|turns| turns.holder);
+        (self.waiting(name), holder)
     }
 
     /// Carries out what is due.
@@ -223,7 +257,10 @@ impl Book {
         self.refresh_due(now, fx);
         if now.since(self.swept) >= SWEEP {
             self.swept = now;
-            self.names.retain(|_, turns| !turns.is_idle(now));
+            // What may be worth knowing for long is not kept for however many names.
+            let are_many = self.names.len() > MOST_IDLE;
+            let is_over = |turns: &Turns| turns.is_unused() && (are_many || turns.is_idle(now));
+            self.names.retain(|_, turns| !is_over(turns));
         }
     }
 
@@ -289,3 +326,78 @@ impl Book {
 
 /// How often names that nobody uses are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Of more names than this, those that nobody uses are forgotten at once. Then a process may have the lease again before others.
+const MOST_IDLE: usize = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leases::state::{ClaimAnswer, Timing, Wish};
+    use crate::leases::{Claimed, Fence, Released};
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const NOW: Moment = Moment(1);
+
+    fn book() -> Book {
+        Book::new(Bounds {
+            waiters: 1,
+            call_timeout: SECOND,
+            seed: 1,
+        })
+    }
+
+    /// Takes a lease.
+    fn take(book: &mut Book, name: &LeaseName, poll: Duration) -> LeaseKey {
+        let mut fx = Vec::new();
+        let wish = Wish {
+            timing: Timing::new(SECOND, 60 * SECOND, SECOND).unwrap(),
+            poll,
+            until: None,
+            once: false,
+            fail_fast: false,
+        };
+        book.ask(NOW, name, wish).unwrap();
+        book.advance(NOW, name, &mut fx);
+        let Some(Effect::Claim { key, send, .. }) = fx.pop() else {
+            panic!("{fx:?}")
+        };
+        let claimed = Claimed::Ours { token: Fence(1) };
+        let foreign = false;
+        let granted = ClaimAnswer::Claimed { claimed, foreign };
+        book.claimed(NOW, key, send, granted, &mut fx);
+        key
+    }
+
+    #[test]
+    fn what_is_left_to_the_store_is_forgotten_when_it_has_expired_there() {
+        let (mut book, mut fx) = (book(), Vec::new());
+        let key = take(&mut book, &LeaseName::new("job").unwrap(), SECOND);
+        book.let_expire(NOW, key, &mut fx);
+        let held = |book: &Book, at| book.held_names(at).count();
+        book.tick(NOW.after(60 * SECOND), &mut fx);
+        assert_eq!((held(&book, NOW), book.leases.len()), (1, 1));
+        book.tick(NOW.after(120 * SECOND), &mut fx);
+        assert_eq!((book.leases.len(), book.next_deadline()), (0, None));
+        let is_told = |effect: &Effect| matches!(effect, Effect::Forget { key: of } if *of == key);
+        assert_eq!(fx.iter().filter(|effect| is_told(effect)).count(), 1);
+        let is_release = |effect: &Effect| matches!(effect, Effect::Release { .. });
+        assert!(!fx.iter().any(is_release));
+    }
+
+    #[test]
+    fn names_that_nobody_uses_are_bounded_however_seldom_is_polled() {
+        let poll = Duration::from_secs(86_400);
+        for (names, kept) in [(10, 10), (MOST_IDLE + 1, 0)] {
+            let (mut book, mut fx) = (book(), Vec::new());
+            for n in 0..names {
+                let name = LeaseName::new(n.to_string()).unwrap();
+                let key = take(&mut book, &name, poll);
+                book.disown(NOW, key, &mut fx);
+                book.released(NOW, key, Ok(Released::WasOurs), &mut fx);
+                fx.clear();
+            }
+            book.tick(NOW.after(SWEEP), &mut fx);
+            assert_eq!((book.names.len(), book.leases.len()), (kept, 0));
+        }
+    }
+}

@@ -32,6 +32,9 @@ impl Book {
             return;
         }
         entry.claim = None;
+        if entry.waiter.is_none() {
+            self.trailing = self.trailing.saturating_sub(1);
+        }
         match answer {
             ClaimAnswer::Claimed {
                 claimed: Claimed::Ours { token },
@@ -51,6 +54,7 @@ impl Book {
             }
             ClaimAnswer::Failed { error, verdict } => {
                 entry.life.claim_failed(send);
+                entry.late = Some(now.after(self.bounds.call_timeout));
                 self.claim_failed(now, key, error, verdict, fx);
             }
         }
@@ -163,6 +167,8 @@ impl Book {
                 name: name.clone(),
                 refusal,
             });
+            // It is the answer to the others, too.
+            self.refuse_impatient(now, &name, fx);
             self.drop_asker(now, key, fx);
             return;
         }
@@ -215,6 +221,7 @@ impl Book {
             failures.last = Some(Arc::clone(&error));
             failures.are_going_on = true;
         }
+        self.refuse_hasty(now, &name, &error, fx);
         let waiter = waiter.and_then(|id| Some((id, self.waiters.get(&id)?)));
         let Some((id, waiter)) = waiter else {
             self.drop_asker(now, key, fx);
@@ -226,7 +233,6 @@ impl Book {
             let failures = errors.clamp(1, MOST_FAILURES);
             let wait = self.jittered(poll.max(FAILING * failures));
             self.wake_at(key, now.after(wait));
-            self.refuse_impatient(now, &name, fx);
             return;
         }
         let refusal = unreachable(now.since(waiter.since), errors, &error);

@@ -18,6 +18,7 @@ pub struct WaiterId(pub u64);
 
 /// What is to be done.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "a field is what its type says")]
 pub enum Effect {
     /// Ask the store for a lease, on behalf of this waiter. A key that is new gets a holder id of its own. `left_with`: the token
     /// with which the lease was left to others; whoever is asked looks first whether it has grown.
@@ -92,6 +93,7 @@ pub struct RefreshItem {
 
 /// What came of a claim.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "a field is what its type says")]
 pub enum ClaimAnswer {
     /// The store answered. `foreign`: another process is in the way, or had the lease while it was left to others.
     Claimed { claimed: Claimed, foreign: bool },
@@ -104,6 +106,7 @@ pub enum ClaimAnswer {
 
 /// What came of a refresh.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "a field is what its type says")]
 pub enum RefreshAnswer {
     /// The store answered.
     Refreshed(Refreshed),

@@ -35,8 +35,10 @@ impl Book {
             return;
         }
         match entry.life.phase() {
-            // The store has said so: there is nothing to give back.
-            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => {
+            // The store has said so: there is nothing to give back, but what a claim that was given up may have taken since.
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced)
+                if !entry.may_come_late(now) =>
+            {
                 return self.has_released(now, key, Released::WasLost, fx);
             }
             Phase::Released => {
@@ -48,10 +50,11 @@ impl Book {
             _ => {}
         }
         let was_held = entry.life.is_held(now);
-        entry.again = entry.life.is_claim_of_unknown_fate();
+        entry.asked = now;
         entry.believed = entry.life.deadline().or(entry.believed);
         entry.life.release();
         entry.releasing = true;
+        self.trailing += 1;
         let name = entry.name.clone();
         fx.push(Effect::DropRefresh { key });
         self.rearm(key, false);
@@ -151,11 +154,18 @@ impl Book {
             return;
         }
         match answer {
-            Ok(Released::WasLost) if entry.again && now < entry.life.gone_by() => {
+            Ok(outcome)
+                if let Some(late) = entry.late
+                    && entry.asked < late
+                    && now < entry.life.gone_by() =>
+            {
                 // A claim that is on its way still would be granted to nobody.
-                entry.again = false;
-                let wait = self.bounds.call_timeout;
-                self.wake_at(key, now.after(wait));
+                let name = entry.name.clone();
+                self.wake_at(key, late.max(now));
+                if outcome == Released::WasOurs {
+                    self.tell_released(now, key, outcome, fx);
+                    self.advance(now, &name, fx);
+                }
             }
             // Nobody can have taken it yet: it was done when it was asked for before.
             Ok(Released::WasLost)
@@ -167,10 +177,11 @@ impl Book {
             Err((error, verdict)) => {
                 entry.unanswered = true;
                 let name = entry.name.clone();
-                if now >= entry.life.gone_by() {
+                if now >= entry.life.gone_by() || (entry.is_told && verdict.ends(&error)) {
                     self.has_released(now, key, Released::WasLost, fx);
                 } else if verdict.ends(&error) {
                     entry.releasing = false;
+                    self.trailing = self.trailing.saturating_sub(1);
                     fx.push(Effect::ReleaseStopped { key, error });
                     if entry.unowned {
                         self.forget(key, fx);
@@ -186,7 +197,7 @@ impl Book {
         }
     }
 
-    /// An asker asks again, a release is tried again.
+    /// An asker asks again, a release is tried again, what was left to the store has expired.
     pub(super) fn wake_due(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         let Some(entry) = self.leases.get_mut(&key) else {
             return;
@@ -196,8 +207,11 @@ impl Book {
             if now >= entry.life.gone_by() {
                 self.has_released(now, key, Released::WasLost, fx);
             } else {
+                entry.asked = now;
                 fx.push(Effect::Release { key });
             }
+        } else if entry.kept && entry.unowned {
+            self.forget(key, fx);
         } else if entry.claim.is_none() && *entry.life.phase() == Phase::Asked {
             self.send_claim(now, key, fx);
         }
@@ -215,11 +229,34 @@ impl Book {
             return;
         };
         entry.life.released();
-        entry.releasing = false;
-        let (name, poll, unowned) = (entry.name.clone(), entry.poll, entry.unowned);
-        let told = std::mem::take(&mut entry.told);
-        fx.push(Effect::Released { key, outcome });
+        if std::mem::take(&mut entry.releasing) {
+            self.trailing = self.trailing.saturating_sub(1);
+        }
+        let (name, unowned) = (entry.name.clone(), entry.unowned);
         self.rearm(key, false);
+        self.tell_released(now, key, outcome, fx);
+        if unowned {
+            self.forget(key, fx);
+        }
+        self.advance(now, &name, fx);
+    }
+
+    /// Its owner is told, once; and whoever is next for its name may have it.
+    fn tell_released(
+        &mut self,
+        now: Moment,
+        key: LeaseKey,
+        outcome: Released,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(entry) = self.leases.get_mut(&key) else {
+            return;
+        };
+        let (name, poll) = (entry.name.clone(), entry.poll);
+        let told = std::mem::take(&mut entry.told);
+        if !std::mem::replace(&mut entry.is_told, true) {
+            fx.push(Effect::Released { key, outcome });
+        }
         // Two who stood back exactly one poll each would meet at the same two distances for ever.
         let stand_back = self.jittered(poll);
         if let Some(turns) = self.names.get_mut(&name) {
@@ -240,10 +277,6 @@ impl Book {
                 self.send_claim(now, asker, fx);
             }
         }
-        if unowned {
-            self.forget(key, fx);
-        }
-        self.advance(now, &name, fx);
     }
 
     fn leave(&mut self, name: &crate::leases::LeaseName, key: LeaseKey) {

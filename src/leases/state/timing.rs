@@ -65,6 +65,17 @@ impl Timing {
         Self::new(self.refresh, expiration, self.max_clock_skew)
     }
 
+    /// Checks a delay after an unclean end, which stores add to an expiry.
+    ///
+    /// # Errors
+    /// [`LeaseSettingsError::DelayTooLong`].
+    pub fn check_delay(delay: Duration) -> Result<Duration, LeaseSettingsError> {
+        match delay > LONGEST {
+            true => Err(LeaseSettingsError::DelayTooLong { delay }),
+            false => Ok(delay),
+        }
+    }
+
     /// From one refresh to the next.
     #[must_use]
     pub const fn refresh(&self) -> Duration {
@@ -134,6 +145,14 @@ pub enum LeaseSettingsError {
         margin: Duration,
         /// The refresh interval.
         refresh: Duration,
+    },
+    /// Nobody means that.
+    #[error(
+        "a delay of {delay:?} after an unclean end is too long: at most ten years are possible"
+    )]
+    DelayTooLong {
+        /// The delay.
+        delay: Duration,
     },
     /// A label and what makes the holder's id unique have to fit into 255 bytes, without NUL.
     #[error("a label of {length} bytes is not possible: at most {most}, without NUL")]

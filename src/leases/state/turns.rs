@@ -31,8 +31,8 @@ const MOST_ECHOES: usize = 16;
 pub(super) struct Turns {
     /// Those who wait, but for the one that talks to the store.
     pub queue: VecDeque<WaiterId>,
-    /// Those who do not want to wait, in the queue or talking to the store.
-    pub impatient: Vec<WaiterId>,
+    /// How many do not want to wait, in the queue or talking to the store.
+    pub impatient: usize,
     /// The acquisition that talks to the store.
     pub asker: Option<LeaseKey>,
     /// The lease that is held here, or is being given back.
@@ -70,11 +70,6 @@ pub(super) struct Failures {
 }
 
 impl Turns {
-    /// How many wait.
-    pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + usize::from(self.asker.is_some())
-    }
-
     /// Another process has it, or had it.
     pub(super) fn contended(&mut self, now: Moment, poll: Duration) {
         self.disturbed = true;
@@ -205,12 +200,14 @@ impl Turns {
         !self.stands_back(now)
     }
 
+    /// Whether nobody holds it here, or wants it.
+    pub(super) fn is_unused(&self) -> bool {
+        self.queue.is_empty() && self.asker.is_none() && self.holder.is_none()
+    }
+
     /// Whether nothing of this is worth knowing any more.
     pub(super) fn is_idle(&self, now: Moment) -> bool {
-        self.queue.is_empty()
-            && self.asker.is_none()
-            && self.holder.is_none()
-            && now >= self.keep_until
+        self.is_unused() && now >= self.keep_until
     }
 }
 

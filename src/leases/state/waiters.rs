@@ -18,10 +18,13 @@ pub struct Wish {
     pub until: Option<Moment>,
     /// Whether it is asked for once, without waiting.
     pub once: bool,
+    /// Whether the first error of the store ends it, also behind another waiter.
+    pub fail_fast: bool,
 }
 
 /// Why a waiter does not get the lease.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "a field is what its type says")]
 pub enum Refusal {
     /// Somebody holds it, and the waiter did not want to wait. In this process: without a record.
     Busy {
@@ -70,20 +73,21 @@ impl Book {
             return Err(Refusal::ShuttingDown);
         }
         let limit = self.bounds.waiters;
-        // Whoever is first for a name has the store asked, at once with those of other names.
+        // Whoever is first for a name has the store asked, at once with those of other names; and what comes of that has to be
+        // seen to when he has gone away, too, for long if the store fails.
         let of_all = limit.saturating_mul(NAMES).max(LEAST_OF_ALL);
-        if self.waiters.len() >= of_all {
+        if self.waiters.len().saturating_add(self.trailing) >= of_all {
             return Err(Refusal::TooMany { limit: of_all });
         }
-        let turns = self.names.entry(name.clone()).or_default();
-        if turns.waiting() >= limit {
+        if self.waiting(name) >= limit {
             return Err(Refusal::TooMany { limit });
         }
+        let turns = self.names.entry(name.clone()).or_default();
         let id = WaiterId(self.next_waiter);
         self.next_waiter += 1;
         turns.queue.push_back(id);
         if wish.once {
-            turns.impatient.push(id);
+            turns.impatient += 1;
         }
         if let Some(until) = wish.until {
             self.timers.insert((until, Timer::Waiter(id)));
@@ -96,6 +100,15 @@ impl Book {
         };
         self.waiters.insert(id, waiter);
         Ok(id)
+    }
+
+    /// How many wait for a name. What is still asked for somebody who has gone away is not counted.
+    pub(super) fn waiting(&self, name: &LeaseName) -> usize {
+        let Some(turns) = self.names.get(name) else {
+            return 0;
+        };
+        let asker = turns.asker.and_then(|key| self.leases.get(&key));
+        turns.queue.len() + usize::from(asker.is_some_and(|entry| entry.waiter.is_some()))
     }
 
     /// Whether a waiter is behind others of this process.
@@ -122,7 +135,7 @@ impl Book {
         let turns = self.names.get(&waiter.name);
         let (by, seen) = turns.map_or((None, None), |turns| (turns.holder, turns.seen.clone()));
         let asker = turns.and_then(|turns| self.leases.get(&turns.asker?));
-        let is_asked = asker.is_some_and(|entry| entry.claim.is_some());
+        let is_asked = asker.is_some_and(|entry| entry.claim.is_some() || entry.is_verifying());
         let (errors, last) = self.errors_of(&waiter);
         let refusal = match (last, self.failing(&name)) {
             (_, Some(last)) => Refusal::Unreachable {
@@ -197,25 +210,28 @@ impl Book {
                 self.give_back(now, key, fx);
             } else if entry.claim.is_none() {
                 self.drop_asker(now, key, fx);
+            } else {
+                // Its answer decides: what is granted to nobody is given back.
+                self.trailing += 1;
             }
-            // Else its answer decides: what is granted to nobody is given back.
         }
         self.advance(now, &waiter.name, fx);
     }
 
     /// Those who do not want to wait are told what is known.
     pub(super) fn refuse_impatient(&mut self, now: Moment, name: &LeaseName, fx: &mut Vec<Effect>) {
-        let Some(turns) = self
-            .names
-            .get(name)
-            .filter(|turns| !turns.impatient.is_empty())
-        else {
+        let Some(turns) = self.names.get(name).filter(|turns| turns.impatient > 0) else {
             return;
         };
-        let asker = turns.asker.and_then(|key| self.leases.get(&key));
-        let is_asked = asker.is_some_and(|entry| entry.claim.is_some());
+        let asker = turns
+            .asker
+            .and_then(|key| Some((key, self.leases.get(&key)?)));
+        let is_asked = asker.is_some_and(|(_, entry)| entry.claim.is_some());
+        // It is granted, as far as is known, and about to be held.
+        let granted = asker.filter(|(_, entry)| entry.is_verifying());
+        let holder = turns.holder.or(granted.map(|(key, _)| key));
         let failing = self.failing(name).cloned();
-        let (by, seen) = match (turns.holder, &turns.seen) {
+        let (by, seen) = match (holder, &turns.seen) {
             (Some(key), _) => (Some(key), None),
             // What the store answers is for them too.
             (None, _) if is_asked && failing.is_some() => return,
@@ -228,28 +244,64 @@ impl Book {
             Some(deadline) => Some(deadline.since(now)),
             None => seen.as_ref().and_then(|record| record.remaining),
         };
-        let waits = |id: &WaiterId| turns.queue.contains(id);
-        let impatient: Vec<_> = turns.impatient.iter().copied().filter(waits).collect();
-        for id in impatient {
-            let Some((id, waiter)) = self.take_waiter(id) else {
-                continue;
-            };
-            let (errors, _) = self.errors_of(&waiter);
-            if let Some(turns) = self.names.get_mut(name) {
-                turns.queue.retain(|other| *other != id);
-            }
-            let refusal = match &failing {
+        self.refuse_behind(
+            name,
+            |wish| wish.once,
+            |waiter, errors| match &failing {
                 Some(last) => unreachable(now.since(waiter.since), errors.max(1), last),
                 None => Refusal::Busy {
                     by,
                     record: seen.clone(),
                     remaining,
                 },
+            },
+            fx,
+        );
+    }
+
+    /// The store has failed: those who do not go on after an error need not ask it themselves.
+    pub(super) fn refuse_hasty(
+        &mut self,
+        now: Moment,
+        name: &LeaseName,
+        error: &Arc<StoreError>,
+        fx: &mut Vec<Effect>,
+    ) {
+        self.refuse_behind(
+            name,
+            |wish| wish.once || wish.fail_fast,
+            |waiter, errors| unreachable(now.since(waiter.since), errors, error),
+            fx,
+        );
+    }
+
+    /// Refuses those behind the one who asks that are of a kind.
+    fn refuse_behind(
+        &mut self,
+        name: &LeaseName,
+        is_meant: impl Fn(&Wish) -> bool,
+        refusal: impl Fn(&Waiter, u32) -> Refusal,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(turns) = self.names.get_mut(name) else {
+            return;
+        };
+        let waiters = &self.waiters;
+        let is_meant = |id: &WaiterId| {
+            let waiter = waiters.get(id);
+            waiter.is_some_and(|waiter| is_meant(&waiter.wish))
+        };
+        let meant: Vec<_> = turns.queue.iter().copied().filter(is_meant).collect();
+        turns.queue.retain(|id| !is_meant(id));
+        for id in meant {
+            let Some((id, waiter)) = self.take_waiter(id) else {
+                continue;
             };
+            let (errors, _) = self.errors_of(&waiter);
             fx.push(Effect::Refused {
                 waiter: id,
                 name: name.clone(),
-                refusal,
+                refusal: refusal(&waiter, errors),
             });
         }
     }
@@ -262,7 +314,7 @@ impl Book {
         if waiter.wish.once
             && let Some(turns) = self.names.get_mut(&waiter.name)
         {
-            turns.impatient.retain(|other| *other != id);
+            turns.impatient = turns.impatient.saturating_sub(1);
         }
         Some((id, waiter))
     }
@@ -296,12 +348,13 @@ fn aged(mut record: LeaseRecord, age: Duration) -> LeaseRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leases::state::Bounds;
+    use crate::leases::LeaseVerdict;
+    use crate::leases::state::{Bounds, ClaimAnswer};
 
-    #[test]
-    fn i13_those_who_wait_for_all_names_together_are_bounded() {
+    /// A book in which one may wait for each name, and a wish.
+    fn book() -> (Book, Wish) {
         let second = Duration::from_secs(1);
-        let mut book = Book::new(Bounds {
+        let book = Book::new(Bounds {
             waiters: 1,
             call_timeout: second,
             seed: 1,
@@ -311,7 +364,14 @@ mod tests {
             poll: second,
             until: None,
             once: false,
+            fail_fast: false,
         };
+        (book, wish)
+    }
+
+    #[test]
+    fn i13_those_who_wait_for_all_names_together_are_bounded() {
+        let (mut book, wish) = book();
         let name = |n: usize| LeaseName::new(n.to_string()).unwrap();
         let mut ask = |n| book.ask(Moment(1), &name(n), wish.clone());
         let first = ask(0).unwrap();
@@ -326,5 +386,40 @@ mod tests {
         ));
         book.abandon(Moment(2), first, &mut Vec::new());
         assert!(book.ask(Moment(3), &name(0), wish).is_ok());
+    }
+
+    #[test]
+    fn i13_what_a_store_that_does_not_answer_leaves_behind_is_bounded() {
+        let (mut book, wish) = book();
+        let now = Moment(1);
+        let mut claims = Vec::new();
+        // Each goes away while the store is asked.
+        for n in 0..LEAST_OF_ALL {
+            let name = LeaseName::new(n.to_string()).unwrap();
+            let (id, mut fx) = (book.ask(now, &name, wish.clone()).unwrap(), Vec::new());
+            book.advance(now, &name, &mut fx);
+            book.abandon(now, id, &mut fx);
+            let Some(Effect::Claim { key, send, .. }) = fx.pop() else {
+                panic!("{fx:?}")
+            };
+            claims.push((key, send));
+        }
+        let last = LeaseName::new("last").unwrap();
+        let full = |book: &mut Book| {
+            let asked = book.ask(now, &last, wish.clone());
+            matches!(asked, Err(Refusal::TooMany { limit }) if limit == LEAST_OF_ALL)
+        };
+        assert!(full(&mut book));
+        let error = || Arc::new(StoreError::Unreachable("no answer".into()));
+        for (key, send) in &claims {
+            let (error, verdict) = (error(), LeaseVerdict::GoOn);
+            let failed = ClaimAnswer::Failed { error, verdict };
+            book.claimed(now, *key, *send, failed, &mut Vec::new());
+        }
+        // What may be held is given back, and that is not answered either.
+        assert!(full(&mut book));
+        let stopped = Err((error(), LeaseVerdict::Stop));
+        book.released(now, claims[0].0, stopped, &mut Vec::new());
+        assert!(!full(&mut book));
     }
 }
