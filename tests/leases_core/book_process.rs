@@ -221,6 +221,8 @@ impl Process {
             book.close(now, |key| used.contains(&key), fx);
         });
         assert!(self.callers.is_empty(), "somebody waits for what has ended");
+        let mut believed = self.cells.values().filter_map(|cell| cell.believed);
+        assert_eq!(believed.next(), None, "it is held after the end");
     }
 
     /// Time has passed, and whoever waits for it is told.
