@@ -162,7 +162,7 @@ impl Process {
         // One that was withdrawn may be asked for still.
         let waiting = waiting.count();
         let is_full = waiting + usize::from(self.asking.contains_key(name)) >= WAITERS;
-        let asked = self.step(now, |book, _| book.ask(now, name, wish.clone()));
+        let asked = self.book.ask(now, name, wish.clone());
         match asked {
             Ok(id) => {
                 assert!(!self.is_closed && waiting < WAITERS, "more wait than may");
