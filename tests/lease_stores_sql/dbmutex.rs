@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lockkeeper::{Claimed, LeaseStore, Refreshed};
+use lockkeeper::{Claimed, LeaseConfig, Leases, Released};
 
-use crate::ground::{Ground, Kind, Raw, claim, refresh, run};
+use crate::ground::{Ground, Kind, MINUTE, Raw, claim, run};
 
 /// How long they fight.
 const LASTING: Duration = Duration::from_secs(30);
 /// How long a holder keeps the lease without a refresh: dbmutex has no deadline of its own, and a contender that gets no
 /// processor for so long would believe in a lease that another has by right.
 const EXPIRATION: Duration = Duration::from_secs(2);
+/// How often ours is refreshed.
+const REFRESH: Duration = Duration::from_millis(200);
 /// One in so many turns of a contender, if it gets the lease then, ends in a crash.
 const CRASHES: u32 = 100;
+/// In one of so many turns of ours the lease is held for longer than it lasts without a refresh.
+const LONG: u32 = 40;
 
 /// Both databases at the same time, since it takes long.
 #[test]
@@ -37,15 +41,20 @@ struct Outside {
     ours: AtomicU64,
     theirs: AtomicU64,
     crashed: AtomicU64,
+    long: AtomicU64,
 }
 
 impl Outside {
     fn enter(&self, token: Option<u64>) {
         assert!(!self.inside.swap(true, Ordering::SeqCst), "two are inside");
         if let Some(token) = token {
-            let before = self.largest.swap(token, Ordering::SeqCst);
-            assert!(token > before, "{token} after {before}");
+            self.seen(token);
         }
+    }
+
+    fn seen(&self, token: u64) {
+        let before = self.largest.swap(token, Ordering::SeqCst);
+        assert!(token > before, "{token} after {before}");
     }
 
     fn leave(&self) {
@@ -64,8 +73,12 @@ async fn fight(ground: Ground) {
     let end = Instant::now() + LASTING;
     let mut tasks = tokio::task::JoinSet::new();
     for contender in 0..4_u32 {
-        let store = ground.store().await;
-        tasks.spawn(ours(contender, store, Arc::clone(&outside), end));
+        tasks.spawn(ours(
+            contender,
+            Arc::clone(&ground),
+            Arc::clone(&outside),
+            end,
+        ));
         let connection = ground.connect().await;
         let theirs = Dbmutex {
             connection,
@@ -79,40 +92,55 @@ async fn fight(ground: Ground) {
     let figure = |figure: &AtomicU64| figure.load(Ordering::SeqCst);
     let (ours, theirs) = (figure(&outside.ours), figure(&outside.theirs));
     let crashed = figure(&outside.crashed);
+    let long = figure(&outside.long);
     println!(
-        "{:?}: ours {ours}, dbmutex {theirs}, crashed {crashed}",
+        "{:?}: ours {ours}, {long} of them long, dbmutex {theirs}, crashed {crashed}",
         ground.kind
     );
-    assert!(ours > 50 && theirs > 50 && crashed > 5);
+    assert!(ours > 40 && theirs > 40 && crashed > 0 && long > 0);
     // Every one of them moved the token on by one.
     let store = ground.store().await;
     let records = store.list().await.unwrap();
     assert_eq!(records[0].token.0, ours + theirs + crashed);
 }
 
-async fn ours(contender: u32, store: Arc<dyn LeaseStore>, outside: Arc<Outside>, end: Instant) {
-    for turn in 0_u32.. {
+/// A process of ours: guards, refreshed in the background, and given back.
+async fn ours(contender: u32, ground: Arc<Ground>, outside: Arc<Outside>, end: Instant) {
+    let mut config = LeaseConfig::default();
+    config.refresh = REFRESH;
+    config.expiration = EXPIRATION;
+    config.max_clock_skew = Duration::from_millis(100);
+    config.poll = Duration::from_millis(6);
+    let leases = Leases::start_shared(ground.store().await, config).unwrap();
+    let store = ground.store().await;
+    for turn in 1_u32.. {
         if Instant::now() > end {
-            return;
+            break;
         }
-        let wish = claim("job", &format!("ours {contender} {turn}"), EXPIRATION);
-        let Claimed::Ours { token } = store.claim(&wish).await.unwrap() else {
-            tokio::time::sleep(Duration::from_millis(3)).await;
+        if turn % CRASHES == 5 {
+            // Another one of ours, which dies as soon as it has the lease: others wait for the expiry.
+            let wish = claim("job", &format!("dead {contender} {turn}"), EXPIRATION);
+            if let Claimed::Ours { token } = store.claim(&wish).await.unwrap() {
+                outside.seen(token.0);
+                outside.crashed.fetch_add(1, Ordering::SeqCst);
+            }
             continue;
-        };
-        outside.enter(Some(token.0));
-        let leases = [refresh("job", &wish.holder.id, token, EXPIRATION)];
-        let outcomes = store.refresh(&leases).await.unwrap();
-        assert!(!matches!(outcomes[0], Refreshed::Lost(_)), "{outcomes:?}");
+        }
+        let guard = leases.acquire("job").await.unwrap();
+        assert!(guard.is_held());
+        outside.enter(Some(guard.token().0));
+        if turn % LONG == 10 {
+            // Only refreshes keep it so long.
+            tokio::time::sleep(EXPIRATION + 2 * REFRESH).await;
+            outside.long.fetch_add(1, Ordering::SeqCst);
+        }
+        assert!(guard.is_held());
         outside.leave();
-        if turn % CRASHES == 7 {
-            // It crashes, and others wait for the expiry.
-            outside.crashed.fetch_add(1, Ordering::SeqCst);
-            continue;
-        }
         outside.ours.fetch_add(1, Ordering::SeqCst);
-        store.release(&wish.name, &wish.holder).await.unwrap();
+        assert_eq!(guard.release().await.unwrap(), Released::WasOurs);
     }
+    let ended = leases.shutdown(MINUTE).await;
+    assert_eq!(ended.maybe_still_held, []);
 }
 
 /// A contender that acts on the row as Go's dbmutex does.

@@ -162,8 +162,7 @@ impl Process {
         // One that was withdrawn may be asked for still.
         let waiting = waiting.count();
         let is_full = waiting + usize::from(self.asking.contains_key(name)) >= WAITERS;
-        #[expect(clippy::result_large_err, reason = "it is the answer of the core")]
-        let asked = self.step(now, |book, _| book.ask(now, name, wish.clone()));
+        let asked = self.book.ask(now, name, wish.clone());
         match asked {
             Ok(id) => {
                 assert!(!self.is_closed && waiting < WAITERS, "more wait than may");
@@ -222,6 +221,8 @@ impl Process {
             book.close(now, |key| used.contains(&key), fx);
         });
         assert!(self.callers.is_empty(), "somebody waits for what has ended");
+        let mut believed = self.cells.values().filter_map(|cell| cell.believed);
+        assert_eq!(believed.next(), None, "it is held after the end");
     }
 
     /// Time has passed, and whoever waits for it is told.

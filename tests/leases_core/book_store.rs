@@ -89,6 +89,11 @@ impl Store {
         record.holder.filter(|_| is_held)
     }
 
+    /// Whether it is held up to that instant as it stands, however the clock steps until then.
+    pub fn lasts_until(&self, real: u64, name: &LeaseName) -> bool {
+        at_rate(real, self.rate) + SKEW_MS * MS <= self.records[at(name)].expires
+    }
+
     pub fn look(&self, real: u64, name: &LeaseName) -> LeaseRecord {
         let record = &self.records[at(name)];
         let left = record.expires.saturating_sub(self.now(real));

@@ -681,6 +681,10 @@ impl World {
                 believers[at(&cell.name)] += 1;
                 let holder = self.store.holder(self.real, &cell.name);
                 assert_eq!(holder, Some(cell.holder), "who is it that holds it?");
+                // If nothing more happens, it is so to the last instant of the belief, also if the store's clock steps ahead.
+                let last = self.when(process, cell.believed.unwrap_or_default());
+                let lasts = self.store.lasts_until(last, &cell.name);
+                assert!(lasts, "{cell:?} is believed in for too long");
             }
         }
         assert!(believers.iter().all(|believers| *believers <= 1));
@@ -742,10 +746,9 @@ impl World {
     }
 
     fn nothing_is_held_without_a_guard(&self) {
-        let cells = self
-            .processes
-            .iter()
-            .flat_map(|process| process.cells.values());
+        // Those that were closed have given back what nobody runs under.
+        let open = self.processes.iter().filter(|process| !process.is_closed);
+        let cells = open.flat_map(|process| process.cells.values());
         let owned: BTreeSet<HolderId> = cells
             .filter(|cell| cell.guard == Guard::Owned)
             .map(|cell| cell.holder)

@@ -99,12 +99,13 @@ pub fn test(kind: Kind) {
     assert!(failed.is_err(), "an acquire failed: {failed:?}");
 
     let mut last = (0, true);
-    let mut entered = 0;
+    let (mut entered, mut late) = (0, 0);
     for entry in log().lines() {
         let (token, how) = entry.split_once(' ').unwrap();
         let token: u64 = token.parse().unwrap();
         if how == "late" {
             last.1 |= token == last.0;
+            late += 1;
             continue;
         }
         assert!(token > last.0, "token {token} after {}", last.0);
@@ -114,6 +115,8 @@ pub fn test(kind: Kind) {
         last = (token, false);
         entered += 1;
     }
-    println!("{kind:?}: {entered} entered, {killed} holders were killed");
+    println!("{kind:?}: {entered} entered, {late} late, {killed} holders were killed");
     assert!(entered > 40, "{entered} entered");
+    // Who is late excuses the next.
+    assert!(late * 4 < entered, "{late} of {entered} were late");
 }

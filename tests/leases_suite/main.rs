@@ -7,6 +7,7 @@
 mod crowd;
 mod dropped;
 mod exclusion;
+mod failover;
 mod ground;
 mod hand_overs;
 mod hole;

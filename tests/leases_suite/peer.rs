@@ -72,7 +72,7 @@ fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &
 }
 
 /// A busy machine may not answer in time: then it is tried again.
-fn released(mut guard: LeaseGuard) -> Released {
+pub fn released(mut guard: LeaseGuard) -> Released {
     let begun = Instant::now();
     loop {
         match block_on(guard.release()) {
