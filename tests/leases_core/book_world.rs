@@ -724,7 +724,7 @@ impl World {
             let now = process.now(self.real);
             assert!(process.book.is_idle(now), "{:#?}", process.book);
             assert_eq!(process.book.held_names(now).count(), 0);
-            assert_eq!(process.book.size(), [0; 4], "{:#?}", process.book);
+            assert_eq!(process.book.size(), [0; 5], "{:#?}", process.book);
             assert!(process.cells.is_empty() && process.asking.is_empty());
         }
     }

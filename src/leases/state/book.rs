@@ -214,15 +214,16 @@ impl Book {
         self.leases.values().filter(held).map(|entry| &entry.name)
     }
 
-    /// How much it remembers: names, waiters, leases and times.
+    /// How much it remembers: names, waiters, leases, times, and what trails behind.
     #[must_use]
-    pub fn size(&self) -> [usize; 4] {
+    pub fn size(&self) -> [usize; 5] {
         let times = self.timers.len() + self.dues.len() + self.soon.len();
         [
             self.names.len(),
             self.waiters.len(),
             self.leases.len(),
             times,
+            self.trailing,
         ]
     }
 
@@ -328,6 +329,12 @@ impl Book {
 const SWEEP: Duration = Duration::from_secs(10);
 /// Of more names than this, those that nobody uses are forgotten at once. Then a process may have the lease again before others.
 const MOST_IDLE: usize = 100_000;
+
+/// One that [trails behind](Book::trailing) has come to its end.
+pub(super) fn settle(trailing: &mut usize) {
+    debug_assert!(*trailing > 0, "it ends once");
+    *trailing = trailing.saturating_sub(1);
+}
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::book::settle;
 use super::waiters::unreachable;
 use super::{Book, ClaimAnswer, ClaimWon, Effect, LeaseKey, Moment, Refusal, SendId, WaiterId};
 use crate::leases::{Claimed, Fence, LeaseRecord, LeaseVerdict, StoreError};
@@ -33,7 +34,7 @@ impl Book {
         }
         entry.claim = None;
         if entry.waiter.is_none() {
-            self.trailing = self.trailing.saturating_sub(1);
+            settle(&mut self.trailing);
         }
         match answer {
             ClaimAnswer::Claimed {

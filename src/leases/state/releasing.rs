@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::book::settle;
 use super::{Book, ClaimAnswer, Effect, LeaseKey, Moment, Phase, SendId};
 use crate::leases::{LeaseVerdict, LostReason, Released, StoreError};
 
@@ -181,7 +182,7 @@ impl Book {
                     self.has_released(now, key, Released::WasLost, fx);
                 } else if verdict.ends(&error) {
                     entry.releasing = false;
-                    self.trailing = self.trailing.saturating_sub(1);
+                    settle(&mut self.trailing);
                     fx.push(Effect::ReleaseStopped { key, error });
                     if entry.unowned {
                         self.forget(key, fx);
@@ -230,7 +231,7 @@ impl Book {
         };
         entry.life.released();
         if std::mem::take(&mut entry.releasing) {
-            self.trailing = self.trailing.saturating_sub(1);
+            settle(&mut self.trailing);
         }
         let (name, unowned) = (entry.name.clone(), entry.unowned);
         self.rearm(key, false);
