@@ -157,6 +157,10 @@ fn i09_mariadb_that_was_told_to_read_only_grants_and_refreshes_nothing_on_old_co
         let leases = [refresh("job", "a", token, MINUTE)];
         assert_eq!(store.refresh(&leases).await.unwrap(), [Refreshed::Held]);
         let mut raw = ground.connect().await;
+        let mut empty = Ground::at(Kind::Mariadb, server.url());
+        empty.table = format!("{}_empty", ground.table);
+        let empty = empty.store().await;
+        assert!(empty.list().await.unwrap().is_empty());
         raw.run("set global read_only = 1").await;
         let wishes = [claim("job", "b", MINUTE), claim("new", "b", MINUTE)];
         let handed = store.hand_over(&holder("a"), &wishes[0]).await.err();
@@ -167,6 +171,14 @@ fn i09_mariadb_that_was_told_to_read_only_grants_and_refreshes_nothing_on_old_co
             store.refresh(&leases).await.err(),
             store.release(&name("job"), &holder("a")).await.err(),
             store.force_release(&name("job")).await.err(),
+            // What is not there may be on the server that is written to.
+            store
+                .refresh(&[refresh("none", "a", token, MINUTE)])
+                .await
+                .err(),
+            store.look(&name("none")).await.err(),
+            store.force_release(&name("none")).await.err(),
+            empty.list().await.err(),
         ];
         for error in errors {
             assert!(matches!(error, Some(StoreError::ReadOnly(_))), "{error:?}");

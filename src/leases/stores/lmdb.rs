@@ -39,7 +39,7 @@ const FILE: &str = "leases.mdb";
 /// - The folder must be on a disk of this machine: LMDB's locks do not work over network file systems.
 /// - Containers that share the folder must share a pid namespace.
 /// - After a boot of the machine every lease has expired.
-/// - There is room for about half a million names. Then a new one is answered with [`StoreError::Full`]; those that are there go
+/// - There is room for about half a million names, on 32-bit systems for some ten thousand. Then a new one is answered with [`StoreError::Full`]; those that are there go
 ///   on. The file may be removed while nobody uses it, and tokens begin again.
 /// - A process that is killed leaves nothing locked but its leases, until they expire. One that is *stopped* (`SIGSTOP`, a
 ///   debugger) while it writes keeps LMDB's writer: nobody gets, refreshes or releases a lease until it goes on or is killed; those

@@ -174,7 +174,11 @@ impl Backend for MysqlBackend {
     }
 
     async fn rows(&self, connection: &mut MySqlConnection) -> sqlx::Result<Vec<Row>> {
-        let rows = query(&self.statements.rows).fetch_all(connection).await?;
+        let rows = query(&self.statements.rows);
+        let rows = rows.fetch_all(&mut *connection).await?;
+        if rows.is_empty() {
+            server::must_write(connection).await?;
+        }
         rows.iter().map(read).collect()
     }
 
@@ -228,13 +232,18 @@ impl Backend for MysqlBackend {
             .bind(name.as_str())
             .bind(name.as_str());
         let row = row.fetch_optional(&mut *transaction).await?;
-        let row = row.as_ref().map(read).transpose()?;
-        let row = row.filter(|row| row.locked);
+        let row = match row {
+            Some(row) => Some(read(&row)?).filter(|row| row.locked),
+            None => server::must_write(&mut transaction).await.map(|()| None)?,
+        };
         if row.is_some() {
             let force = query(&self.statements.force)
                 .bind(name.as_str())
                 .bind(name.as_str());
-            force.execute(&mut *transaction).await?;
+            let forced = force.execute(&mut *transaction).await?;
+            if forced.rows_affected() == 0 {
+                return Err(server::reads_only());
+            }
         }
         transaction.commit().await?;
         Ok(row)

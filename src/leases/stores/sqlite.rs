@@ -17,10 +17,12 @@ use crate::leases::{Claim, Fence, Holder, LeaseName, Refresh, Refreshed, StoreEr
 use statements::Statements;
 
 store_of_leases! {
-    /// Leases in a table of an SQLite file, for processes of one machine. The file is made if it is missing, with a
-    /// write-ahead log.
+    /// Leases in a table of an SQLite file, for processes of one machine. The file is made if it is missing: with a
+    /// write-ahead log if it was given by a URL, and with the journal that the application's pool says if by that.
     ///
-    /// Each commit is on the disk before it is answered, also where the application's pool is content with less.
+    /// Each commit is on the disk before it is answered, also where the application's pool is content with less; what its own
+    /// connections do stays as it is. With `synchronous = OFF`, though, they may leave the whole file damaged after a power loss,
+    /// and the leases in it: then give these a file of their own.
     ///
     /// Time is the machine's clock, in milliseconds. There is one writer: a transaction of the application that writes to the
     /// same file for long keeps leases from being refreshed. A file of its own has no such neighbours. Waiters poll. A file
@@ -36,6 +38,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// SQLite, as a store of leases needs it.
 struct SqliteBackend {
+    /// Nobody but this store says which journal a new file has.
+    ours: bool,
     file: SqliteConnectOptions,
     statements: Statements,
 }
@@ -60,6 +64,7 @@ impl SqliteBackend {
         // Whatever the application's pool is content with: a token that is lost with the power would be given out again.
         let file = file.synchronous(SqliteSynchronous::Extra);
         Ok(Self {
+            ours: !options.urls.is_empty(),
             file: file.disable_statement_logging(),
             statements: Statements::new(&options.table),
         })
@@ -76,7 +81,7 @@ impl Backend for SqliteBackend {
     const ONE_LOCK: bool = true;
 
     async fn open(&self, patience: Duration) -> Result<SqliteConnection, StoreError> {
-        server::open(&self.file, patience).await
+        server::open(&self.file, self.ours, patience).await
     }
 
     async fn close(&self, connection: SqliteConnection) {

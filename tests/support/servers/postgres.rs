@@ -126,7 +126,7 @@ impl Postgres {
 
     /// Ends it at once: nothing is written any more, nobody is told.
     pub fn kill(&mut self) {
-        self.process.take().unwrap().end(Signal::KILL);
+        self.process.take().unwrap().kill_with_children();
     }
 
     /// Ends it in good order.

@@ -90,6 +90,24 @@ impl Process {
         self.keeper.wait().unwrap();
     }
 
+    /// Kills it and the processes that it has started: these notice in a while only that it is gone, and answer until then.
+    pub fn kill_with_children(self) {
+        let children = children(self.pid);
+        self.end(Signal::KILL);
+        for &child in &children {
+            // It may have noticed.
+            let _ = kill_process(child, Signal::KILL);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while children.iter().any(|&child| is_alive(child)) {
+            assert!(
+                Instant::now() < deadline,
+                "what the server started does not end"
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).unwrap();
     }
@@ -100,6 +118,15 @@ impl Drop for Process {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+fn children(pid: Pid) -> Vec<Pid> {
+    let pid = pid.as_raw_nonzero();
+    let listed = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let listed = listed
+        .split_whitespace()
+        .map(|child| child.parse().unwrap());
+    listed.filter_map(Pid::from_raw).collect()
 }
 
 /// A process that has ended is a zombie until its keeper waits for it.

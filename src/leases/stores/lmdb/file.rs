@@ -25,9 +25,11 @@ const MAP_SIZE: usize = 1
     } else {
         26
     };
-/// So much of the map, as a divisor, is left to the leases that are in it: their records are written to pages of their own,
-/// and those that they leave are free only when nobody reads them any more.
+/// So much of the map, as a divisor, is left to the leases that are in it, and never less than a refresh needs.
 const LEFT_TO_OLD: usize = 16;
+/// A refresh has at most 500 leases, each of which may be on a page of its own. All are written to new ones, and those that they
+/// leave are free only two commits later: so three generations of them, and one more for branches and the list of what is free.
+const REFRESH_PAGES: usize = 4 * 500;
 /// One slot for each process.
 const MAX_READERS: u32 = 4096;
 /// Nobody else has the environment: it is closed at once.
@@ -329,7 +331,9 @@ impl View<'_> {
     fn room(&self) -> Result<(), StoreError> {
         let used = self.records.stat(self.txn);
         let used = used.map_err(|error| failed(self.path, error))?;
-        if used.non_free_page_size() < self.map_size - self.map_size / LEFT_TO_OLD {
+        let refresh = usize::try_from(used.page_size).map_or(0, |size| size * REFRESH_PAGES);
+        let left = refresh.max(self.map_size / LEFT_TO_OLD);
+        if used.non_free_page_size() < self.map_size.saturating_sub(left) {
             return Ok(());
         }
         Err(StoreError::Full {

@@ -43,8 +43,10 @@ static OPEN: Mutex<Option<HashMap<(u64, u64), Entry>>> = Mutex::new(None);
 
 struct Entry {
     worker: Weak<Worker>,
-    /// Disconnected when the file is closed.
+    /// Disconnected when the file is closed: never in the child of a fork, where the thread is not.
     ended: flume::Receiver<()>,
+    /// How often the process had been forked when the thread was started.
+    forks: u32,
     /// A deleted file's number would be given to a new one, which is not it.
     _file: std::fs::File,
 }
@@ -55,9 +57,6 @@ impl Worker {
     pub(super) fn of(path: &Path) -> Result<Arc<Self>, StoreError> {
         watch_forks();
         let worker = Self::known_or_started(path)?;
-        if worker.is_forked() {
-            return Err(worker.forked());
-        }
         if !worker.is_open.load(Ordering::Acquire) {
             worker.ask_blocking(File::prepare)?;
             worker.is_open.store(true, Ordering::Release);
@@ -76,6 +75,9 @@ impl Worker {
                 let open = open.get_or_insert_default();
                 open.retain(|_, entry| !entry.ended.is_disconnected());
                 let entry = id.and_then(|id| open.get(&id));
+                if entry.is_some_and(|entry| entry.forks != forks()) {
+                    return Err(forked(path));
+                }
                 match entry.map(|entry| (entry.worker.upgrade(), &entry.ended)) {
                     Some((Some(worker), _)) => return Ok(worker),
                     Some((None, ended)) => ended.clone(),
@@ -85,6 +87,7 @@ impl Worker {
                             let entry = Entry {
                                 worker: Arc::downgrade(&worker),
                                 ended,
+                                forks: forks(),
                                 _file: file,
                             };
                             open.insert(id, entry);
@@ -148,7 +151,7 @@ impl Worker {
         job: impl FnOnce(&mut File) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         if self.is_forked() {
-            return Err(self.forked());
+            return Err(forked(&self.path));
         }
         let (job, answer) = with_answer(job);
         let gone = |_| self.gone();
@@ -172,13 +175,6 @@ impl Worker {
         self.forks != forks()
     }
 
-    fn forked(&self) -> StoreError {
-        StoreError::BadConfig(format!(
-            "the process was forked after {} was opened; open it after the fork",
-            self.path.display()
-        ))
-    }
-
     fn gone(&self) -> StoreError {
         let path = self.path.display();
         match self.jobs.is_disconnected() {
@@ -186,6 +182,13 @@ impl Worker {
             false => StoreError::Failed(format!("the thread of {path} panicked over it").into()),
         }
     }
+}
+
+fn forked(path: &Path) -> StoreError {
+    StoreError::BadConfig(format!(
+        "the process was forked after {} was opened; open it after the fork",
+        path.display()
+    ))
 }
 
 /// The file, which is empty if it was not there, for its owner alone, as LMDB makes it.

@@ -65,12 +65,19 @@ pub(super) async fn extend(
         for name in padded {
             extend = extend.bind(name);
         }
-        extend.execute(&mut *transaction).await?;
+        // The rows are there, and locked: what keeps them from being written is that the server has come to read only since.
+        if extend.execute(&mut *transaction).await?.rows_affected() == 0 {
+            return Err(server::reads_only());
+        }
     }
     let mut others = HashMap::new();
     let missing = || all().filter(|name| !found.contains_key(*name));
     if missing().next().is_some() {
         others = rows(statements, &mut transaction, missing(), "").await?;
+        // A row that is nowhere says nothing of the server.
+        if missing().any(|name| !others.contains_key(name)) {
+            server::must_write(&mut transaction).await?;
+        }
     }
     transaction.commit().await?;
     let outcome = |lease: &Refresh| {
@@ -151,6 +158,9 @@ async fn one_by_one(
         };
         waits += usize::from(is_locked && began.elapsed() > A_WAIT);
         let mut found = rows(statements, connection, std::iter::once(name), "").await?;
+        if found.is_empty() {
+            server::must_write(connection).await?;
+        }
         outcomes.push(match found.remove(name) {
             Some(row) if is_locked && is_held(&row, lease) => Refreshed::Skipped,
             row => Refreshed::Lost(row.and_then(Row::record)),

@@ -25,7 +25,7 @@ pub(super) struct Statements {
 }
 
 /// Whether the server is one to write to. Some users may write to a replica: what counts is whether others may, and it may have
-/// become one since the connection was made.
+/// become one since the connection was made. It is in each statement that writes, since it cannot change while one does.
 pub(super) const WRITES: &str = "cast(@@global.read_only as char) in ('0', 'OFF')";
 /// A row as it is read. `sysdate` is the time of the moment, not of the statement.
 const COLUMNS: &str = "convert(name using utf8mb4), cast(locked as signed), cast(locked_count as signed), \
@@ -69,7 +69,7 @@ impl Statements {
                  where {THIS_NAME} and {WRITES} and locked and {THIS_HOLDER}"
             )
             .into(),
-            add: format!("insert into {table} (name) values (?)").into(),
+            add: format!("insert into {table} (name) select ? from dual where {WRITES}").into(),
             row_for_update: format!("{row} for update").into(),
             row: row.into(),
             rows: format!("select {COLUMNS}, cast({WRITES} as signed) from {table} order by {BY_NAME}").into(),
@@ -90,7 +90,7 @@ impl Statements {
             .into(),
             force: format!(
                 "update {table} set {FREED}, updated_at = sysdate(6), locker_id = null, locked_count = locked_count + 1 \
-                 where {THIS_NAME} and locked"
+                 where {THIS_NAME} and {WRITES} and locked"
             )
             .into(),
             table,
@@ -113,7 +113,7 @@ impl Statements {
             "update {table} set refresh_at = sysdate(6), \
              expires_at = date_add(sysdate(6), interval ? microsecond), \
              updated_at = if(updated_at < locked_at, updated_at, sysdate(6)) \
-             where name in ({names})"
+             where name in ({names}) and {WRITES}"
         )
     }
 

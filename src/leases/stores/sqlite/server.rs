@@ -19,9 +19,10 @@ const READS_ONLY: [i32; 2] = [8, 8 | 6 << 8];
 /// Opens the file.
 pub(super) async fn open(
     file: &SqliteConnectOptions,
+    ours: bool,
     patience: Duration,
 ) -> Result<SqliteConnection, StoreError> {
-    match tokio::time::timeout(patience, connect(file)).await {
+    match tokio::time::timeout(patience, connect(file, ours)).await {
         Ok(Err(error)) if code(&error) & 0xff == CANNOT_OPEN => {
             Err(why_not(file.get_filename()).unwrap_or_else(|| fault(kind(&error), error)))
         }
@@ -73,10 +74,13 @@ fn denied(_: &Path, _: bool) -> Option<StoreError> {
     None
 }
 
-/// A file that is new gets a write-ahead log: readers do not wait then, and a commit is flushed once. One that is somebody's
-/// is left as it is.
-async fn connect(file: &SqliteConnectOptions) -> sqlx::Result<SqliteConnection> {
+/// A file that is new and nobody else's gets a write-ahead log: readers do not wait then, and a commit is flushed once. One that
+/// is somebody's is left as it is: a pool that says another journal could set it back only while nobody has the file open.
+async fn connect(file: &SqliteConnectOptions, ours: bool) -> sqlx::Result<SqliteConnection> {
     let mut connection = file.connect().await?;
+    if !ours {
+        return Ok(connection);
+    }
     let pages = sqlx::query("select page_count from pragma_page_count");
     let pages: i64 = pages.fetch_one(&mut connection).await?.try_get(0)?;
     if pages == 0 {
@@ -173,7 +177,7 @@ mod tests {
 
     async fn refusal(path: &Path) -> StoreError {
         let file = SqliteConnectOptions::new().filename(path);
-        let opened = open(&file.create_if_missing(true), Duration::from_secs(5)).await;
+        let opened = open(&file.create_if_missing(true), true, Duration::from_secs(5)).await;
         opened.err().unwrap()
     }
 

@@ -28,6 +28,22 @@ async fn i10_tokens_are_on_the_disk_where_the_applications_pool_is_content_with_
     assert_eq!(level, 3, "EXTRA");
 }
 
+/// Else the application's next connection could not set it back: that takes a file that nobody else has open.
+#[tokio::test]
+async fn a_new_file_of_the_applications_has_the_journal_that_its_pool_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SqliteConnectOptions::new().filename(folder.path().join("app.db"));
+    let file = file.create_if_missing(true).busy_timeout(Duration::ZERO);
+    let file = file.journal_mode(SqliteJournalMode::Delete);
+    let pool = sqlx::SqlitePool::connect_lazy_with(file);
+    let store = SqliteLeases::from_pool(&pool).unwrap();
+    store.prepare().await.unwrap();
+    store.claim(&wish("first")).await.unwrap();
+    let mode = sqlx::query("pragma journal_mode").fetch_one(&pool);
+    let mode: String = mode.await.unwrap().try_get(0).unwrap();
+    assert_eq!(mode, "delete");
+}
+
 #[tokio::test]
 async fn i09_a_claim_whose_commit_fails_is_not_granted() {
     let folder = tempfile::tempdir().unwrap();

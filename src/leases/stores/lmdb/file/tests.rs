@@ -154,7 +154,8 @@ fn a_full_file_refuses_new_names_and_keeps_those_that_are_in_it_going() {
     let new = file.claim(&key(names), &wish(names, "one"));
     assert!(is_full(new.unwrap_err()));
 
-    // Those that are in it, as many in one go as ever; again and again, since what is left behind must serve again.
+    // Those that are in it, as many in one go as ever, each on a page of its own; again and again, since what is left behind
+    // must serve again.
     let extended = |n| {
         let refresh = Refresh {
             name: key(n).name,
@@ -164,8 +165,9 @@ fn a_full_file_refuses_new_names_and_keeps_those_that_are_in_it_going() {
         };
         (key(n), refresh)
     };
-    for begin in (0..names).step_by(500).take(50) {
-        let leases: Vec<_> = (begin..begin + 500).map(extended).collect();
+    let apart = names / 500;
+    for begin in (0..apart).cycle().take(50) {
+        let leases: Vec<_> = (0..500).map(|n| extended(begin + n * apart)).collect();
         let outcomes = file.refresh(&leases).unwrap();
         assert!(outcomes.iter().all(|outcome| *outcome == Refreshed::Held));
     }
