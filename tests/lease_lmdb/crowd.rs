@@ -43,13 +43,19 @@ fn enter(store: &LmdbLeases, folder: &Path, id: &str, expiration: Duration) -> b
     };
     // A lock of the kernel's that a killed process loses: whoever finds it taken is not alone.
     let inside = File::create(folder.join("inside")).unwrap();
-    if inside.try_lock().is_err() && asked.elapsed() < expiration {
-        let mut failure = FAILURE.lock().unwrap();
-        failure.get_or_insert(format!("{id} with token {token} is not alone"));
-    }
+    let is_alone = inside.try_lock().is_ok();
     let path = folder.join("tokens");
-    let mut log = OpenOptions::new().append(true).create(true).open(path);
-    writeln!(log.as_mut().unwrap(), "{token}").unwrap();
+    let log = OpenOptions::new().append(true).create(true).open(path);
+    let mut log = log.unwrap();
+    // Whoever was kept from running for so long comes after those who had it later.
+    if asked.elapsed() < expiration {
+        if !is_alone {
+            let mut failure = FAILURE.lock().unwrap();
+            failure.get_or_insert(format!("{id} with token {token} is not alone"));
+        }
+        // In one piece: whoever is killed between two has the next number put behind its own.
+        log.write_all(format!("{token}\n").as_bytes()).unwrap();
+    }
     thread::sleep(Duration::from_millis(token.0 % 4));
     drop(inside);
     block_on(store.release(&name("crowd"), &holder(id))).unwrap();
