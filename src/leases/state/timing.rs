@@ -47,7 +47,7 @@ impl Timing {
             max_clock_skew,
         };
         if timing.usable() <= refresh {
-            let margin = (expiration / MARGIN).saturating_add(max_clock_skew);
+            let margin = timing.margin_of(expiration);
             return Err(LeaseSettingsError::ExpirationTooShort {
                 expiration,
                 margin,
@@ -97,9 +97,21 @@ impl Timing {
     /// The same for an expiration that is, or was, another.
     #[must_use]
     pub(super) fn usable_of(&self, expiration: Duration) -> Duration {
-        expiration
-            .saturating_sub(expiration / MARGIN)
-            .saturating_sub(self.max_clock_skew)
+        expiration.saturating_sub(self.margin_of(expiration))
+    }
+
+    /// How long after the sending of a question the store has let the lease go, whenever the question has happened: that is within
+    /// an expiration, or within twice `call_timeout`, if that is longer. So it is for a refresh too, whose answer is waited for at
+    /// most a third of the expiration.
+    #[must_use]
+    pub(super) fn gone_after(&self, call_timeout: Duration) -> Duration {
+        let way = self.expiration.max(call_timeout.saturating_mul(2));
+        way.saturating_add(self.expiration)
+            .saturating_add(self.margin_of(self.expiration))
+    }
+
+    fn margin_of(&self, expiration: Duration) -> Duration {
+        (expiration / MARGIN).saturating_add(self.max_clock_skew)
     }
 }
 
