@@ -363,7 +363,7 @@ impl Life {
             expiration,
             shortest,
         });
-        let gone_after = self.timing.gone_after(self.call_timeout);
+        let gone_after = self.timing.gone_after(expiration, expiration);
         self.gone_by = self.gone_by.max(now.after(gone_after));
         id
     }
@@ -376,6 +376,9 @@ impl Life {
     fn lose(&mut self, sent: Sent) {
         let shortest = self.shortest_lost.unwrap_or(sent.expiration);
         self.shortest_lost = Some(shortest.min(sent.expiration));
+        let way = self.call_timeout.saturating_mul(2);
+        let gone_after = self.timing.gone_after(sent.expiration, way);
+        self.gone_by = self.gone_by.max(sent.at.after(gone_after));
     }
 }
 

@@ -100,14 +100,11 @@ impl Timing {
         expiration.saturating_sub(self.margin_of(expiration))
     }
 
-    /// How long after the sending of a question the store has let the lease go, whenever the question has happened: that is within
-    /// an expiration, or within twice `call_timeout`, if that is longer. So it is for a refresh too, whose answer is waited for at
-    /// most a third of the expiration.
+    /// How long after the sending of a question that is under way for so long at most the store has let the lease go.
     #[must_use]
-    pub(super) fn gone_after(&self, call_timeout: Duration) -> Duration {
-        let way = self.expiration.max(call_timeout.saturating_mul(2));
-        way.saturating_add(self.expiration)
-            .saturating_add(self.margin_of(self.expiration))
+    pub(super) fn gone_after(&self, expiration: Duration, way: Duration) -> Duration {
+        way.saturating_add(expiration)
+            .saturating_add(self.margin_of(expiration))
     }
 
     fn margin_of(&self, expiration: Duration) -> Duration {
