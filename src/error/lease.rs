@@ -110,10 +110,8 @@ impl LeaseError {
             Self::Busy { .. } => ErrorClass::Conflict,
             Self::TimedOut { .. } => ErrorClass::OutOfTime,
             Self::Unreachable { .. } => ErrorClass::StoreUnreachable,
-            Self::Store(_)
-            | Self::BadName(_)
-            | Self::BadSettings(_)
-            | Self::OfOtherLeases { .. } => ErrorClass::BadConfig,
+            Self::Store(_) | Self::BadName(_) | Self::BadSettings(_) => ErrorClass::BadConfig,
+            Self::OfOtherLeases { .. } => ErrorClass::Usage,
             Self::TooManyWaiters { .. } | Self::Thread(_) => ErrorClass::Overloaded,
             Self::Lost { .. } => ErrorClass::LeaseLost,
             Self::ShuttingDown => ErrorClass::ShuttingDown,

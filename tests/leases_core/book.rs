@@ -166,6 +166,33 @@ fn i12_a_claim_that_comes_after_the_release_of_what_a_later_one_got_leaves_nothi
     ]);
 }
 
+/// The store says that it was stolen, and it is a claim of ours that has it.
+#[test]
+fn i12_what_a_late_claim_of_ours_took_is_given_back_though_a_refresh_found_it_stolen() {
+    let short = Step::Ask {
+        process: 0,
+        name: 0,
+        wish: Wanted::Acquire,
+        expiration: 0,
+        slow: false,
+    };
+    comes_to_rest_after(&[
+        short,
+        Step::Arrive(0),
+        Step::LoseAnswer(0, Learns::AtOnce), // held for 2 s, and nobody knows
+        Step::Pass(150, false),
+        Step::Pass(1_200, true), // a second claim is given up, and on its way still; a third is sent
+        Step::Pass(550, false),
+        Step::Arrive(1), // the third: it is ours
+        Step::Pass(120, false),
+        Step::Answer(0), // to be verified by a refresh
+        Step::Arrive(0), // what was held has expired, and the second claim takes it anew
+        Step::Arrive(0), // the refresh finds another token
+        Step::Pass(150, false),
+        Step::Answer(0), // no claim can come late any more
+    ]);
+}
+
 /// A pass is cut into questions of at most 500 leases, ordered by name, and takes every lease along.
 #[test]
 fn a_pass_of_many_leases_goes_in_chunks_of_at_most_five_hundred() {

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 const MS: u64 = 1_000_000;
 const SKEW_MS: u64 = 200;
 const REFRESH: Duration = Duration::from_millis(500);
+const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 const EXPIRATIONS: [u64; 3] = [2_000, 3_000, 9_000];
 const PROCESSES: usize = 3;
 
@@ -116,7 +117,7 @@ impl World {
         for rate in rates {
             world.holders += 1;
             world.processes.push(Process {
-                life: Life::new(timing(expiration)),
+                life: Life::new(timing(expiration), CALL_TIMEOUT),
                 holder: world.holders,
                 claiming: false,
                 rate,
@@ -137,7 +138,7 @@ impl World {
         self.holders += 1;
         let timing = *self.processes[process].life.timing();
         let one = &mut self.processes[process];
-        one.life = Life::new(timing);
+        one.life = Life::new(timing, CALL_TIMEOUT);
         one.holder = self.holders;
         one.claiming = false;
     }
@@ -466,7 +467,7 @@ fn i09_what_was_on_its_way_together_may_have_been_done_in_any_order() {
 
 #[test]
 fn i09_after_a_release_was_asked_for_no_refresh_is_sent_and_no_answer_counts() {
-    let mut life = Life::new(timing(2_000));
+    let mut life = Life::new(timing(2_000), CALL_TIMEOUT);
     let now = Moment(MS);
     let claim = life.send_claim(now);
     assert_eq!(life.claim_won(now, claim, Fence(1)), ClaimWon::Held);
@@ -482,7 +483,7 @@ fn i09_after_a_release_was_asked_for_no_refresh_is_sent_and_no_answer_counts() {
 
 #[test]
 fn i09_a_doubtful_lease_is_held_again_only_by_what_was_sent_after_the_error() {
-    let mut life = Life::new(timing(9_000));
+    let mut life = Life::new(timing(9_000), CALL_TIMEOUT);
     let at = |millis: u64| Moment(millis * MS);
     let claim = life.send_claim(at(0));
     assert_eq!(life.claim_won(at(1), claim, Fence(1)), ClaimWon::Held);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use actix::System;
 use lockkeeper::{
-    AcquireLease, ExtendLease, ForceRelease, Keeper, LeaseActor, LeaseActorError, LeaseConfig,
-    LeaseError, LeaseInfo, ListLeases, LostReason, ReleaseLease, Released, ShutdownError,
+    AcquireLease, ErrorClass, ExtendLease, ForceRelease, Keeper, LeaseActor, LeaseActorError,
+    LeaseConfig, LeaseError, LeaseInfo, ListLeases, LostReason, ReleaseLease, Released,
+    ShutdownError,
 };
 
 use crate::MS;
@@ -109,8 +110,10 @@ fn a_lease_of_others_is_not_extended_and_not_taken_for_a_lost_one() {
             expiration: Duration::from_secs(60),
         };
         let refused = soon(actor.send(extend.clone())).await.unwrap();
-        let Err(LeaseError::OfOtherLeases { name }) = refused else {
-            panic!("{refused:?}")
+        let error = refused.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Usage, "{error:?}");
+        let LeaseError::OfOtherLeases { name } = error else {
+            panic!("{error:?}")
         };
         assert_eq!(name.as_str(), "job");
         drop(own);

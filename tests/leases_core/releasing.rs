@@ -1,10 +1,12 @@
 //! Giving leases back.
 
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use lockkeeper::{LeaseEvent, Released};
+use lockkeeper::{LeaseEvent, LeaseFault, LeaseVerdict, Released};
+use parking_lot::Mutex;
 
-use crate::store::{Fault, Memory, Op, soon, until};
+use crate::store::{Fault, Memory, Op, begin, soon, until};
 use crate::{MS, builder, leases};
 
 #[tokio::test]
@@ -123,6 +125,46 @@ async fn no_refresh_is_sent_after_a_release_was_asked_for() {
     assert_eq!(store.asked(Op::Refresh), refreshed);
     store.go_on();
     assert_eq!(soon(release).await.unwrap().unwrap(), Released::WasOurs);
+}
+
+/// A refresh of several leases is decided, and before it is sent they are given back by a shutdown.
+#[tokio::test]
+async fn no_refresh_that_was_decided_before_a_shutdown_is_sent_after_its_releases() {
+    let store = Memory::new();
+    let (entered, has_entered) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let may_go_on = Mutex::new(may_go_on);
+    let leases = builder(&store)
+        .expiration(Duration::from_secs(60))
+        .handler(move |_: &LeaseFault<'_>| {
+            // The thread of the leases sends nothing meanwhile.
+            let _ = entered.send(());
+            let _ = may_go_on.lock().recv();
+            LeaseVerdict::GoOn
+        })
+        .start()
+        .unwrap();
+    let mut guards = Vec::new();
+    for name in ["one", "two", "three"] {
+        guards.push(soon(leases.acquire(name)).await.unwrap());
+    }
+    store.next(Op::Refresh, &[Fault::Fail]);
+    tokio::task::spawn_blocking(move || has_entered.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    // All are due again, and whoever extends one has them refreshed.
+    tokio::time::sleep(100 * MS).await;
+    let mut extended = Box::pin(guards[0].extend(Duration::from_secs(50)));
+    begin(&mut extended);
+    let mut shutdown = Box::pin(leases.shutdown(Duration::from_secs(5)));
+    begin(&mut shutdown);
+    let refreshed = store.asked(Op::Refresh);
+    drop(go_on);
+    let done = soon(shutdown).await;
+    assert_eq!(done.maybe_still_held.len(), 0, "{done:?}");
+    assert_eq!(store.asked(Op::Release), 3);
+    assert_eq!(store.asked(Op::Refresh), refreshed);
 }
 
 #[tokio::test]

@@ -84,6 +84,7 @@ impl State {
             } => {
                 let to = self.cell(to, Some(waiter), &name);
                 if let (Some(from), Some(to)) = (self.cells.get(&from).cloned(), to) {
+                    from.let_go.store(true, Ordering::Release);
                     actions.push(Action::HandOver(from, to, send));
                 }
             }
@@ -95,6 +96,7 @@ impl State {
                 ));
             }
             Effect::Release { key } => self.with(key, |cell| {
+                cell.let_go.store(true, Ordering::Release);
                 actions.push(Action::Release(Arc::clone(cell)));
             }),
             Effect::Granted { waiter, key } => {

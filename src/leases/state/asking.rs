@@ -104,7 +104,7 @@ impl Book {
         self.next_key += 1;
         let entry = Entry {
             name: name.clone(),
-            life: Life::new(wish.timing),
+            life: Life::new(wish.timing, self.bounds.call_timeout),
             poll: wish.poll,
             waiter: Some(waiter),
             claim: None,

@@ -43,7 +43,8 @@ pub(super) struct Entry {
     pub unowned: bool,
     /// A release is under way, or will be tried again.
     pub releasing: bool,
-    /// Until then a claim that was given up may come late: what is given back before is given back once more.
+    /// Until then a claim that was given up may come late: what is given back before is given back once more. Whoever has it then,
+    /// as the store says, may be this one, by that claim; none if a refresh has made sure since that no claim came late.
     pub late: Option<Moment>,
     /// When it was asked for a release last.
     pub asked: Moment,
@@ -65,11 +66,6 @@ impl Entry {
     /// It is not given back, and may be held in the store still.
     fn is_kept(&self, now: Moment) -> bool {
         self.kept && matches!(self.life.phase(), Phase::Lost(_)) && now < self.life.gone_by()
-    }
-
-    /// Whether a claim that was given up may take it still.
-    pub(super) fn may_come_late(&self, now: Moment) -> bool {
-        self.late.is_some_and(|late| now < late)
     }
 
     /// The store is asked whether it is ours since a claim whose answer was lost.
@@ -166,7 +162,7 @@ impl Book {
                 continue;
             }
             self.lose(now, key, LostReason::Shutdown, fx);
-            if !(in_use(key) && self.keep(now, key)) {
+            if !(in_use(key) && self.keep(key)) {
                 self.give_back(now, key, fx);
             }
         }
@@ -176,7 +172,7 @@ impl Book {
     /// forgotten then.
     pub fn let_expire(&mut self, now: Moment, key: LeaseKey, fx: &mut Vec<Effect>) {
         self.lose(now, key, LostReason::Released, fx);
-        if !self.keep(now, key) {
+        if !self.keep(key) {
             return self.disown(now, key, fx);
         }
         if let Some(entry) = self.leases.get_mut(&key) {
@@ -187,12 +183,12 @@ impl Book {
     }
 
     /// Whether it may be held in the store, and is from now on kept from being given back.
-    fn keep(&mut self, now: Moment, key: LeaseKey) -> bool {
+    fn keep(&mut self, key: LeaseKey) -> bool {
         let Some(entry) = self.leases.get_mut(&key) else {
             return false;
         };
         entry.kept = match entry.life.phase() {
-            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => entry.may_come_late(now),
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) => entry.late.is_some(),
             Phase::Lost(_) => true,
             _ => false,
         };
@@ -338,9 +334,11 @@ pub(super) fn settle(trailing: &mut usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::leases::state::{ClaimAnswer, Timing, Wish};
-    use crate::leases::{Claimed, Fence, Released};
+    use crate::leases::{Claimed, Fence, LeaseVerdict, Released, StoreError};
 
     const SECOND: Duration = Duration::from_secs(1);
     const NOW: Moment = Moment(1);
@@ -383,12 +381,63 @@ mod tests {
         let held = |book: &Book, at| book.held_names(at).count();
         book.tick(NOW.after(60 * SECOND), &mut fx);
         assert_eq!((held(&book, NOW), book.leases.len()), (1, 1));
-        book.tick(NOW.after(120 * SECOND), &mut fx);
+        book.tick(NOW.after(123 * SECOND), &mut fx);
         assert_eq!((book.leases.len(), book.next_deadline()), (0, None));
         let is_told = |effect: &Effect| matches!(effect, Effect::Forget { key: of } if *of == key);
         assert_eq!(fx.iter().filter(|effect| is_told(effect)).count(), 1);
         let is_release = |effect: &Effect| matches!(effect, Effect::Release { .. });
         assert!(!fx.iter().any(is_release));
+    }
+
+    #[test]
+    fn what_is_given_back_after_all_may_be_held_until_the_store_has_answered() {
+        let (mut book, mut fx) = (book(), Vec::new());
+        let key = take(&mut book, &LeaseName::new("job").unwrap(), SECOND);
+        book.close(NOW, |_| true, &mut fx);
+        // Whoever ran under it has ended.
+        book.disown(NOW, key, &mut fx);
+        assert!(matches!(fx.last(), Some(Effect::Release { .. })), "{fx:?}");
+        assert_eq!(book.held_names(NOW).count(), 1);
+        book.released(NOW, key, Ok(Released::WasOurs), &mut fx);
+        assert_eq!((book.held_names(NOW).count(), book.leases.len()), (0, 0));
+    }
+
+    #[test]
+    fn i12_a_claim_that_is_under_way_for_longer_than_a_lease_lasts_is_given_back_all_the_same() {
+        let mut book = Book::new(Bounds {
+            waiters: 1,
+            call_timeout: 10 * SECOND,
+            seed: 1,
+        });
+        let (name, mut fx) = (LeaseName::new("job").unwrap(), Vec::new());
+        let wish = Wish {
+            timing: Timing::new(SECOND, 3 * SECOND, SECOND).unwrap(),
+            poll: SECOND,
+            until: None,
+            once: true,
+            fail_fast: false,
+        };
+        let at = |seconds| NOW.after(seconds * SECOND);
+        book.ask(at(0), &name, wish).unwrap();
+        book.advance(at(0), &name, &mut fx);
+        let Some(Effect::Claim { key, send, .. }) = fx.pop() else {
+            panic!("{fx:?}")
+        };
+        let error = || Arc::new(StoreError::Unreachable("no answer".into()));
+        let failed = ClaimAnswer::Failed {
+            error: error(),
+            verdict: LeaseVerdict::GoOn,
+        };
+        book.claimed(at(10), key, send, failed, &mut fx);
+        book.released(at(11), key, Err((error(), LeaseVerdict::GoOn)), &mut fx);
+        book.tick(at(12), &mut fx);
+        book.released(at(13), key, Ok(Released::WasLost), &mut fx);
+        // The claim may have come at any time until now.
+        book.tick(at(20), &mut fx);
+        let is_release = |effect: &&Effect| matches!(effect, Effect::Release { .. });
+        assert_eq!(fx.iter().filter(is_release).count(), 3, "{fx:?}");
+        book.released(at(20), key, Ok(Released::WasOurs), &mut fx);
+        assert_eq!(book.leases.len(), 0);
     }
 
     #[test]

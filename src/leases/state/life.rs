@@ -74,6 +74,7 @@ struct Sent {
 #[derive(Debug, Clone)]
 pub struct Life {
     timing: Timing,
+    call_timeout: Duration,
     phase: Phase,
     token: Option<Fence>,
     deadline: Moment,
@@ -92,11 +93,12 @@ pub struct Life {
 }
 
 impl Life {
-    /// A lease that is wished for.
+    /// A lease that is wished for. What was sent for it is given up after `call_timeout`, and happens within as long again, or never.
     #[must_use]
-    pub fn new(timing: Timing) -> Self {
+    pub fn new(timing: Timing, call_timeout: Duration) -> Self {
         Self {
             timing,
+            call_timeout,
             phase: Phase::Asked,
             token: None,
             deadline: Moment(0),
@@ -361,7 +363,8 @@ impl Life {
             expiration,
             shortest,
         });
-        self.gone_by = self.gone_by.max(now.after(expiration.saturating_mul(2)));
+        let gone_after = self.timing.gone_after(expiration, expiration);
+        self.gone_by = self.gone_by.max(now.after(gone_after));
         id
     }
 
@@ -373,6 +376,9 @@ impl Life {
     fn lose(&mut self, sent: Sent) {
         let shortest = self.shortest_lost.unwrap_or(sent.expiration);
         self.shortest_lost = Some(shortest.min(sent.expiration));
+        let way = self.call_timeout.saturating_mul(2);
+        let gone_after = self.timing.gone_after(sent.expiration, way);
+        self.gone_by = self.gone_by.max(sent.at.after(gone_after));
     }
 }
 

@@ -90,7 +90,11 @@ impl Book {
         let change = match answer {
             RefreshAnswer::Refreshed(Refreshed::Held) => {
                 confirmed = Some(send);
-                entry.life.refresh_held(now, send)
+                let change = entry.life.refresh_held(now, send);
+                // It was ours all the time until now, and what could have come late has come.
+                let is_late = |late: &Moment| now < *late || !entry.life.is_held(now);
+                entry.late = entry.late.filter(is_late);
+                change
             }
             RefreshAnswer::Refreshed(Refreshed::Lost(record)) => {
                 let reason = why(entry.life.token(), record);

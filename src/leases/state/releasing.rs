@@ -36,10 +36,8 @@ impl Book {
             return;
         }
         match entry.life.phase() {
-            // The store has said so: there is nothing to give back, but what a claim that was given up may have taken since.
-            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced)
-                if !entry.may_come_late(now) =>
-            {
+            // The store has said so: there is nothing to give back, but what a claim that was given up has taken, or may take.
+            Phase::Lost(LostReason::Stolen { .. } | LostReason::Forced) if entry.late.is_none() => {
                 return self.has_released(now, key, Released::WasLost, fx);
             }
             Phase::Released => {
@@ -55,6 +53,7 @@ impl Book {
         entry.believed = entry.life.deadline().or(entry.believed);
         entry.life.release();
         entry.releasing = true;
+        entry.kept = false;
         self.trailing += 1;
         let name = entry.name.clone();
         fx.push(Effect::DropRefresh { key });

@@ -47,7 +47,7 @@ impl Timing {
             max_clock_skew,
         };
         if timing.usable() <= refresh {
-            let margin = (expiration / MARGIN).saturating_add(max_clock_skew);
+            let margin = timing.margin_of(expiration);
             return Err(LeaseSettingsError::ExpirationTooShort {
                 expiration,
                 margin,
@@ -97,9 +97,18 @@ impl Timing {
     /// The same for an expiration that is, or was, another.
     #[must_use]
     pub(super) fn usable_of(&self, expiration: Duration) -> Duration {
-        expiration
-            .saturating_sub(expiration / MARGIN)
-            .saturating_sub(self.max_clock_skew)
+        expiration.saturating_sub(self.margin_of(expiration))
+    }
+
+    /// How long after the sending of a question that is under way for so long at most the store has let the lease go.
+    #[must_use]
+    pub(super) fn gone_after(&self, expiration: Duration, way: Duration) -> Duration {
+        way.saturating_add(expiration)
+            .saturating_add(self.margin_of(expiration))
+    }
+
+    fn margin_of(&self, expiration: Duration) -> Duration {
+        (expiration / MARGIN).saturating_add(self.max_clock_skew)
     }
 }
 
