@@ -1,10 +1,7 @@
 //! One caller takes a lease that is free and gives it back, again and again, beside two bare statements of the same effect, and
 //! beside the least that takes and frees a row.
-//!
-//! The disk decides how long this takes, and is another one from second to second. So the contenders take turns after a small
-//! part of a round.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lockkeeper::{LeaseConfig, Leases};
 
@@ -15,9 +12,6 @@ use crate::load::Round;
 use crate::report::{Row, Target};
 use crate::rounds::Rounds;
 use crate::work::Failure;
-
-/// A turn.
-const TURN: Duration = Duration::from_millis(100);
 
 pub fn measure(session: &mut Session) -> Result<(), Failure> {
     if !session.options.wants("acquire") {
@@ -36,9 +30,7 @@ pub fn measure(session: &mut Session) -> Result<(), Failure> {
             false => None,
         };
         let name = fresh_name();
-        let length = session.options.round().min(TURN);
-        let turns = session.options.round().as_nanos() / length.as_nanos();
-        let turns = session.options.rounds * u64::try_from(turns)?;
+        let (turns, length) = session.options.turns();
         let contenders = if has_sql { 3 } else { 1 };
         let measured = Rounds::run(contenders, turns, |contender, _| {
             let per_second = session.runtime.block_on(async {

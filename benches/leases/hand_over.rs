@@ -63,11 +63,11 @@ pub fn inside(session: &mut Session) -> Result<(), Failure> {
         let store = session.ground.store(kind)?;
         let leases = Leases::start_shared(store, LeaseConfig::default())?;
         let (mut handed, mut acquired, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-        for round in 0..=session.options.rounds {
-            let length = session.options.round();
+        let (turns, length) = session.options.turns();
+        for turn in 0..=turns {
             let over = session.runtime.block_on(handed_over(&leases, length))?;
             let alone = session.runtime.block_on(acquired_alone(&leases, length))?;
-            if round > 0 {
+            if turn > 0 {
                 handed.push(over);
                 acquired.push(alone);
                 ratios.push(over / alone);

@@ -19,9 +19,12 @@ const BENCHES: &[&str] = &[
 ];
 const STORES: &[&str] = &["postgres", "mariadb", "sqlite", "etcd", "lmdb"];
 
+/// The length of a turn.
+const TURN_MS: u64 = 100;
+
 /// Compares leases with bare statements through the same driver, and with PostgreSQL's advisory locks.
 ///
-/// Every ratio is the median of the ratios of the rounds, in which the systems take turns.
+/// Every ratio is the median of the ratios of the turns that the systems take in a round.
 #[derive(Debug, Parser)]
 #[command(name = "leases")]
 pub struct Options {
@@ -85,6 +88,14 @@ impl Options {
 
     pub const fn round(&self) -> Duration {
         Duration::from_millis(self.round_ms)
+    }
+
+    /// How many turns the rounds are, and how long each is. The disk decides how long a commit takes, and is another one from
+    /// second to second: those who are compared take turns after a small part of a round.
+    pub fn turns(&self) -> (u64, Duration) {
+        let millis = self.round_ms.min(TURN_MS);
+        let turns = self.rounds * (self.round_ms / millis);
+        (turns, Duration::from_millis(millis))
     }
 
     pub const fn hand_over(&self) -> Duration {

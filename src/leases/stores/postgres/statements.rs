@@ -98,7 +98,8 @@ impl Statements {
 }
 
 /// Which rows can be extended is decided under their locks, in the order of their names. Of the others the snapshot of the
-/// statement tells whether they are lost, or only locked by somebody.
+/// statement tells whether they are lost, or only locked by somebody. Those that were extended are looked up in a set: a join
+/// with them, of whose number the server knows nothing, would compare each with each.
 fn extend(table: &str) -> String {
     let matches = "t.locked and t.locker_id = w.id and t.locked_count = w.token \
                    and t.expires_at > clock_timestamp()";
@@ -110,9 +111,9 @@ fn extend(table: &str) -> String {
          extended as (update {table} as t set refresh_at = clock_timestamp(), \
          expires_at = clock_timestamp() + mine.micros * interval '1 microsecond', \
          updated_at = clock_timestamp() from mine where t.name = mine.name returning t.name) \
-         select extended.name is not null as held, coalesce({matches}, false) as matches, {COLUMNS} \
-         from w left join {table} as t on t.name = w.name \
-         left join extended on extended.name = w.name order by w.place"
+         select w.name in (select extended.name from extended) as held, \
+         coalesce({matches}, false) as matches, {COLUMNS} \
+         from w left join {table} as t on t.name = w.name order by w.place"
     )
 }
 
