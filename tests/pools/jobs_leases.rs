@@ -1,9 +1,14 @@
 //! Jobs of a pool under a lease: they wait where it is not, and none is lost when it goes.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
-use lockkeeper::{JobError, LmdbLeases, OnFull, PoolLeaseState, PoolState};
+use lockkeeper::{
+    Job, JobError, JobPool, LeaseView, LmdbLeases, OnFull, PoolBuilder, PoolLeaseState, PoolState,
+};
+use parking_lot::Mutex;
 
 use crate::jobs_support::{Do, MS, Stage, patient, send, soon, until_queued};
 use crate::leases::{Door, keeper_on, leases};
@@ -153,4 +158,90 @@ async fn each_of_many_jobs_is_answered_once_though_the_lease_comes_and_goes() {
         (stats.begun, stats.queued, stats.running),
         (u64::from(JOBS), 0, 0)
     );
+}
+
+/// Waits for a place in the queue. When it gets one, on the thread of the worker that has taken a job from there, the lease is over
+/// before the worker goes on.
+struct EndsTheLease {
+    lease: Mutex<Option<LeaseView>>,
+    shut: Arc<AtomicBool>,
+}
+
+impl Wake for EndsTheLease {
+    fn wake(self: Arc<Self>) {
+        self.shut.store(true, Ordering::SeqCst);
+        let lease = self.lease.lock().clone().unwrap();
+        until("it is over", || !lease.is_held());
+    }
+}
+
+/// What a handler calls with each of its jobs.
+type Begin = Arc<dyn Fn(&Job<u32>) + Send + Sync>;
+
+async fn a_lease_ends_while_a_job_is_taken(
+    serve: impl FnOnce(PoolBuilder, Begin) -> JobPool<u32, (), ()>,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let door = Door::before(LmdbLeases::open(folder.path()).unwrap());
+    let shut = Arc::clone(&door.shut);
+    let (_own, keeper) = keeper_on(door);
+    let waits = Arc::new(EndsTheLease {
+        lease: Mutex::default(),
+        shut: Arc::clone(&shut),
+    });
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let (go_on, told) = flume::bounded::<()>(1);
+    let (seen, log) = (Arc::clone(&waits), Arc::clone(&begun));
+    let begin: Begin = Arc::new(move |job| {
+        log.lock().push(**job);
+        if **job == 0 {
+            *seen.lease.lock() = job.worker().lease().cloned();
+            told.recv().unwrap();
+        }
+    });
+    let builder = patient(&keeper, "jobs").queue(1).under_lease("jobs");
+    let jobs = serve(builder.when_full(OnFull::Wait(LONG)), begin);
+
+    let first = tokio::spawn(jobs.submit(0));
+    until("it runs", || *begun.lock() == [0]);
+    let second = tokio::spawn(jobs.submit(1));
+    until("it is queued", || jobs.job_stats().queued == 1);
+    let mut third = pin!(jobs.submit_and_forget(2));
+    let waker = Waker::from(waits);
+    let polled = third.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    go_on.send(()).unwrap();
+    soon(first).await.unwrap().unwrap();
+    let second = soon(second).await.unwrap();
+    assert!(matches!(second, Err(JobError::Interrupted)), "{second:?}");
+    let polled = third.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(polled, Poll::Ready(Ok(_))), "{polled:?}");
+    assert_eq!(*begun.lock(), [0]);
+
+    shut.store(false, Ordering::SeqCst);
+    until("the third runs", || *begun.lock() == [0, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i09_no_job_begins_whose_lease_ended_while_it_was_taken() {
+    a_lease_ends_while_a_job_is_taken(|builder, begin| {
+        let handler = move |job| {
+            begin(&job);
+            async { Ok(()) }
+        };
+        builder.serve(handler).unwrap()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i09_no_job_begins_on_a_thread_whose_lease_ended_while_it_was_taken() {
+    a_lease_ends_while_a_job_is_taken(|builder, begin| {
+        let handler = move |job: Job<u32>| {
+            begin(&job);
+            Ok(())
+        };
+        builder.serve_blocking(handler).unwrap()
+    })
+    .await;
 }

@@ -12,7 +12,7 @@ use super::queue::Begun;
 use super::shared::Shared;
 use crate::clock::block_on;
 use crate::pool::Worker;
-use crate::pool::partition::may_begin;
+use crate::pool::partition::{may_begin, until_it_may_begin};
 use crate::pool::supervise::RunId;
 
 pub(super) async fn asynchronous<J, R, E, F, Fut>(
@@ -32,7 +32,9 @@ pub(super) async fn asynchronous<J, R, E, F, Fut>(
         worker.heartbeat();
         match next(shared, worker.run(), || worker.draining().is_cancelled()) {
             Next::Job(begun, job) => {
-                let answer = handler(Job::new(job, begun, worker.clone())).await;
+                let job = Job::new(job, begun, worker.clone());
+                until_it_may_begin(worker).await;
+                let answer = handler(job).await;
                 shared.finished(worker.run(), begun.id, answer);
                 // Handlers that never wait must not keep the thread from others.
                 tokio::task::yield_now().await;
@@ -61,7 +63,11 @@ pub(super) fn blocking<J, R, E>(
         worker.heartbeat();
         match next(shared, worker.run(), || worker.draining().is_cancelled()) {
             Next::Job(begun, job) => {
-                let answer = handler(Job::new(job, begun, worker.clone()));
+                let job = Job::new(job, begun, worker.clone());
+                if !may_begin(worker) {
+                    return;
+                }
+                let answer = handler(job);
                 shared.finished(worker.run(), begun.id, answer);
             }
             Next::Over => return,
