@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::limit::{Limit, Verdict};
 use super::{LeaseName, StoreError};
 use crate::clock::coarse_now;
+use crate::env::quietly;
 
 /// What was being done when the store failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,6 +100,32 @@ pub trait LeaseHandler: Send + Sync + 'static {
 impl<F: Fn(&LeaseFault<'_>) -> LeaseVerdict + Send + Sync + 'static> LeaseHandler for F {
     fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict {
         self(fault)
+    }
+}
+
+/// A handler in our hands: it is asked and dropped on the thread of the leases, and its panics are its own.
+#[derive(Clone)]
+pub(super) struct Handler(Option<Arc<dyn LeaseHandler>>);
+
+impl Handler {
+    pub(super) fn new(handler: &Arc<dyn LeaseHandler>) -> Self {
+        Self(Some(Arc::clone(handler)))
+    }
+
+    pub(super) fn store_failed(&self, fault: &LeaseFault<'_>) -> LeaseVerdict {
+        let mut verdict = LeaseVerdict::default();
+        quietly(|| {
+            if let Some(handler) = &self.0 {
+                verdict = handler.store_failed(fault);
+            }
+        });
+        verdict
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        quietly(|| drop(self.0.take()));
     }
 }
 

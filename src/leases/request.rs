@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handler::LeaseHandler;
+use super::handler::{Handler, LeaseHandler};
 use super::identity::Label;
 use super::state::Timing;
 use super::{LeaseConfig, LeaseGuard, LeaseName, LeaseSettingsError, Leases};
@@ -52,7 +52,7 @@ pub(super) struct Checked {
     pub fail_fast: bool,
     pub label: Label,
     pub unclean_delay: Duration,
-    pub handler: Arc<dyn LeaseHandler>,
+    pub handler: Handler,
 }
 
 impl LeaseOptions {
@@ -72,7 +72,7 @@ impl LeaseOptions {
             fail_fast: self.fail_fast.unwrap_or(config.fail_fast),
             label: Label::new(self.label.as_deref().unwrap_or_default())?,
             unclean_delay: Timing::check_delay(self.unclean_delay)?,
-            handler: Arc::clone(self.handler.as_ref().unwrap_or(&config.handler)),
+            handler: Handler::new(self.handler.as_ref().unwrap_or(&config.handler)),
         })
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::handler::{LeaseFault, LeaseHandler, LeaseOperation, LeaseVerdict};
+use super::handler::{Handler, LeaseFault, LeaseOperation, LeaseVerdict};
 use super::state::{LeaseKey, Moment, SendId, Timing};
 use super::{
     Fence, Holder, LeaseName, LostReason, Released, StoreError, StoreId, TableName, boottime,
@@ -59,7 +59,7 @@ pub(super) struct Cell {
     pub timing: Mutex<Timing>,
     pub unclean_delay: Duration,
     pub fail_fast: bool,
-    pub handler: Arc<dyn LeaseHandler>,
+    handler: Handler,
     /// Until when it is believed in, in nanoseconds; 0 if it is not.
     deadline: AtomicU64,
     /// It is among those that the figures call held.
@@ -97,7 +97,7 @@ impl Cell {
             timing: Mutex::new(options.timing),
             unclean_delay: options.unclean_delay,
             fail_fast: options.fail_fast,
-            handler: Arc::clone(&options.handler),
+            handler: options.handler.clone(),
             deadline: AtomicU64::new(0),
             counted: AtomicBool::new(false),
             confirmed: watch::Sender::new(0),
@@ -198,8 +198,7 @@ impl Cell {
             error,
             count,
         };
-        let told = std::panic::AssertUnwindSafe(|| self.handler.store_failed(&fault));
-        let verdict = std::panic::catch_unwind(told).unwrap_or_default();
+        let verdict = self.handler.store_failed(&fault);
         match self.fail_fast {
             true => (LeaseVerdict::Stop, count),
             false => (verdict, count),

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use lockkeeper::{LeaseStanding, LeaseView, LostReason};
+use lockkeeper::{LeaseFault, LeaseHandler, LeaseStanding, LeaseVerdict, LeaseView, LostReason};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use parking_lot::Mutex;
 
-use crate::store::{Memory, Op, broken, soon, until};
-use crate::{builder, leases};
+use crate::store::{Fault, Memory, Op, broken, soon, until};
+use crate::{MS, builder, leases};
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread()
@@ -193,4 +193,48 @@ fn wake_ups_of_a_store_that_panic_and_a_subscriber_that_panics_over_them_break_n
         assert!(kept.is_held() && !waiting.is_finished());
         waiting.abort();
     });
+}
+
+/// A handler that panics wherever it can, over and over.
+struct Burns(Arc<AtomicBool>);
+
+impl LeaseHandler for Burns {
+    fn store_failed(&self, _: &LeaseFault<'_>) -> LeaseVerdict {
+        std::panic::panic_any(PanicsOnceMore);
+    }
+}
+
+impl Drop for Burns {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+        panic!("a handler that panics while it is dropped");
+    }
+}
+
+struct PanicsOnceMore;
+
+impl Drop for PanicsOnceMore {
+    fn drop(&mut self) {
+        panic!("a panic that panics");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_when_it_is_asked_and_dropped_breaks_no_lease() {
+    let store = Memory::new();
+    // Saying where it panics takes long.
+    let leases = builder(&store).expiration(60_000 * MS).start().unwrap();
+    let kept = block_on(leases.acquire("kept")).unwrap();
+    let gone = Arc::new(AtomicBool::new(false));
+    let handler = Burns(Arc::clone(&gone));
+    let guard = block_on(leases.lease("job").handler(handler).acquire()).unwrap();
+    store.next(Op::Refresh, &[Fault::Fail]);
+    let refreshes = store.asked(Op::Refresh);
+    block_on(until(|| store.asked(Op::Refresh) > refreshes + 1));
+    assert!(guard.is_held());
+    // Its last trace is dropped by the thread of the leases, when the store has answered.
+    drop(guard);
+    block_on(until(|| gone.load(Ordering::SeqCst)));
+    assert!(kept.is_held());
+    assert!(block_on(leases.try_acquire("another")).unwrap().is_held());
 }
