@@ -9,6 +9,7 @@ use crate::ground::{Ground, Kind, MINUTE, claim, holder, name, on_stores, ours, 
 on_stores! {
     Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
         each_of_many_leases_has_its_own_answer_whatever_became_of_its_neighbours,
+        i09_of_several_who_ask_for_one_lease_only_its_holder_is_told_that_he_has_it,
     }
 }
 
@@ -140,5 +141,27 @@ async fn each_of_many_leases_has_its_own_answer_whatever_became_of_its_neighbour
         if !again && locks_rows {
             raw.run("rollback").await;
         }
+    }
+}
+
+async fn i09_of_several_who_ask_for_one_lease_only_its_holder_is_told_that_he_has_it(
+    ground: Ground,
+) {
+    let store = ground.store().await;
+    let token = ours(store.claim(&claim("job", "me", MINUTE)).await);
+    let later = Fence(token.0 + 1);
+    let asked = [
+        refresh("job", "another", token, MINUTE),
+        refresh("job", "me", later, MINUTE),
+        refresh("job", "me", token, 2 * MINUTE),
+        refresh("job", "a third", later, MINUTE),
+    ];
+    let answers = store.refresh(&asked).await.unwrap();
+    assert_eq!(answers[2], Refreshed::Held);
+    for other in [0, 1, 3] {
+        let Refreshed::Lost(Some(record)) = &answers[other] else {
+            panic!("{:?}: {:?}", asked[other], answers[other]);
+        };
+        assert_eq!((&record.holder, record.token), (&Some(holder("me")), token));
     }
 }
