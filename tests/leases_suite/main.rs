@@ -17,6 +17,7 @@ mod peer;
 mod restart;
 mod stopped;
 mod told;
+mod urls;
 mod wanted;
 
 #[path = "../support/servers/etcd.rs"]
@@ -87,6 +88,16 @@ macro_rules! on_every_store {
             #[test]
             fn another_expiration_is_seen_by_others_once_it_is_confirmed() {
                 crate::ends::extended($kind);
+            }
+
+            #[test]
+            fn a_store_that_a_url_names_goes_wherever_leases_are_wanted() {
+                crate::urls::everywhere($kind);
+            }
+
+            #[test]
+            fn a_store_that_is_shared_does_all_that_it_does_alone() {
+                crate::urls::shared($kind);
             }
 
             #[test]
