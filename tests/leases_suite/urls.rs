@@ -1,6 +1,7 @@
 //! A store that a URL names goes wherever leases are wanted: to leases alone, to a keeper, to an actor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::System;
 use lockkeeper::{
@@ -58,7 +59,7 @@ pub fn shared(kind: Kind) {
             pid: 1,
         },
         expiration: PATIENCE,
-        unclean_delay: 0 * MS,
+        unclean_delay: Duration::ZERO,
     };
     run(async {
         shared.prepare().await.unwrap();
