@@ -51,8 +51,8 @@ pub enum LeaseError {
         #[source]
         last: Arc<StoreError>,
     },
-    /// The store failed in a way that does not pass by itself: its table is missing, its settings are wrong, or it does not let
-    /// us in.
+    /// The store failed in a way that does not pass by itself: its table is missing, its settings are wrong, it is full, or it does
+    /// not let us in.
     #[error("the store of leases cannot be used")]
     Store(#[source] Arc<StoreError>),
     /// What was given is no name of a lease.
@@ -105,11 +105,12 @@ pub enum LeaseError {
 impl LeaseError {
     /// What kind of error this is.
     #[must_use]
-    pub const fn class(&self) -> ErrorClass {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::Busy { .. } => ErrorClass::Conflict,
             Self::TimedOut { .. } => ErrorClass::OutOfTime,
             Self::Unreachable { .. } => ErrorClass::StoreUnreachable,
+            Self::Store(error) if matches!(**error, StoreError::Full { .. }) => ErrorClass::Full,
             Self::Store(_) | Self::BadName(_) | Self::BadSettings(_) => ErrorClass::BadConfig,
             Self::OfOtherLeases { .. } => ErrorClass::Usage,
             Self::TooManyWaiters { .. } | Self::Thread(_) => ErrorClass::Overloaded,
@@ -155,4 +156,21 @@ fn who(holder: Option<&Holder>, remaining: Option<Duration>) -> String {
     let still =
         remaining.map(|remaining| format!(", for {} if it is not refreshed", brief(remaining)));
     by.unwrap_or_default() + &still.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_full_is_no_bad_configuration() {
+        let class = |error| LeaseError::Store(Arc::new(error)).class();
+        let full = StoreError::Full {
+            table: "leases".into(),
+            bytes: 1 << 30,
+        };
+        assert_eq!(class(full), ErrorClass::Full);
+        let bad = StoreError::BadConfig("no such folder".into());
+        assert_eq!(class(bad), ErrorClass::BadConfig);
+    }
 }

@@ -93,7 +93,7 @@ pub enum PoolError {
 impl PoolError {
     /// What kind of error this is.
     #[must_use]
-    pub const fn class(&self) -> ErrorClass {
+    pub fn class(&self) -> ErrorClass {
         match self {
             Self::NameTaken { .. }
             | Self::NoSuchPool { .. }

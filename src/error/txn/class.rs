@@ -25,7 +25,7 @@ pub enum ErrorClass {
     MaybeCommitted,
     /// A body keeps the writer.
     WriterStalled,
-    /// No space: the map, its bound, or the disk.
+    /// No space: the map, its bound, or the disk; the file of leases.
     Full,
     /// The map could not change.
     MapBusy,
