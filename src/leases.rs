@@ -28,6 +28,7 @@ mod shared;
 mod source;
 pub(crate) mod state;
 mod store;
+mod store_shared;
 mod stores;
 mod view;
 mod waiting;

@@ -60,13 +60,10 @@ async fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         };
         say(&format!("leading with token {}", guard.token()))?;
         let ended = tokio::select! {
-            reason = guard.lost() => {
-                say(&format!("leading no more: {reason}"))?;
-                false
-            }
             worked = guard.run(lead(&guard)) => {
-                if let Ok(failed) = worked {
-                    failed?;
+                match worked {
+                    Ok(failed) => failed?,
+                    Err(lost) => say(&format!("leading no more: {lost}"))?,
                 }
                 false
             }

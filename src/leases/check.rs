@@ -61,7 +61,7 @@ impl LeaseGuard {
     /// sqlx::query("update accounts set cents = cents - 100 where id = 1")
     ///     .execute(&mut *txn)
     ///     .await?;
-    /// lease.check(&mut *txn).await?;
+    /// lease.check(&mut txn).await?;
     /// txn.commit().await?;
     /// # Ok(())
     /// # }

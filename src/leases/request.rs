@@ -119,8 +119,8 @@ macro_rules! option_setters {
             self
         }
 
-        /// Nobody gets it for so long after it has expired without a release: for resources that cannot check tokens.
-        /// Default: zero.
+        /// Nobody gets it for so long after it has expired without a release: for resources that cannot check tokens. All
+        /// processes should say the same: in etcd the holder's counts, elsewhere that of whoever asks. Default: zero.
         #[must_use]
         pub fn unclean_delay(mut self, delay: std::time::Duration) -> Self {
             self.options_mut().unclean_delay = delay;

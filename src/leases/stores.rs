@@ -30,6 +30,9 @@ pub use sqlite::{SqliteLeases, SqliteLeasesBuilder};
 
 /// The store that a URL names: `lmdb:PATH`, `postgres://…`, `mysql://…`, `mariadb://…`, `sqlite:…`, `etcd://…`.
 ///
+/// It goes wherever a store is wanted: to [`Leases::builder`](crate::Leases::builder), to a keeper
+/// ([`lease_store`](crate::KeeperBuilder::lease_store)), to a lease actor.
+///
 /// `lmdb:PATH` is a folder, absolute or not; `?table=NAME` behind it is another table than `dbmutex`. It blocks while that file
 /// is opened; the others connect when they are first asked something.
 ///

@@ -6,10 +6,15 @@ mod common;
 mod failure;
 mod hand_over;
 mod names;
+mod tls;
 mod tokens;
 mod users;
 
+#[path = "../support/servers/certificates.rs"]
+mod certificates;
 #[path = "../support/servers/etcd.rs"]
 mod etcd;
+#[path = "../support/servers/process.rs"]
+mod process;
 #[path = "../support/proxy.rs"]
 mod proxy;

@@ -207,7 +207,11 @@ fn many_leases_are_refreshed_in_one_go_and_those_that_are_lost_are_told() {
         );
         for (n, answer) in answers.iter().enumerate() {
             match (n, answer) {
-                (7, Refreshed::Lost(None)) => {}
+                // Not expired, but taken away: its token has moved on, and nobody has it.
+                (7, Refreshed::Lost(Some(record))) => {
+                    assert!(record.token > leases[7].token);
+                    assert_eq!((&record.holder, record.remaining), (&None, None));
+                }
                 (400, Refreshed::Lost(Some(record))) => {
                     assert_eq!(record.holder, Some(holder("you")));
                 }

@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockkeeper::{
-    CheckError, Claimed, ErrorClass, LeaseConfig, LeaseError, LeaseGuard, LeaseStanding, Leases,
-    LmdbLeases,
+    CheckError, Claimed, ErrorClass, Fence, LeaseConfig, LeaseError, LeaseGuard, LeaseStanding,
+    Leases, LmdbLeases, Released,
 };
+use sqlx::AssertSqlSafe;
 
-use crate::ground::{Ground, Kind, MINUTE, claim, name, on_stores, ours, run, until};
+use crate::ground::{Ground, Kind, MINUTE, claim, holder, name, on_stores, ours, run, until};
 
 on_stores! {
     Postgres: postgres, Mariadb: mariadb, Sqlite: sqlite => {
         a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone,
+    }
+}
+
+on_stores! {
+    Postgres: postgres_txn, Mariadb: mariadb_txn, Sqlite: sqlite_txn => {
+        i09_nothing_of_a_transaction_is_committed_without_the_lease_that_it_checked,
     }
 }
 
@@ -78,6 +85,103 @@ pub async fn a_transaction_fails_its_check_once_the_lease_of_the_guard_is_gone(g
     raw.run(format!("drop table {}", ground.table)).await;
     let error = guard.check(raw.check()).await.unwrap_err();
     assert!(matches!(error, CheckError::Sql(_)), "{error:?}");
+}
+
+/// When another process takes the lease away from the holder whose transaction it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TakenAway {
+    Never,
+    BeforeTheCheck,
+    AfterTheCheck,
+}
+
+/// As an application has it: a transaction of its pool, begun as sqlx begins it, on the same database.
+pub async fn i09_nothing_of_a_transaction_is_committed_without_the_lease_that_it_checked(
+    ground: Ground,
+) {
+    let other = ground.store().await;
+    let mut raw = ground.connect().await;
+    let written = format!("written_{}", ground.table);
+    let table = format!("create table {written} (token bigint)");
+    raw.run(table).await;
+    let insert = |token: Fence| AssertSqlSafe(format!("insert into {written} values ({token})"));
+    let mut config = LeaseConfig::default();
+    config.refresh = MINUTE;
+    config.poll = Duration::from_millis(20);
+    let leases = Leases::start_shared(ground.store().await, config).unwrap();
+
+    // What is committed is committed under the lease.
+    macro_rules! transaction {
+        ($pool:ident, $taken:expr, $writes_first:expr) => {{
+            let guard = leases.acquire("job").await.unwrap();
+            let mut txn = $pool.begin().await.unwrap();
+            let mut thief = None;
+            // Only once the transaction has ended, where it keeps others out.
+            let keeps_out = match ground.kind {
+                Kind::Sqlite => $writes_first,
+                Kind::Postgres | Kind::Mariadb => $taken == TakenAway::AfterTheCheck,
+            };
+            let mut take_away = async || {
+                let other = Arc::clone(&other);
+                let taking = tokio::spawn(async move {
+                    while !matches!(other.force_release(&name("job")).await, Ok(Some(_))) {}
+                    ours(other.claim(&claim("job", "thief", MINUTE)).await)
+                });
+                match keeps_out {
+                    true => tokio::time::sleep(Duration::from_millis(50)).await,
+                    false => until("the theft", || async { taking.is_finished() }).await,
+                }
+                assert_eq!(taking.is_finished(), !keeps_out);
+                thief = Some(taking);
+            };
+            let committed = async {
+                if $writes_first {
+                    let insert = sqlx::query(insert(guard.token()));
+                    insert.execute(&mut *txn).await?;
+                }
+                if $taken == TakenAway::BeforeTheCheck {
+                    take_away().await;
+                }
+                guard.check(&mut txn).await?;
+                if $taken == TakenAway::AfterTheCheck {
+                    take_away().await;
+                }
+                if !$writes_first {
+                    let insert = sqlx::query(insert(guard.token()));
+                    insert.execute(&mut *txn).await?;
+                }
+                txn.commit().await?;
+                Ok::<_, Box<dyn std::error::Error>>(())
+            };
+            let committed = committed.await;
+            if let Some(thief) = thief {
+                assert!(thief.await.unwrap() > guard.token());
+                let released = other.release(&name("job"), &holder("thief")).await;
+                assert_eq!(released.unwrap(), Released::WasOurs);
+            }
+            let token = guard.token();
+            let rows = format!("select * from {written} where token = {token}");
+            assert_eq!(raw.count(rows).await, usize::from(committed.is_ok()));
+            let is_kept = $taken == TakenAway::Never || keeps_out;
+            let case = ($taken, $writes_first);
+            assert_eq!(committed.is_ok(), is_kept, "{case:?}: {committed:?}");
+        }};
+    }
+    macro_rules! transactions {
+        ($pool:expr) => {{
+            let pool = $pool;
+            for writes_first in [false, true] {
+                transaction!(pool, TakenAway::Never, writes_first);
+                transaction!(pool, TakenAway::BeforeTheCheck, writes_first);
+                transaction!(pool, TakenAway::AfterTheCheck, writes_first);
+            }
+        }};
+    }
+    match ground.kind {
+        Kind::Postgres => transactions!(sqlx::PgPool::connect(&ground.direct).await.unwrap()),
+        Kind::Mariadb => transactions!(sqlx::MySqlPool::connect(&ground.direct).await.unwrap()),
+        Kind::Sqlite => transactions!(sqlx::SqlitePool::connect(&ground.direct).await.unwrap()),
+    }
 }
 
 pub async fn a_checked_lease_is_nobody_elses_until_the_commit_and_takes_no_other_with_it(

@@ -9,6 +9,7 @@ mod failover;
 mod ground;
 mod guards;
 mod mariadb_only;
+mod mixed;
 mod old_mysql;
 mod pooler;
 mod postgres_only;

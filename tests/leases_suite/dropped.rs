@@ -48,6 +48,28 @@ pub fn when_it_is_given_back(kind: Kind) {
     nothing_is_held(&ground, &leases);
 }
 
+/// Whoever asked ends, and with it the runtime in which it was polled; its future is dropped on a thread that has none.
+pub fn after_its_runtime(kind: Kind) {
+    let ground = Ground::new(kind);
+    let leases = ground.leases(Pace::LONG);
+    for polls in 1..12 {
+        let mut waiting = Box::pin(leases.acquire(format!("job{polls}")));
+        let granted = block_on(async {
+            let mut cx = Context::from_waker(Waker::noop());
+            for _ in 0..polls {
+                if waiting.as_mut().poll(&mut cx).is_ready() {
+                    return true;
+                }
+                tokio::time::sleep(MS / 2).await;
+            }
+            false
+        });
+        println!("{kind:?}: after {polls} polls: granted {granted}");
+        std::thread::spawn(move || drop(waiting)).join().unwrap();
+    }
+    nothing_is_held(&ground, &leases);
+}
+
 /// Polls so often, a moment apart, and drops it then. Whether it was ready.
 async fn abandon(future: impl Future<Output = Result<LeaseGuard, LeaseError>>, polls: u32) -> bool {
     let mut future = pin!(future);

@@ -6,6 +6,7 @@
 
 mod crowd;
 mod dropped;
+mod ends;
 mod exclusion;
 mod failover;
 mod ground;
@@ -16,6 +17,7 @@ mod peer;
 mod restart;
 mod stopped;
 mod told;
+mod urls;
 mod wanted;
 
 #[path = "../support/servers/etcd.rs"]
@@ -66,6 +68,36 @@ macro_rules! on_every_store {
             #[test]
             fn i12_an_acquire_that_is_dropped_while_another_gives_back_leaves_nothing_held() {
                 crate::dropped::when_it_is_given_back($kind);
+            }
+
+            #[test]
+            fn the_reason_of_its_end_is_told_to_a_guard() {
+                crate::ends::reasons($kind);
+            }
+
+            #[test]
+            fn a_guard_that_outlives_the_runtime_of_its_holder_gives_it_back_when_it_is_dropped() {
+                crate::ends::without_runtime($kind);
+            }
+
+            #[test]
+            fn i12_an_acquire_that_is_dropped_after_its_runtime_leaves_nothing_held() {
+                crate::dropped::after_its_runtime($kind);
+            }
+
+            #[test]
+            fn another_expiration_is_seen_by_others_once_it_is_confirmed() {
+                crate::ends::extended($kind);
+            }
+
+            #[test]
+            fn a_store_that_a_url_names_goes_wherever_leases_are_wanted() {
+                crate::urls::everywhere($kind);
+            }
+
+            #[test]
+            fn a_store_that_is_shared_does_all_that_it_does_alone() {
+                crate::urls::shared($kind);
             }
 
             #[test]

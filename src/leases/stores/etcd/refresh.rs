@@ -11,8 +11,8 @@ use super::carriers::{Carried, Key};
 use super::keys::time_to_live;
 use super::renewals::Renewal;
 use super::{
-    CallError, Compare, CompareOp, EtcdLeases, Refresh, Refreshed, StoreError, Txn, TxnOp,
-    TxnOpResponse, Written, fence, is_of, now, token_of,
+    CallError, Compare, CompareOp, EtcdLeases, Fence, LeaseRecord, Refresh, Refreshed, StoreError,
+    Txn, TxnOp, TxnOpResponse, Written, fence, is_of, now, token_of,
 };
 
 /// etcd takes at most so many operations in one transaction.
@@ -96,7 +96,8 @@ impl EtcdLeases {
             }
         }
         self.move_all(&wanted, moving, called, &mut answers).await?;
-        self.tell_losses(&wanted, &kvs, &mut answers).await;
+        self.tell_losses(&wanted, &kvs, &renewed, called, &mut answers)
+            .await;
         let mut carriers = self.carriers.lock();
         carriers.sweep(called);
         if self.renewals.len() > CROWD {
@@ -264,7 +265,14 @@ impl EtcdLeases {
     }
 
     /// Says who has the leases that are lost, and forgets them.
-    async fn tell_losses(&self, wanted: &[Wanted<'_>], kvs: &Kvs, answers: &mut [Refreshed]) {
+    async fn tell_losses(
+        &self,
+        wanted: &[Wanted<'_>],
+        kvs: &Kvs,
+        renewed: &Renewed,
+        called: Duration,
+        answers: &mut [Refreshed],
+    ) {
         let lost = wanted
             .iter()
             .zip(answers)
@@ -278,9 +286,14 @@ impl EtcdLeases {
             {
                 self.carriers.lock().taint(kv.lease());
             }
+            let name = want.refresh.name.clone();
+            let lives = |known: Carried| matches!(renewed.get(&known.carrier), Some(Some(_)));
             if let Some(kv) = kv {
-                let name = want.refresh.name.clone();
                 *answer = Refreshed::Lost(Some(self.record(name, kv).await));
+            } else if want.known.is_some_and(lives) && !want.is_late(called) {
+                // What it was attached to lives still: it has not expired, but was taken away, and its token has moved on.
+                let token = Fence(want.refresh.token.0.saturating_add(1));
+                *answer = Refreshed::Lost(Some(LeaseRecord::new(name, None, token, None)));
             }
         });
         join_all(told).await;
@@ -341,7 +354,7 @@ impl EtcdLeases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::leases::{Fence, Holder, LeaseName};
+    use crate::leases::{Holder, LeaseName};
 
     #[test]
     fn what_is_moved_while_it_is_released_keeps_nothing_alive_where_it_was_moved_to() {

@@ -110,8 +110,9 @@ fn extend(table: &str) -> String {
          where {matches} order by t.name for update of t skip locked), \
          extended as (update {table} as t set refresh_at = clock_timestamp(), \
          expires_at = clock_timestamp() + mine.micros * interval '1 microsecond', \
-         updated_at = clock_timestamp() from mine where t.name = mine.name returning t.name) \
-         select w.name in (select extended.name from extended) as held, \
+         updated_at = clock_timestamp() from mine where t.name = mine.name \
+         returning t.name, t.locker_id, t.locked_count) \
+         select (w.name, w.id, w.token) in (select * from extended) as held, \
          coalesce({matches}, false) as matches, {COLUMNS} \
          from w left join {table} as t on t.name = w.name order by w.place"
     )

@@ -11,8 +11,8 @@ pub(in crate::leases::stores) type Checking<'a> =
 
 /// A connection of the application on which it can be asked whether a lease is still held.
 ///
-/// It is for `PgConnection`, `MySqlConnection` and `SqliteConnection`, and so for a transaction as `&mut *transaction`, in the
-/// database that keeps the leases. In Postgres and MySQL the lease's row is locked against changes until the transaction ends:
+/// It is for sqlx's transactions and connections (`PgConnection`, `MySqlConnection`, `SqliteConnection`) in the database that
+/// keeps the leases; a pool's connection comes as `&mut *connection`. In Postgres and MySQL the lease's row is locked against changes until the transaction ends:
 /// what the transaction does is done under the lease, even if the lease expires meanwhile. Nobody else gets it before the end.
 /// In SQLite the transaction has to be one that writes (`BEGIN IMMEDIATE`), and nobody else writes anyway.
 ///
@@ -34,4 +34,20 @@ pub trait CheckLease: Send {
         holder_id: &'a str,
         token: Fence,
     ) -> Pin<Box<dyn Future<Output = Result<bool, sqlx::Error>> + Send + 'a>>;
+}
+
+/// A transaction is asked on its connection.
+impl<DB> CheckLease for sqlx::Transaction<'_, DB>
+where
+    DB: sqlx::Database<Connection: CheckLease>,
+{
+    fn check_lease<'a>(
+        &'a mut self,
+        table: &'a TableName,
+        name: &'a LeaseName,
+        holder_id: &'a str,
+        token: Fence,
+    ) -> Checking<'a> {
+        (**self).check_lease(table, name, holder_id, token)
+    }
 }

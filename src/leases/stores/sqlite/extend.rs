@@ -7,7 +7,7 @@ use sqlx::{Connection, Row as _, SqliteConnection};
 use super::super::sql::{Kind, Row, micros};
 use super::statements::Statements;
 use super::{query, read, server};
-use crate::leases::{Refresh, Refreshed};
+use crate::leases::{Fence, Refresh, Refreshed};
 
 /// Extends what is held, in one statement. There is one lock, that of the file: if another has it for long, all are skipped.
 pub(super) async fn extend(
@@ -29,11 +29,10 @@ async fn try_extend(
     leases: &[Refresh],
 ) -> sqlx::Result<Vec<Refreshed>> {
     let wanted = |lease: &Refresh| {
-        let token = i64::try_from(lease.token.0).unwrap_or(i64::MAX);
         serde_json::json!([
             lease.name.as_str(),
             &*lease.holder.id,
-            token,
+            number(lease.token),
             micros(lease.expiration)
         ])
     };
@@ -43,9 +42,14 @@ async fn try_extend(
     let mut transaction = connection.begin_with("begin immediate").await?;
     let extend = query(&statements.extend).bind(json(&mut leases.iter()));
     let extended = extend.fetch_all(&mut *transaction).await?;
-    let name = |row: &sqlx::sqlite::SqliteRow| row.try_get::<String, _>(0);
-    let held: HashSet<String> = extended.iter().map(name).collect::<sqlx::Result<_>>()?;
-    let is_held = |lease: &&Refresh| held.contains(lease.name.as_str());
+    let whose = |row: &sqlx::sqlite::SqliteRow| -> sqlx::Result<(String, String, i64)> {
+        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    };
+    let held: HashSet<_> = extended.iter().map(whose).collect::<sqlx::Result<_>>()?;
+    let is_held = |lease: &&Refresh| {
+        let (name, id) = (lease.name.as_str(), &*lease.holder.id);
+        held.contains(&(name.to_owned(), id.to_owned(), number(lease.token)))
+    };
     let mut others: HashMap<String, Row> = HashMap::new();
     if held.len() < leases.len() {
         let mut lost = leases.iter().filter(|lease| !is_held(lease));
@@ -56,9 +60,16 @@ async fn try_extend(
         }
     }
     transaction.commit().await?;
-    let mut outcome = |lease: &Refresh| match is_held(&lease) {
+    let outcome = |lease: &Refresh| match is_held(&lease) {
         true => Refreshed::Held,
-        false => Refreshed::Lost(others.remove(lease.name.as_str()).and_then(Row::record)),
+        false => {
+            let row = others.get(lease.name.as_str()).cloned();
+            Refreshed::Lost(row.and_then(Row::record))
+        }
     };
-    Ok(leases.iter().map(&mut outcome).collect())
+    Ok(leases.iter().map(outcome).collect())
+}
+
+fn number(token: Fence) -> i64 {
+    i64::try_from(token.0).unwrap_or(i64::MAX)
 }

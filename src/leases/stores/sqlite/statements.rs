@@ -74,7 +74,8 @@ impl Statements {
                  from (select value ->> 0 as name, value ->> 1 as id, \
                  value ->> 2 as token, value ->> 3 as micros from {wanted}) as wanted \
                  where t.name = wanted.name and t.locked and t.locker_id = wanted.id \
-                 and t.locked_count = wanted.token and t.expires_at > {NOW} returning name"
+                 and t.locked_count = wanted.token and t.expires_at > {NOW} \
+                 returning name, locker_id, locked_count"
             )
             .into(),
             several: format!(
