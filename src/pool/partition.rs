@@ -19,5 +19,5 @@ mod wish;
 
 pub use figures::{PoolLeaseState, PoolLeaseStats};
 pub(super) use gates::LeaseGates;
-pub(super) use held::{may_begin, until_it_may_begin, while_held};
+pub(super) use held::{has_its_lease, may_begin, while_held};
 pub use wish::PoolLease;

@@ -54,6 +54,20 @@ impl<J, R, E> Held<J, R, E> {
         Some(shared)
     }
 
+    /// The job was not run after all. One that never was can be handed back again.
+    pub(super) fn unshare(&mut self, job: &mut Option<Arc<J>>) {
+        drop(job.take());
+        if self.panic.is_some() {
+            return;
+        }
+        self.payload = match std::mem::replace(&mut self.payload, Payload::Moving) {
+            Payload::Shared(job) => {
+                Arc::try_unwrap(job).map_or_else(Payload::Shared, Payload::Fresh)
+            }
+            other => other,
+        };
+    }
+
     /// The job in quarantine, to be looked at.
     pub(super) fn look(&self) -> Option<Arc<J>> {
         match &self.payload {

@@ -3,7 +3,8 @@
 //!
 //! Values in, decisions out: time is a parameter, and nothing here sleeps, wakes, or runs a job. What always holds:
 //!
-//! - At most `capacity` jobs are queued, and with them those that panicked and are to begin again, at most one for each worker.
+//! - At most `capacity` jobs are queued, and with them those that panicked or were not begun after all, and are to begin again, at
+//!   most one for each worker.
 //! - After each call nobody waits for a place while one is free, and places are given in the order of arrival. Time frees places too, and
 //!   somebody has to [`tick`](Queue::tick) for that: with no submitter whose timer does, an expired job keeps its place until the next call.
 //! - A job is begun only if its deadline has not passed and somebody wants it still.
@@ -135,12 +136,14 @@ struct Entry<T> {
     is_retry: bool,
     /// Where it stands among the timers.
     timer: Option<Instant>,
+    /// Where it stands in line, or stood.
+    place: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Waiting { until: Instant },
-    Queued { place: u64 },
+    Queued,
     Running,
 }
 
@@ -202,6 +205,7 @@ impl<T> Queue<T> {
             panics: 0,
             is_retry: false,
             timer: None,
+            place: 0,
         };
         let end = if let Some(closed) = self.closed {
             Some(End::Closed(closed))
@@ -286,6 +290,25 @@ impl<T> Queue<T> {
         self.set_timer(id);
         self.promote();
         Some(begun)
+    }
+
+    /// The worker may not run it after all: it stands in line again where it stood, if it is to be done still.
+    pub(super) fn not_begun(&mut self, now: Instant, id: JobId) {
+        let Some(mut entry) = self.take_running(id) else {
+            return;
+        };
+        self.counts.begun = self.counts.begun.saturating_sub(1);
+        let is_gone = entry.watch == Watch::Gone;
+        entry.stage = Stage::Queued;
+        self.line.insert(entry.place, id);
+        self.jobs.insert(id, entry);
+        self.set_timer(id);
+        match self.closed {
+            _ if is_gone => self.end(id, End::Gone),
+            None | Some(Closed::Draining) => self.effects.push_back(Effect::Ready),
+            Some(closed) => self.end(id, End::Closed(closed)),
+        }
+        self.tick(now);
     }
 
     /// What a job was submitted with.
@@ -416,7 +439,8 @@ impl<T> Queue<T> {
         };
         self.last_place += 1;
         let place = self.last_place;
-        entry.stage = Stage::Queued { place };
+        entry.stage = Stage::Queued;
+        entry.place = place;
         if entry.watch == Watch::Place {
             entry.watch = Watch::Nobody;
             self.effects.push_back(Effect::Taken(id));
@@ -458,7 +482,7 @@ impl<T> Queue<T> {
             Stage::Waiting { until } => {
                 Some(entry.deadline.map_or(until, |deadline| deadline.min(until)))
             }
-            Stage::Queued { .. } => entry.deadline,
+            Stage::Queued => entry.deadline,
             Stage::Running => entry.deadline.filter(|_| entry.watch == Watch::Answer),
         };
         if let Some(at) = entry.timer {
@@ -476,8 +500,8 @@ impl<T> Queue<T> {
             Stage::Waiting { .. } => {
                 self.waiting.remove(&id);
             }
-            Stage::Queued { place } => {
-                self.line.remove(&place);
+            Stage::Queued => {
+                self.line.remove(&entry.place);
             }
             Stage::Running => self.running -= 1,
         }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::select;
 
+use super::id::JobId;
 use super::job::Job;
 use super::queue::Begun;
 use super::shared::Shared;
 use crate::clock::block_on;
 use crate::pool::Worker;
-use crate::pool::partition::{may_begin, until_it_may_begin};
+use crate::pool::partition::{has_its_lease, may_begin};
 use crate::pool::supervise::RunId;
 
 pub(super) async fn asynchronous<J, R, E, F, Fut>(
@@ -30,11 +31,16 @@ pub(super) async fn asynchronous<J, R, E, F, Fut>(
     };
     while !worker.is_stopping() {
         worker.heartbeat();
-        match next(shared, worker.run(), || worker.draining().is_cancelled()) {
+        match next(shared, worker.run(), worker.lease().is_none(), || {
+            worker.draining().is_cancelled()
+        }) {
             Next::Job(begun, job) => {
-                let job = Job::new(job, begun, worker.clone());
-                until_it_may_begin(worker).await;
-                let answer = handler(job).await;
+                let Some(job) = may_run(shared, worker, begun.id, job) else {
+                    // The next poll is there only if the lease is confirmed.
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                let answer = handler(Job::new(job, begun, worker.clone())).await;
                 shared.finished(worker.run(), begun.id, answer);
                 // Handlers that never wait must not keep the thread from others.
                 tokio::task::yield_now().await;
@@ -61,13 +67,14 @@ pub(super) fn blocking<J, R, E>(
             return;
         }
         worker.heartbeat();
-        match next(shared, worker.run(), || worker.draining().is_cancelled()) {
+        match next(shared, worker.run(), worker.lease().is_none(), || {
+            worker.draining().is_cancelled()
+        }) {
             Next::Job(begun, job) => {
-                let job = Job::new(job, begun, worker.clone());
-                if !may_begin(worker) {
-                    return;
-                }
-                let answer = handler(job);
+                let Some(job) = may_run(shared, worker, begun.id, job) else {
+                    continue;
+                };
+                let answer = handler(Job::new(job, begun, worker.clone()));
                 shared.finished(worker.run(), begun.id, answer);
             }
             Next::Over => return,
@@ -89,14 +96,34 @@ enum Next<J> {
 fn next<J, R, E>(
     shared: &Shared<J, R, E>,
     run: RunId,
+    is_sure: bool,
     is_draining: impl FnOnce() -> bool,
 ) -> Next<J> {
     let draining = is_draining();
-    match shared.begin(run) {
+    match shared.begin(run, is_sure) {
         Some((begun, job)) => Next::Job(begun, job),
         None if draining => Next::Over,
         None => Next::Nothing,
     }
+}
+
+/// The job, if its worker may run it; else it stands in line again.
+fn may_run<J, R, E>(
+    shared: &Shared<J, R, E>,
+    worker: &Worker,
+    id: JobId,
+    job: Arc<J>,
+) -> Option<Arc<J>> {
+    if worker.lease().is_none() {
+        return Some(job);
+    }
+    shared.runs(worker.run(), id);
+    // As late as can be.
+    if has_its_lease(worker) {
+        return Some(job);
+    }
+    shared.not_begun(worker.run(), id, job);
+    None
 }
 
 /// A run that ends, however: also one whose future is dropped.
@@ -160,11 +187,11 @@ mod tests {
             shared.finish(shared.drain());
             true
         };
-        let Next::Job(_, job) = next(&shared, RunId(1), meanwhile) else {
+        let Next::Job(_, job) = next(&shared, RunId(1), true, meanwhile) else {
             panic!("the job was left behind");
         };
         assert_eq!(*job, 7);
-        assert!(matches!(next(&shared, RunId(2), || true), Next::Over));
+        assert!(matches!(next(&shared, RunId(2), true, || true), Next::Over));
     }
 
     /// A run that is given up may take one more job before it is told, and is dropped with it.
@@ -180,7 +207,7 @@ mod tests {
         let mut answer = Submit::new(Arc::clone(&shared), 7);
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(pin!(&mut answer).poll(&mut cx).is_pending());
-        assert!(shared.begin(run).is_some());
+        assert!(shared.begin(run, true).is_some());
         drop(leaving);
         let answer = block_on(answer);
         assert!(matches!(answer, Err(JobError::Interrupted)), "{answer:?}");

@@ -227,13 +227,16 @@ impl<J, R, E> Shared<J, R, E> {
         self.act(|state, now| state.queue.tick(now));
     }
 
-    /// What this run of a worker is to do next.
-    pub(super) fn begin(&self, run: RunId) -> Option<(Begun, Arc<J>)> {
+    /// What this run of a worker is to do next. If it is not sure that it may, it says [`runs`](Self::runs) when it is about to:
+    /// what becomes of the run until then, such as the end of its lease, does not become of the job.
+    pub(super) fn begin(&self, run: RunId, is_sure: bool) -> Option<(Begun, Arc<J>)> {
         let (begun, more) = self.act(|state, now| {
             let begun = state.queue.begin(now);
             let begun = begun.and_then(|begun| {
                 let job = state.queue.held_mut(begun.id)?.share()?;
-                state.running.insert(run, begun.id);
+                if is_sure {
+                    state.running.insert(run, begun.id);
+                }
                 Some((begun, job))
             });
             (begun, state.queue.queued() > 0)
@@ -242,6 +245,25 @@ impl<J, R, E> Shared<J, R, E> {
             self.pass_a_turn();
         }
         begun
+    }
+
+    /// What becomes of this run becomes of the job, too.
+    pub(super) fn runs(&self, run: RunId, id: JobId) {
+        self.state.lock().running.insert(run, id);
+    }
+
+    /// This run may not begin the job after all.
+    pub(super) fn not_begun(&self, run: RunId, id: JobId, job: Arc<J>) {
+        // If it is over meanwhile, it is not dropped under the lock.
+        let mut job = Some(job);
+        self.act(|state, now| {
+            if state.running.remove(&run).is_some()
+                && let Some(held) = state.queue.held_mut(id)
+            {
+                held.unshare(&mut job);
+                state.queue.not_begun(now, id);
+            }
+        });
     }
 
     /// A worker ends: it may have taken a turn that it has not used.

@@ -47,10 +47,9 @@ pub(in crate::pool) async fn while_held<T>(
 }
 
 /// Whether a worker on a thread, or its next job, may begin. If its lease is over, it waits until the pool has noticed, too, and
-/// has told the worker to stop, or until the lease is confirmed after all. Asked again when a job was taken: that wakes who waited for
-/// its place, and they may have had the processor meanwhile.
+/// has told the worker to stop, or until the lease is confirmed after all.
 pub(in crate::pool) fn may_begin(worker: &Worker) -> bool {
-    while !is_held(worker) {
+    while !has_its_lease(worker) {
         if worker.pause_for(LOOK_AGAIN) {
             return false;
         }
@@ -58,13 +57,8 @@ pub(in crate::pool) fn may_begin(worker: &Worker) -> bool {
     true
 }
 
-/// The same for the next job of an async worker, which is within [`while_held`]: its next poll is there only if the lease is confirmed.
-pub(in crate::pool) async fn until_it_may_begin(worker: &Worker) {
-    while !is_held(worker) {
-        tokio::task::yield_now().await;
-    }
-}
-
-fn is_held(worker: &Worker) -> bool {
+/// Whether what a worker does would be done under its lease. Looked at once more when a job was taken: that wakes who waited for
+/// its place, and they may have had the processor meanwhile.
+pub(in crate::pool) fn has_its_lease(worker: &Worker) -> bool {
     worker.lease().is_none_or(LeaseView::is_held)
 }

@@ -102,6 +102,7 @@ impl<T> Queue<T> {
                 panics: put.panics,
                 is_retry: true,
                 timer: None,
+                place: 0,
             },
         );
         self.enqueue(id);

@@ -22,6 +22,8 @@ struct Job {
     row: u32,
     panics: u32,
     retry: bool,
+    /// When it came into the line.
+    turn: u64,
 }
 
 /// All times in milliseconds.
@@ -33,6 +35,7 @@ pub(super) struct Model {
     jobs: Vec<Job>,
     aside: Vec<(u64, u32)>,
     last: u64,
+    turns: u64,
     pub told: Vec<Effect<u64>>,
 }
 
@@ -44,6 +47,7 @@ impl Model {
             jobs: Vec::new(),
             aside: Vec::new(),
             last: 0,
+            turns: 0,
             told: Vec::new(),
         }
     }
@@ -100,6 +104,8 @@ impl Model {
 
     fn enter(&mut self, mut job: Job) {
         job.place = Where::InLine;
+        self.turns += 1;
+        job.turn = self.turns;
         if job.watch == Watch::Place {
             job.watch = Watch::Nobody;
             self.told.push(Effect::Taken(JobId(job.id)));
@@ -173,6 +179,7 @@ impl Model {
             row: 0,
             panics: 0,
             retry: false,
+            turn: 0,
         };
         let waited = ms(0);
         if let Some(closed) = self.closed {
@@ -223,6 +230,26 @@ impl Model {
         self.jobs.push(job);
         self.let_in();
         Some(begun)
+    }
+
+    pub(super) fn not_begun(&mut self, now: u64, id: u64) {
+        if !self.running().contains(&id) {
+            return;
+        }
+        let mut job = self.remove(id).unwrap();
+        let is_done = |closed| closed != Closed::Draining;
+        if job.watch == Watch::Gone {
+            self.over(job, End::Gone);
+        } else if let Some(closed) = self.closed.filter(|&closed| is_done(closed)) {
+            self.over(job, End::Closed(closed));
+        } else {
+            job.place = Where::InLine;
+            let behind = |other: &Job| other.place == Where::InLine && other.turn > job.turn;
+            let at = self.jobs.iter().position(behind);
+            self.jobs.insert(at.unwrap_or(self.jobs.len()), job);
+            self.told.push(Effect::Ready);
+        }
+        self.tick(now);
     }
 
     pub(super) fn gone(&mut self, now: u64, id: u64) {
@@ -316,6 +343,7 @@ impl Model {
             row: 0,
             panics,
             retry: true,
+            turn: 0,
         });
         Ok(())
     }

@@ -22,6 +22,7 @@ pub(super) enum Step {
     Finish(usize, bool),
     Panic(usize),
     Interrupt(usize),
+    NotBegun(usize),
     /// One of those that are alive.
     Gone(usize),
     /// One that is put aside.
@@ -47,6 +48,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         4 => (0..8_usize, any::<bool>()).prop_map(|(n, well)| Step::Finish(n, well)),
         6 => (0..8_usize).prop_map(Step::Panic),
         1 => (0..8_usize).prop_map(Step::Interrupt),
+        2 => (0..8_usize).prop_map(Step::NotBegun),
         3 => (0..8_usize).prop_map(Step::Gone),
         3 => (0..4_usize).prop_map(Step::Retry),
         1 => (0..4_usize).prop_map(Step::Discard),
@@ -85,6 +87,7 @@ fn any_end() -> impl Strategy<Value = Vec<Step>> {
         Just(vec![
             Step::Shut(Closed::Stopped),
             Step::Panic(0),
+            Step::NotBegun(0),
             Step::Close(Closed::Stopped)
         ]),
     ]
@@ -149,6 +152,12 @@ impl Pair {
                 if let Some(id) = pick(&model.running(), n) {
                     queue.interrupted(time, JobId(id));
                     model.interrupted(*now, id);
+                }
+            }
+            Step::NotBegun(n) => {
+                if let Some(id) = pick(&model.running(), n) {
+                    queue.not_begun(time, JobId(id));
+                    model.not_begun(*now, id);
                 }
             }
             Step::Gone(n) => {
@@ -265,6 +274,10 @@ proptest! {
                         }
                         _ => {}
                     }
+                }
+                Step::NotBegun(n) if !running.is_empty() => {
+                    let id = running.swap_remove(n % running.len());
+                    queue.not_begun(at(now), id);
                 }
                 Step::Gone(n) => queue.gone(at(now), JobId(n as u64)),
                 Step::Discard(_) => {

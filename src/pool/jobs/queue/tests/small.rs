@@ -5,7 +5,7 @@ use super::ms;
 use super::random::{Pair, Step};
 use crate::pool::jobs::on_full::OnFull;
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step::Submit {
         deadline: None,
         watch: Watch::Answer,
@@ -16,6 +16,7 @@ const STEPS: [Step; 9] = [
     },
     Step::Begin,
     Step::Panic(0),
+    Step::NotBegun(0),
     Step::Finish(0, true),
     Step::Gone(0),
     Step::Pass(2),
@@ -23,7 +24,7 @@ const STEPS: [Step; 9] = [
     Step::Drain,
 ];
 
-/// 9^4 sequences for each of the rules.
+/// 10^4 sequences for each of the rules.
 #[test]
 fn all_short_sequences_go_as_the_model_says() {
     const LENGTH: u32 = 4;
