@@ -278,3 +278,21 @@ fn whoever_waits_is_woken_by_a_release_and_by_an_expiry() {
         assert_eq!(woken.unwrap(), Some(name("dying")));
     });
 }
+
+/// As when a refresh was given up while it was on its way to a cluster without a leader, and the next one is sent.
+#[test]
+fn two_refreshes_that_move_a_lease_at_once_both_leave_it_held() {
+    let etcd = Etcd::start(1);
+    run(async {
+        let here = store(&etcd.url("t"));
+        let token = take(&here, "job", "me").await;
+        for turn in 0..100_u64 {
+            let expiration = EXPIRATION + Duration::from_secs(turn % 2 * 30);
+            let both = [(); 2].map(|()| extend(&here, "job", "me", token, expiration));
+            let kept = futures_util::future::join_all(both).await;
+            let lost = |answer| matches!(answer, &Ok(Refreshed::Lost(_)));
+            assert!(!kept.iter().any(lost), "{turn}: {kept:?}");
+            assert!(is_held(&here, "job", "me", token).await);
+        }
+    });
+}
