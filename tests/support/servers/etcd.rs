@@ -147,7 +147,6 @@ impl Etcd {
     }
 
     /// `SIGCONT`.
-
     pub fn resume(&self, index: usize) {
         self.signal(index, Signal::CONT);
     }
