@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some binaries have servers of both kinds"
+)]
 #[path = "ports.rs"]
 mod ports;
 

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some binaries have servers of both kinds"
+)]
 #[path = "ports.rs"]
 mod ports;
 
