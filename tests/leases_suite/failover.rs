@@ -18,7 +18,7 @@ struct Made(AtomicU64);
 impl Made {
     /// Waits for some more.
     fn more(&self) {
-        let goal = self.0.load(Ordering::SeqCst) + 50;
+        let goal = self.0.load(Ordering::SeqCst) + 20;
         until("more hand-overs", || {
             (self.0.load(Ordering::SeqCst) >= goal).then_some(())
         });
