@@ -162,9 +162,9 @@ fn an_expiration_can_be_changed_either_way() {
     let etcd = Etcd::start(1);
     run(async {
         let here = store(&etcd.url("t"));
-        let short = Duration::from_secs(4);
+        let short = Duration::from_secs(10);
         let token = ours(here.claim(&claim("job", "me", short)).await.unwrap());
-        for seconds in [300, 4, 20] {
+        for seconds in [300, 10, 20] {
             let expiration = Duration::from_secs(seconds);
             let answer = extend(&here, "job", "me", token, expiration).await;
             assert_eq!(answer.unwrap(), Refreshed::Held);
@@ -172,7 +172,7 @@ fn an_expiration_can_be_changed_either_way() {
             assert_eq!(record.token, token);
             let remaining = record.remaining.unwrap().as_secs();
             assert!(
-                (seconds - 1..=seconds + 2).contains(&remaining),
+                (seconds - 5..=seconds + 2).contains(&remaining),
                 "{remaining}"
             );
         }
@@ -187,13 +187,17 @@ fn many_leases_are_refreshed_in_one_go_and_those_that_are_lost_are_told() {
         let mut leases = Vec::new();
         for n in 0..500 {
             let lease = format!("lease {n:03}");
-            let token = take(&here, &lease, "me").await;
-            leases.push(refresh(&lease, "me", token, EXPIRATION));
+            // None expires before the last one is there.
+            let claimed = here.claim(&claim(&lease, "me", 10 * EXPIRATION)).await;
+            let token = ours(claimed.unwrap());
+            leases.push(refresh(&lease, "me", token, 10 * EXPIRATION));
         }
         // Others between them, so that they are not read in one go.
         let there = store(&etcd.url("t"));
         for n in 0..1_500 {
-            take(&there, &format!("lease {:03}/{n}", n % 500), "you").await;
+            let lease = format!("lease {:03}/{n}", n % 500);
+            let claimed = there.claim(&claim(&lease, "you", 10 * EXPIRATION)).await;
+            ours(claimed.unwrap());
         }
         here.force_release(&name("lease 007")).await.unwrap();
         here.force_release(&name("lease 400")).await.unwrap();
@@ -201,7 +205,7 @@ fn many_leases_are_refreshed_in_one_go_and_those_that_are_lost_are_told() {
         let begun = Instant::now();
         let answers = here.refresh(&leases).await.unwrap();
         assert!(
-            begun.elapsed() < Duration::from_secs(1),
+            begun.elapsed() < Duration::from_secs(10),
             "{:?}",
             begun.elapsed()
         );
@@ -272,7 +276,7 @@ fn whoever_waits_is_woken_by_a_release_and_by_an_expiry() {
             .await
             .unwrap();
         assert_eq!(woken.unwrap(), Some(name("a/b%c")));
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(begun.elapsed() < Duration::from_secs(10));
         let dying = claim("dying", "me", Duration::from_secs(2));
         ours(here.claim(&dying).await.unwrap());
         // Nothing for longer than the watch is content with.
@@ -280,5 +284,23 @@ fn whoever_waits_is_woken_by_a_release_and_by_an_expiry() {
             .await
             .unwrap();
         assert_eq!(woken.unwrap(), Some(name("dying")));
+    });
+}
+
+/// As when a refresh was given up while it was on its way to a cluster without a leader, and the next one is sent.
+#[test]
+fn two_refreshes_that_move_a_lease_at_once_both_leave_it_held() {
+    let etcd = Etcd::start(1);
+    run(async {
+        let here = store(&etcd.url("t"));
+        let token = take(&here, "job", "me").await;
+        for turn in 0..100_u64 {
+            let expiration = EXPIRATION + Duration::from_secs(turn % 2 * 30);
+            let both = [(); 2].map(|()| extend(&here, "job", "me", token, expiration));
+            let kept = futures_util::future::join_all(both).await;
+            let lost = |answer| matches!(answer, &Ok(Refreshed::Lost(_)));
+            assert!(!kept.iter().any(lost), "{turn}: {kept:?}");
+            assert!(is_held(&here, "job", "me", token).await);
+        }
     });
 }

@@ -9,6 +9,9 @@ use lockkeeper::{EtcdLeases, LeaseStore, Refreshed, Released, StoreError};
 use crate::common::{EXPIRATION, claim, holder, is_held, name, refresh, run, store, take};
 use crate::etcd::Etcd;
 
+/// Passwords that are looked at in no time, also on a machine that has much else to do.
+const QUICK: [&str; 2] = ["--bcrypt-cost", "4"];
+
 /// `me` may use the prefix `t`, and nobody else anything.
 fn log_in_from_now_on(etcd: &Etcd) {
     for order in [
@@ -53,7 +56,7 @@ fn shown(error: &StoreError) -> String {
 
 #[test]
 fn who_may_not_come_in_is_denied_and_no_password_is_shown() {
-    let etcd = Etcd::start(1);
+    let etcd = Etcd::start_with(1, &QUICK);
     run(async {
         let mut refused = Vec::new();
         // Nobody is known there yet.
@@ -84,7 +87,7 @@ fn who_may_not_come_in_is_denied_and_no_password_is_shown() {
 
 #[test]
 fn a_login_that_has_ended_is_made_anew() {
-    let mut etcd = Etcd::start_with(1, &["--auth-token-ttl", "1"]);
+    let mut etcd = Etcd::start_with(1, &[&QUICK[..], &["--auth-token-ttl", "1"]].concat());
     log_in_from_now_on(&etcd);
     run(async {
         let mine = store_of(&etcd, "me:secret", "t");
@@ -119,7 +122,7 @@ fn leases_go_on_when_users_change() {
     let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), all).unwrap();
     let token = format!("jwt,sign-method=HS256,priv-key={},ttl=10m", key.display());
-    let etcd = Etcd::start_with(1, &["--auth-token", &token]);
+    let etcd = Etcd::start_with(1, &[&QUICK[..], &["--auth-token", &token]].concat());
     log_in_from_now_on(&etcd);
     run(async {
         let mine = store_of(&etcd, "me:secret", "t");

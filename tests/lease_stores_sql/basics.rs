@@ -45,7 +45,7 @@ pub async fn a_claim_whose_answer_was_lost_is_recognised(ground: Ground) {
     let store = ground.store().await;
     let first = ours(
         store
-            .claim(&claim("job", "a", Duration::from_secs(5)))
+            .claim(&claim("job", "a", Duration::from_secs(20)))
             .await,
     );
     let again = ours(store.claim(&claim("job", "a", MINUTE)).await);
@@ -249,8 +249,9 @@ pub async fn five_hundred_leases_are_refreshed_at_once(ground: Ground) {
     let mut leases = Vec::new();
     for index in 0..500 {
         let lease = format!("lease {index:04}");
-        let token = ours(store.claim(&claim(&lease, "me", MINUTE)).await);
-        leases.push(refresh(&lease, "me", token, 2 * MINUTE));
+        // None of them expires before the last one is there, however slow the disk is.
+        let token = ours(store.claim(&claim(&lease, "me", 10 * MINUTE)).await);
+        leases.push(refresh(&lease, "me", token, 20 * MINUTE));
     }
     for _ in 0..3 {
         let began = std::time::Instant::now();
@@ -260,7 +261,7 @@ pub async fn five_hundred_leases_are_refreshed_at_once(ground: Ground) {
         println!("{:?}: {:?}", ground.kind, began.elapsed());
     }
     let listed = store.list().await.unwrap();
-    assert!(listed.iter().all(|r| r.remaining.unwrap() > MINUTE));
+    assert!(listed.iter().all(|r| r.remaining.unwrap() > 10 * MINUTE));
 }
 
 pub async fn after_an_unclean_end_others_wait_for_the_delay(ground: Ground) {

@@ -164,6 +164,21 @@ impl Raw {
         }
     }
 
+    /// Returns when a statement about a table waits for what somebody has locked.
+    pub async fn sees_who_waits_for(&mut self, table: &str) {
+        let waiting = match self {
+            Self::Postgres(_) => format!(
+                "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%{table}%'"
+            ),
+            _ => format!(
+                "select 1 from information_schema.innodb_trx where trx_state = 'LOCK WAIT' and trx_query like '%{table}%'"
+            ),
+        };
+        while self.count(&*waiting).await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub fn check(&mut self) -> &mut dyn CheckLease {
         match self {
             Self::Postgres(c) => c,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lockkeeper::StoreError;
+use lockkeeper::{LeaseStore, StoreError};
 
 use crate::ground::{Ground, Kind, MINUTE, PATIENCE, claim, holder, name, ours, run};
 use crate::servers::postgres::Postgres;
@@ -68,18 +68,7 @@ fn wakeups_end_with_their_connection_and_can_be_had_again() {
 #[test]
 fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
     run(async {
-        let ground = Ground::shared(Kind::Postgres);
-        ground.store().await;
-        let to = ground
-            .url
-            .split(['@', '/'])
-            .find(|part| part.starts_with("127.0.0.1:"));
-        let port = in_between(to.unwrap().to_owned(), without_notifications);
-        let url = ground
-            .url
-            .replace(to.unwrap(), &format!("127.0.0.1:{port}"));
-        let store = ground.bare_at(&url, false);
-        store.prepare().await.unwrap();
+        let store = store_behind(without_notifications).await;
         let deaf = store.wakeups().unwrap().await;
         assert!(matches!(deaf, Err(StoreError::Failed(_))));
         assert!(store.wakeups().is_none(), "it would be tried for ever");
@@ -90,18 +79,7 @@ fn where_notifications_do_not_arrive_it_is_noticed_and_polled() {
 #[test]
 fn a_server_that_stands_still_for_a_while_is_not_taken_for_one_without_notifications() {
     run(async {
-        let ground = Ground::shared(Kind::Postgres);
-        ground.store().await;
-        let to = ground
-            .url
-            .split(['@', '/'])
-            .find(|part| part.starts_with("127.0.0.1:"));
-        let port = in_between(to.unwrap().to_owned(), with_a_pause);
-        let url = ground
-            .url
-            .replace(to.unwrap(), &format!("127.0.0.1:{port}"));
-        let store = ground.bare_at(&url, false);
-        store.prepare().await.unwrap();
+        let store = store_behind(with_a_pause).await;
         let mut wakeups = store.wakeups().unwrap().await.unwrap();
         let wish = claim("job", "a", MINUTE);
         ours(store.claim(&wish).await);
@@ -112,6 +90,19 @@ fn a_server_that_stands_still_for_a_while_is_not_taken_for_one_without_notificat
 }
 
 type Pass = fn(&TcpStream, &TcpStream) -> std::io::Result<()>;
+
+/// A store that is ready; what its server says passes through `pass`.
+async fn store_behind(pass: Pass) -> Arc<dyn LeaseStore> {
+    let ground = Ground::shared(Kind::Postgres);
+    ground.store().await;
+    let mut parts = ground.url.split(['@', '/']);
+    let to = parts.find(|part| part.starts_with("127.0.0.1:")).unwrap();
+    let port = in_between(to.to_owned(), pass);
+    let url = ground.url.replace(to, &format!("127.0.0.1:{port}"));
+    let store = ground.bare_at(&url, false);
+    store.prepare().await.unwrap();
+    store
+}
 
 /// What the server says passes through `pass`.
 fn in_between(to: String, pass: Pass) -> u16 {

@@ -10,7 +10,7 @@ use lockkeeper::{LeaseError, LeaseFault, LeaseVerdict, Released};
 use parking_lot::Mutex;
 
 use crate::store::{Fault, Memory, Op, PATIENCE, begin, soon, until};
-use crate::{MS, builder, leases};
+use crate::{MS, builder, patient};
 
 const DRIVER: &str = "lockkeeper-leases";
 
@@ -25,7 +25,7 @@ async fn is_asked(store: &Memory) {
 #[tokio::test]
 async fn whoever_waits_goes_on_with_his_question_himself() {
     let store = Memory::new();
-    let leases = leases(&store);
+    let leases = patient(&store).start().unwrap();
     let here = std::thread::current().name().map(str::to_owned);
     for op in [Op::Claim, Op::Release] {
         // On a busy machine it may be taken over first.
@@ -52,7 +52,7 @@ async fn whoever_waits_goes_on_with_his_question_himself() {
 #[tokio::test]
 async fn what_its_caller_forgets_goes_on_all_the_same() {
     let store = Memory::new();
-    let leases = leases(&store);
+    let leases = patient(&store).start().unwrap();
     store.next(Op::Claim, &[Fault::Wait]);
     let mut forgotten = Box::pin(leases.acquire("job"));
     begin(&mut forgotten);
@@ -78,7 +78,7 @@ async fn what_its_caller_forgets_goes_on_all_the_same() {
 #[tokio::test]
 async fn a_caller_that_is_blocked_keeps_no_one_of_his_process_waiting() {
     let store = Memory::new();
-    let leases = leases(&store);
+    let leases = patient(&store).start().unwrap();
     let guard = soon(leases.acquire("job")).await.unwrap();
     let mut next = Box::pin(leases.acquire("job"));
     begin(&mut next);
@@ -161,9 +161,10 @@ fn without_a_runtime<F: Future>(future: F) -> F::Output {
 #[test]
 fn whoever_waits_needs_no_runtime_and_is_woken_whoever_goes_on() {
     let store = Memory::new();
-    let leases = leases(&store);
+    let leases = patient(&store).start().unwrap();
     let waits = || store.0.waiting.load(Ordering::SeqCst) > 0;
-    for pause in [Duration::ZERO, 150 * MS] {
+    let is_taken_over = || store.0.looked_by.lock().as_deref() == Some(DRIVER);
+    for by_driver in [false, true] {
         for op in [Op::Claim, Op::Release] {
             store.next(op, &[Fault::Wait]);
             thread::scope(|scope| {
@@ -174,17 +175,20 @@ fn whoever_waits_needs_no_runtime_and_is_woken_whoever_goes_on() {
                 while !waits() {
                     thread::yield_now();
                 }
-                // After the longer one the thread of the leases has taken it over.
-                thread::sleep(pause);
+                // The thread of the leases takes over what is not answered for a while.
+                while by_driver && !is_taken_over() {
+                    thread::yield_now();
+                }
                 store.go_on();
                 assert_eq!(ours.join().unwrap(), Released::WasOurs);
             });
-            if !pause.is_zero() {
+            if by_driver {
                 assert_eq!(went_on_by(&store).as_deref(), Some(DRIVER), "{op:?}");
             }
         }
     }
     // The store hangs: the time runs without anybody's runtime.
+    let leases = crate::leases(&store);
     store.next(Op::Claim, &[Fault::Hang]);
     let late = without_a_runtime(leases.acquire_timeout("job", 20 * MS));
     assert!(
@@ -199,7 +203,7 @@ fn whoever_waits_needs_no_runtime_and_is_woken_whoever_goes_on() {
 #[tokio::test]
 async fn a_store_that_panics_while_its_caller_goes_on_has_failed_and_no_more() {
     let store = Memory::new();
-    let leases = leases(&store);
+    let leases = patient(&store).start().unwrap();
     for op in [Op::Claim, Op::Release] {
         store.next(op, &[Fault::WaitThenPanic]);
         let waker = store.clone();
@@ -219,8 +223,7 @@ async fn a_store_that_panics_while_its_caller_goes_on_has_failed_and_no_more() {
 #[test]
 fn a_question_is_dropped_where_it_can_leave_work_to_the_runtime() {
     let store = Memory::new();
-    let builder = builder(&store).call_timeout(PATIENCE);
-    let leases = builder.release_timeout(PATIENCE).start().unwrap();
+    let leases = patient(&store).start().unwrap();
     let guard = without_a_runtime(leases.acquire("a")).unwrap();
     for op in [Op::Claim, Op::Release] {
         store.always(op, Some(Fault::Hang));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lockkeeper::{LeaseError, LeaseEvent};
 
 use crate::store::{Fault, Memory, Op, begin, soon, until};
-use crate::{MS, builder, leases};
+use crate::{MS, builder, leases, patient};
 
 /// Polls so often, a moment apart, and drops it then. Whether it was ready.
 async fn abandon<F: Future>(future: F, polls: usize) -> bool {
@@ -101,7 +101,8 @@ async fn i12_a_release_that_is_dropped_is_carried_out() {
 #[tokio::test]
 async fn i12_a_claim_of_unknown_fate_whose_waiter_ran_out_of_time_is_given_back() {
     let store = Memory::new();
-    let leases = leases(&store);
+    // Not before this thread has seen that it is held.
+    let leases = builder(&store).call_timeout(3_000 * MS).start().unwrap();
     store.next(Op::Claim, &[Fault::DoneThenHang]);
     let late = soon(leases.acquire_timeout("job", 50 * MS))
         .await
@@ -118,7 +119,7 @@ async fn i12_a_claim_of_unknown_fate_whose_waiter_ran_out_of_time_is_given_back(
 async fn i12_a_claim_on_its_way_when_the_leases_close_leaves_nothing_held() {
     let store = Memory::new();
     for dropped in [false, true] {
-        let leases = leases(&store);
+        let leases = patient(&store).start().unwrap();
         store.next(Op::Claim, &[Fault::Wait]);
         let waiting = store.0.waiting.load(Ordering::SeqCst);
         let releases = store.asked(Op::Release);

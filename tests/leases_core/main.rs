@@ -31,15 +31,22 @@ use store::Memory;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Short times, so that a test sees many of them.
+/// Short times, so that a test sees many of them; but for the expiration, which no machine is too slow for.
 fn builder(store: &Memory) -> LeasesBuilder<Memory> {
     Leases::builder(store.clone())
         .refresh(50 * MS)
-        .expiration(1_000 * MS)
+        .expiration(30_000 * MS)
         .poll(20 * MS)
         .max_clock_skew(10 * MS)
         .call_timeout(300 * MS)
         .release_timeout(500 * MS)
+}
+
+/// The same, for tests in which the store's answers come when the test says so, and never too late.
+fn patient(store: &Memory) -> LeasesBuilder<Memory> {
+    builder(store)
+        .call_timeout(store::PATIENCE)
+        .release_timeout(store::PATIENCE)
 }
 
 fn leases(store: &Memory) -> Leases {

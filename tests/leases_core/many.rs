@@ -1,10 +1,11 @@
 //! Many leases at once.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use lockkeeper::{LeaseGuard, Leases};
 
-use crate::store::{Memory, Op, soon};
+use crate::store::{Memory, Op, PATIENCE, soon};
 
 #[tokio::test]
 async fn ten_thousand_leases_are_refreshed_in_two_passes_a_second_of_twenty_questions() {
@@ -21,7 +22,20 @@ async fn ten_thousand_leases_are_refreshed_in_two_passes_a_second_of_twenty_ques
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     store.forget_questions();
     let begun = Instant::now();
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    // Each three times at least, however long this machine takes for it.
+    let often_enough = || {
+        let mut times = HashMap::new();
+        for (names, _) in store.questions(Op::Refresh) {
+            for name in names {
+                *times.entry(name).or_insert(0) += 1;
+            }
+        }
+        times.len() == 10_000 && times.values().all(|times| *times >= 3)
+    };
+    while !often_enough() {
+        assert!(begun.elapsed() < PATIENCE, "they are not refreshed");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
     let questions = store.questions(Op::Refresh);
     let seconds = begun.elapsed().as_secs_f64();
     let most = (2.0 * 20.0 * (seconds + 1.0)).ceil() as usize;
@@ -30,7 +44,5 @@ async fn ten_thousand_leases_are_refreshed_in_two_passes_a_second_of_twenty_ques
         "{} in {seconds} s",
         questions.len()
     );
-    let refreshed: usize = questions.iter().map(|(names, _)| names.len()).sum();
-    assert!(refreshed >= 30_000, "each about once a second: {refreshed}");
     assert!(guards.iter().all(LeaseGuard::is_held));
 }

@@ -15,7 +15,7 @@ use crate::store::{Fault, Memory, Op, soon, until};
 fn config() -> LeaseConfig {
     let mut config = LeaseConfig::default();
     config.refresh = 50 * MS;
-    config.expiration = 1_000 * MS;
+    config.expiration = 30_000 * MS;
     config.poll = 20 * MS;
     config.max_clock_skew = 10 * MS;
     config
@@ -221,7 +221,7 @@ async fn a_store_that_hangs_does_not_keep_a_keeper_from_stopping() {
     let stopped = soon(keeper.shutdown(300 * MS)).await;
     let told = matches!(&stopped, Err(ShutdownError::LeasesMaybeHeld { .. }));
     assert!(told, "{stopped:?}");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(15));
     assert!(!guard.is_held());
 }
 
@@ -234,6 +234,6 @@ async fn a_store_that_blocks_a_thread_does_not_keep_a_keeper_from_stopping() {
     until(|| store.asked(Op::Claim) > 0).await;
     let begun = std::time::Instant::now();
     drop(soon(keeper.shutdown(300 * MS)).await);
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(15));
     assert!(soon(waiting).await.unwrap().is_err());
 }

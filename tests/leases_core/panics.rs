@@ -74,7 +74,7 @@ fn a_waker_that_panics_takes_along_neither_the_news_of_a_loss_nor_another_lease(
     let mut waits = arm(Box::pin(lost.lost()), Arc::clone(&told));
     let _after = arm(Box::pin(lost.lost()), Arc::new(Bomb));
     block_on(leases.force_release("lost")).unwrap();
-    assert!(told.0.load(Ordering::SeqCst));
+    block_on(until(|| told.0.load(Ordering::SeqCst)));
     let mut cx = Context::from_waker(Waker::noop());
     assert_eq!(
         waits.as_mut().poll(&mut cx),

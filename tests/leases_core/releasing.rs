@@ -7,7 +7,7 @@ use lockkeeper::{LeaseEvent, LeaseFault, LeaseVerdict, Released};
 use parking_lot::Mutex;
 
 use crate::store::{Fault, Memory, Op, begin, soon, until};
-use crate::{MS, builder, leases};
+use crate::{MS, builder, leases, patient};
 
 #[tokio::test]
 async fn a_release_says_whether_the_lease_was_still_ours() {
@@ -30,7 +30,7 @@ async fn a_release_is_bounded_even_if_the_store_hangs_and_can_be_tried_again() {
     store.always(Op::Release, Some(Fault::Hang));
     let begun = Instant::now();
     let failed = soon(guard.release()).await.unwrap_err();
-    assert!(begun.elapsed() < 2_000 * MS);
+    assert!(begun.elapsed() < 10_000 * MS);
     assert!(!failed.guard.is_held(), "it is not believed in any more");
     assert!(store.is_held("job"));
     store.always(Op::Release, None);
@@ -110,7 +110,7 @@ async fn a_release_that_fails_is_tried_again_also_when_the_guard_was_dropped() {
 #[tokio::test]
 async fn no_refresh_is_sent_after_a_release_was_asked_for() {
     let store = Memory::new();
-    let leases = leases(&store);
+    let leases = patient(&store).start().unwrap();
     let guard = soon(leases.acquire("job")).await.unwrap();
     until(|| store.asked(Op::Refresh) > 0).await;
     store.always(Op::Release, Some(Fault::Wait));
@@ -221,7 +221,7 @@ async fn a_shutdown_is_bounded_and_names_what_may_be_held_still() {
     store.always(Op::Look, Some(Fault::Hang));
     let begun = Instant::now();
     let done = soon(leases.shutdown(100 * MS)).await;
-    assert!(begun.elapsed() < 2_000 * MS);
+    assert!(begun.elapsed() < 10_000 * MS);
     // Each was given back on its own: the one that hangs keeps no other.
     assert_eq!(done.maybe_still_held.len(), 1, "{done:?}");
     assert_ne!(store.is_held("one"), store.is_held("two"));

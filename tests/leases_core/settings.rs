@@ -27,12 +27,12 @@ async fn what_cannot_work_is_refused() {
         refused(builder(&store).poll(zero).start()),
         LeaseSettingsError::ZeroPoll
     );
-    let slow = refused(builder(&store).refresh(334 * MS).start());
+    let slow = refused(builder(&store).refresh(10_001 * MS).start());
     assert!(
         matches!(slow, LeaseSettingsError::RefreshTooSlow { .. }),
         "{slow}"
     );
-    let short = refused(builder(&store).max_clock_skew(950 * MS).start());
+    let short = refused(builder(&store).max_clock_skew(29_500 * MS).start());
     assert!(
         matches!(short, LeaseSettingsError::ExpirationTooShort { .. }),
         "{short}"
@@ -47,7 +47,7 @@ async fn what_cannot_work_is_refused() {
         leases.lease("job").refresh(zero),
         leases.lease("job").expiration(zero),
         leases.lease("job").poll(zero),
-        leases.lease("job").refresh(400 * MS),
+        leases.lease("job").refresh(10_001 * MS),
         leases.lease("job").label("l".repeat(300)),
         leases.lease("job").unclean_delay(Duration::MAX),
     ] {

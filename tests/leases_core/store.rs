@@ -73,6 +73,8 @@ pub struct Inner {
     state: Mutex<State>,
     go_on: Notify,
     pub waiting: AtomicU64,
+    /// The thread that looked last whether a question that waits may go on.
+    pub looked_by: Mutex<Option<String>>,
     /// The thread that went on last with a question that waited.
     pub went_on_by: Mutex<Option<String>>,
     /// So many questions were dropped where a store's connection could leave nothing to the runtime.
@@ -103,6 +105,7 @@ impl Memory {
             state: Mutex::default(),
             go_on: Notify::new(),
             waiting: AtomicU64::new(0),
+            looked_by: Mutex::default(),
             went_on_by: Mutex::default(),
             dropped_outside: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -238,10 +241,15 @@ impl Memory {
 
     async fn wait(&self) {
         self.0.waiting.fetch_add(1, Ordering::SeqCst);
-        self.0.go_on.notified().await;
+        let here = || std::thread::current().name().map(str::to_owned);
+        let mut going_on = std::pin::pin!(self.0.go_on.notified());
+        std::future::poll_fn(|cx| {
+            *self.0.looked_by.lock() = here();
+            going_on.as_mut().poll(cx)
+        })
+        .await;
         self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-        let thread = std::thread::current().name().map(str::to_owned);
-        *self.0.went_on_by.lock() = thread;
+        *self.0.went_on_by.lock() = here();
     }
 
     async fn ask<T>(
@@ -519,7 +527,7 @@ pub async fn until(mut so: impl FnMut() -> bool) {
 }
 
 /// Far longer than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn soon<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future)

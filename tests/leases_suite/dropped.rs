@@ -4,9 +4,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use lockkeeper::{LeaseError, LeaseGuard, Leases, Released};
+use lockkeeper::{LeaseError, LeaseGuard, LeaseRecord, Leases, Released};
 
 use crate::ground::{Ground, Kind, MS, PATIENCE, Pace, block_on, run, soon, until};
+use crate::peer::given_back;
 
 /// So many wait while the lease is given back.
 const WAITERS: u32 = 30;
@@ -39,10 +40,9 @@ pub fn when_it_is_given_back(kind: Kind) {
             assert!(waiting.as_mut().poll(&mut cx).is_pending());
             let asked = soon("the store", leases.holder("job")).await.unwrap();
             assert_eq!(asked.unwrap().token, guard.token());
-            let released = tokio::spawn(guard.release());
+            let released = tokio::spawn(soon("the release", given_back(guard)));
             abandon(waiting, polls).await;
-            let released = soon("the release", released).await.unwrap();
-            assert_eq!(released.unwrap(), Released::WasOurs);
+            assert_eq!(released.await.unwrap(), Released::WasOurs);
         }
     });
     nothing_is_held(&ground, &leases);
@@ -90,7 +90,8 @@ async fn abandon(future: impl Future<Output = Result<LeaseGuard, LeaseError>>, p
 fn nothing_is_held(ground: &Ground, leases: &Leases) {
     let other = ground.leases(Pace::LONG);
     let all_free = || {
-        let all = block_on(other.list()).unwrap();
+        // On a busy machine it may not be answered in time.
+        let all = block_on(other.list()).ok()?;
         all.iter()
             .all(|record| record.remaining.is_none())
             .then_some(())
@@ -98,5 +99,7 @@ fn nothing_is_held(ground: &Ground, leases: &Leases) {
     until("the last release", all_free);
     let ended = block_on(leases.shutdown(PATIENCE));
     assert_eq!(ended.maybe_still_held, []);
-    all_free().expect("nothing is held");
+    let all = until("the list", || block_on(other.list()).ok());
+    let is_held = |record: &&LeaseRecord| record.remaining.is_some();
+    assert_eq!(all.iter().find(is_held), None);
 }

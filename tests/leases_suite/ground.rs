@@ -202,9 +202,15 @@ impl Pace {
     }
 }
 
-/// Who holds a lease according to the store; `None` if nobody does.
+/// Who holds a lease according to the store; `None` if nobody does. A busy machine may not answer in time: then it is asked
+/// again.
 pub fn held(leases: &Leases, name: &str) -> Option<LeaseRecord> {
-    let record = block_on(leases.holder(name)).unwrap()?;
+    let answer = until("the store's answer", || {
+        block_on(leases.holder(name))
+            .map_err(|error| assert!(error.is_retryable(), "{error:?}"))
+            .ok()
+    });
+    let record = answer?;
     record.remaining.is_some().then_some(record)
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use lockkeeper::{Fence, LeaseGuard, Released};
 
 use crate::ground::{Ground, Kind, Pace, run, soon};
-use crate::peer;
+use crate::peer::{self, given_back};
 
 pub fn in_one_process(kind: Kind) {
     let ground = Ground::new(kind);
@@ -56,6 +56,6 @@ pub fn between_processes(kind: Kind) {
 }
 
 async fn give_back(held: LeaseGuard) {
-    let released = soon("the release", held.release()).await.unwrap();
+    let released = soon("the release", given_back(held)).await;
     assert_eq!(released, Released::WasOurs);
 }

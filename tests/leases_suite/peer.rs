@@ -71,11 +71,16 @@ fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &
     }
 }
 
+/// Gives a lease back, on this thread.
+pub fn released(guard: LeaseGuard) -> Released {
+    block_on(given_back(guard))
+}
+
 /// A busy machine may not answer in time: then it is tried again.
-pub fn released(mut guard: LeaseGuard) -> Released {
+pub async fn given_back(mut guard: LeaseGuard) -> Released {
     let begun = Instant::now();
     loop {
-        match block_on(guard.release()) {
+        match guard.release().await {
             Ok(released) => return released,
             Err(failed) => {
                 assert!(begun.elapsed() < PATIENCE, "{failed}");

@@ -4,7 +4,6 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,8 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some binaries have servers of both kinds"
+)]
+#[path = "ports.rs"]
+mod ports;
+
+use ports::free_port;
+
 /// How long a server may take to start, and a cluster to have a leader.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs a server, and ends it when its own input ends: when its owner does, in whatever way.
 const KEEPER: &str = r#""$@" >/dev/null 2>"$LOG" & server=$!; echo $server; cat >/dev/null; kill -9 $server 2>/dev/null"#;
 /// `nobody`: servers are not run as root.
@@ -49,12 +57,10 @@ impl Etcd {
         // In memory where that can be had: nobody pulls the plug, and the other servers do not wait for the disk either.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let folder = folder.expect("a folder");
-        let mut ports = free_ports(members * 2).into_iter();
-        let mut port = || ports.next().expect("enough ports");
         let members = (0..members).map(|index| Member {
             name: format!("m{index}"),
-            client: port(),
-            peer: port(),
+            client: free_port(),
+            peer: free_port(),
             running: None,
         });
         let mut cluster = Self {
@@ -116,11 +122,35 @@ impl Etcd {
         self.leader();
     }
 
-    /// `SIGSTOP` and `SIGCONT`.
+    /// `SIGSTOP`; returns when it does nothing any more.
     pub fn pause(&self, index: usize) {
         self.signal(index, Signal::STOP);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_paused(index) {
+            assert!(Instant::now() < deadline, "etcd does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
+    /// Each thread stops when it comes to run, which may take a while on a busy machine.
+    fn is_paused(&self, index: usize) -> bool {
+        let running = self.members[index].running.as_ref().expect("it runs");
+        let threads = format!("/proc/{}/task", running.pid.as_raw_nonzero());
+        std::fs::read_dir(threads)
+            .expect("its threads")
+            .all(|thread| {
+                let stat =
+                    thread.and_then(|thread| std::fs::read_to_string(thread.path().join("stat")));
+                let stat = stat.expect("a thread's state");
+                // The name before it may have anything in it.
+                let state = stat
+                    .rsplit_once(')')
+                    .and_then(|(_, rest)| rest.trim_start().chars().next());
+                state == Some('T')
+            })
+    }
+
+    /// `SIGCONT`.
     pub fn resume(&self, index: usize) {
         self.signal(index, Signal::CONT);
     }
@@ -225,14 +255,4 @@ impl Drop for Etcd {
             }
         }
     }
-}
-
-/// Ports that nobody listens on.
-pub fn free_ports(count: usize) -> Vec<u16> {
-    // All at once, so that they differ.
-    let listeners: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-        .collect();
-    let port = |listener: &TcpListener| listener.local_addr().expect("a port").port();
-    listeners.iter().map(port).collect()
 }

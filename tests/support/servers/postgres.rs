@@ -6,11 +6,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::certificates::Certificates;
-use super::process::{Folder, Process, free_port, run, until};
+use super::process::{Folder, PATIENCE, Process, free_port, run, until};
 
 /// A server, running or not.
 pub struct Postgres {
@@ -106,12 +107,14 @@ impl Postgres {
             arguments.extend(options.into_iter().flat_map(|o| ["-c".to_owned(), o]));
             let log = self.folder.path().join("log");
             let process = Process::start(&program("postgres"), &arguments, &log);
-            for _ in 0..100 {
+            let begun = Instant::now();
+            while process.runs() {
                 if self.is_ready() {
                     self.process = Some(process);
                     return Some(());
                 }
-                std::thread::sleep(std::time::Duration::from_millis(50));
+                assert!(begun.elapsed() < PATIENCE, "PostgreSQL does not start");
+                std::thread::sleep(Duration::from_millis(50));
             }
             None
         });

@@ -4,7 +4,6 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
+
+#[allow(
+    clippy::duplicate_mod,
+    reason = "some binaries have servers of both kinds"
+)]
+#[path = "ports.rs"]
+mod ports;
+
+pub use ports::free_port;
 
 /// How long a server may take to start or to end.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,6 +84,11 @@ impl Process {
         BufReader::new(said).read_line(&mut pid).unwrap();
         let pid = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
         Self { pid, keeper }
+    }
+
+    /// Whether it has not ended by itself.
+    pub fn runs(&self) -> bool {
+        is_alive(self.pid)
     }
 
     /// Sends it a signal and waits until it is gone.
@@ -155,12 +168,6 @@ fn as_nobody(program: &Path) -> Command {
         command.uid(NOBODY).gid(NOBODY);
     }
     command
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// Tries until it goes well.

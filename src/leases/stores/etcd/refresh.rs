@@ -12,7 +12,7 @@ use super::keys::time_to_live;
 use super::renewals::Renewal;
 use super::{
     CallError, Compare, CompareOp, EtcdLeases, Fence, LeaseRecord, Refresh, Refreshed, StoreError,
-    Txn, TxnOp, TxnOpResponse, Written, fence, is_of, now, token_of,
+    Txn, TxnOp, TxnOpResponse, Written, fence, found_instead, is_of, now, token_of,
 };
 
 /// etcd takes at most so many operations in one transaction.
@@ -50,6 +50,16 @@ impl Wanted<'_> {
     fn is_ours(&self, kv: &KeyValue) -> bool {
         is_of(kv, &self.refresh.holder) && fence(token_of(kv)) == self.refresh.token
     }
+}
+
+/// What has become of a key that was to be moved to another carrier.
+enum Moved {
+    /// It is there, since this revision.
+    To(i64),
+    /// It is ours still, but another refresh, which may have been given up long ago, has moved it elsewhere meanwhile.
+    Elsewhere,
+    /// It is not ours any more.
+    Gone,
 }
 
 type Kvs = HashMap<Vec<u8>, KeyValue>;
@@ -221,9 +231,13 @@ impl EtcdLeases {
                 };
                 for ((index, want, ..), moved) in part.iter().zip(moved) {
                     match (moved, answers.get_mut(*index)) {
-                        (Some(revision), _) => self.note(want, carrier, Some(revision), called),
-                        (None, Some(answer)) => *answer = Refreshed::Lost(None),
-                        (None, None) => {}
+                        (Moved::To(revision), _) => {
+                            self.note(want, carrier, Some(revision), called);
+                        }
+                        // How long it lives there the next refresh finds out.
+                        (Moved::Elsewhere, Some(answer)) => *answer = Refreshed::Skipped,
+                        (Moved::Gone, Some(answer)) => *answer = Refreshed::Lost(None),
+                        (Moved::Elsewhere | Moved::Gone, None) => {}
                     }
                 }
             }
@@ -236,7 +250,7 @@ impl EtcdLeases {
         carrier: i64,
         renewal: Renewal,
         part: &[(usize, &Wanted<'_>, &KeyValue, bool)],
-    ) -> Result<Vec<Option<i64>>, CallError> {
+    ) -> Result<Vec<Moved>, CallError> {
         let operations = part.iter().map(|(_, want, kv, _)| {
             let key = want.key.clone();
             let put = PutOptions::new().with_lease(carrier);
@@ -246,8 +260,10 @@ impl EtcdLeases {
                 token: Some(token_of(kv)),
                 ..written.unwrap_or_else(|| Written::new(&want.refresh.holder, want.delay))
             };
-            let put = TxnOp::put(key, written.value()?, Some(put));
-            Ok(TxnOp::txn(Txn::new().when([same]).and_then([put])))
+            let put = TxnOp::put(key.clone(), written.value()?, Some(put));
+            let found = TxnOp::get(key, None);
+            let moving = Txn::new().when([same]).and_then([put]).or_else([found]);
+            Ok(TxnOp::txn(moving))
         });
         let operations: Vec<_> = operations.collect::<Result<_, StoreError>>()?;
         let answer = self.txn(Txn::new().and_then(operations)).await?.value;
@@ -257,9 +273,17 @@ impl EtcdLeases {
         if !self.renewals.prove(carrier, renewal, term).await {
             return Err(StoreError::Unreachable("the leader is changing".into()).into());
         }
-        let moved = answer.op_responses().into_iter().map(|response| {
-            let moved = matches!(response, TxnOpResponse::Txn(response) if response.succeeded());
-            moved.then_some(revision)
+        let responses = part.iter().zip(answer.op_responses());
+        let moved = responses.map(|((_, want, ..), response)| match response {
+            TxnOpResponse::Txn(response) if response.succeeded() => Moved::To(revision),
+            // It was done before: when this was asked for the first time, or by a refresh before this one.
+            TxnOpResponse::Txn(response) => match found_instead(&response) {
+                Some(kv) if !want.is_ours(&kv) => Moved::Gone,
+                Some(kv) if kv.lease() == carrier => Moved::To(kv.mod_revision()),
+                Some(_) => Moved::Elsewhere,
+                None => Moved::Gone,
+            },
+            _ => Moved::Gone,
         });
         Ok(moved.collect())
     }
