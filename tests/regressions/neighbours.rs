@@ -111,7 +111,7 @@ fn i13_a_transaction_that_is_not_admitted_comes_back_and_can_be_run_later() {
     let folder = folder();
     let (keeper, numbers) = open_with(Keeper::builder().path(folder.path()).queue(1usize));
     let plug = Plug::hold(&keeper);
-    let span = Duration::from_millis(300);
+    let span = Duration::from_secs(2);
     let refused = keeper
         .try_admit(putting(numbers, 1, 10).name("put").deadline(span))
         .unwrap_err();
