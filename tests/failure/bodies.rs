@@ -133,6 +133,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        crate::listening::beside_others();
         let log = self.clone();
         tracing::subscriber::set_default(
             tracing_subscriber::fmt()
