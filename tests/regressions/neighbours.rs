@@ -22,6 +22,8 @@ fn i03_what_an_undone_neighbour_wrote_does_not_decide_that_the_environment_is_fu
             .path(folder.path())
             .map_size(1 << 20)
             .growth(Growth::Fixed)
+            // One batch, however slow the machine is.
+            .batch_time(Duration::from_secs(60))
             .open()
             .unwrap();
         let blobs = keeper.blocking_database::<Str, Bytes>("blobs").unwrap();
