@@ -33,6 +33,9 @@ const KEYS: [&str; 13] = [
     "p99_ms",
 ];
 
+/// For loads of thousands of transfers, none of which is to wait for a slow disk.
+const UNFLUSHED: [&str; 2] = ["--durability", "no-sync"];
+
 /// Runs the bank once with `--json`, and gives the one line that it prints.
 fn once(arguments: &[&str]) -> Value {
     let output = run(bank(&["--once", "--json"]).args(arguments));
@@ -47,7 +50,10 @@ fn once(arguments: &[&str]) -> Value {
 #[test]
 fn once_prints_a_summary_that_adds_up() {
     // So many that the map of 1 MiB cannot hold them.
+    let [durability, no_sync] = UNFLUSHED;
     let summary = once(&[
+        durability,
+        no_sync,
         "--transfers",
         "6000",
         "--accounts",
@@ -92,7 +98,10 @@ fn once_prints_a_summary_that_adds_up() {
 /// Transfers take their locks as they come, so among few accounts deadlocks are certain; no client sees one.
 #[test]
 fn deadlocks_are_broken_and_retried_out_of_the_clients_sight() {
+    let [durability, no_sync] = UNFLUSHED;
     let summary = once(&[
+        durability,
+        no_sync,
         "--transfers",
         "4000",
         "--accounts",
@@ -110,7 +119,10 @@ fn deadlocks_are_broken_and_retried_out_of_the_clients_sight() {
 #[test]
 fn without_json_a_person_can_read_the_summary_and_the_folder_is_removed() {
     let temporary = tempfile::tempdir().unwrap();
+    let [durability, no_sync] = UNFLUSHED;
     let mut command = bank(&[
+        durability,
+        no_sync,
         "--once",
         "--transfers",
         "1500",
@@ -353,6 +365,8 @@ fn each_durability_serves() {
             "200",
             "--accounts",
             "5",
+            "--connections",
+            "8",
         ]);
         assert_eq!(summary["total_after"], 500_000, "{durability}");
     }

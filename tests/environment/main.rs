@@ -94,6 +94,18 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Tries with ever more time until it was enough: a body begins when the machine lets it.
+fn with_time_enough<T>(mut attempt: impl FnMut(Duration) -> Option<T>) -> T {
+    let mut span = Duration::from_millis(50);
+    loop {
+        if let Some(done) = attempt(span) {
+            return done;
+        }
+        assert!(span < LONG, "no time is enough");
+        span *= 2;
+    }
+}
+
 /// A future that has been polled once, so that what it sends is sent.
 struct Begun<T>(Pin<Box<dyn Future<Output = T>>>);
 

@@ -82,7 +82,7 @@ fn after_maybe_committed_the_stored_answer_comes_back() {
         .unwrap();
     stage.tell(Disk::HoldFlush);
     let keyed = || runs.bump(numbers, 1).idempotent("key");
-    let first = Sent::new(keeper.run(keyed().deadline(Duration::from_millis(700))));
+    let first = Sent::new(keeper.run(keyed().deadline(Duration::from_secs(1))));
     stage.until_held();
     let error = first.answer().unwrap_err();
     assert!(

@@ -33,6 +33,7 @@ fn after_the_window_the_key_is_free_again() {
     assert_eq!(send("one").unwrap(), 1);
     let after = Instant::now();
     // Other requests are refused until then, and run after it.
+    let mut sent = Instant::now();
     while let Err(error) = send("two") {
         assert!(
             matches!(error, lockkeeper::TxnError::KeyReused { .. }),
@@ -40,10 +41,14 @@ fn after_the_window_the_key_is_free_again() {
         );
         assert!(after.elapsed() < SOON);
         std::thread::sleep(Duration::from_millis(1));
+        sent = Instant::now();
     }
     assert!(before.elapsed() >= window, "not before the window is over");
     assert_eq!(runs.count(), 2);
-    assert_eq!(send("two").unwrap(), 2);
+    // On a slow disk its own window may be over when it is answered.
+    let again = send("two").unwrap();
+    assert!(again == 2 || again == 3 && sent.elapsed() >= window);
+    assert_eq!(runs.count() as u64, again);
 }
 
 #[test]
@@ -60,20 +65,21 @@ fn a_day_is_the_default() {
 fn a_window_goes_on_over_a_restart_and_a_quiet_keeper_removes_what_it_finds() {
     let window = Duration::from_secs(3);
     let dir = folder();
-    let (keeper, numbers) = open_with(builder(dir.path(), window));
+    // All of them have to be there within the window.
+    let (keeper, numbers) = open_with(builder(dir.path(), window).durability(Durability::NoSync));
     let runs = Runs::default();
+    let begun = Instant::now();
     for key in 0..100_u64 {
-        keeper
-            .blocking_run(
-                runs.bump(numbers, key)
-                    .idempotent(key.to_be_bytes())
-                    .durability(Durability::NoMetaSync),
-            )
-            .unwrap();
+        let txn = runs.bump(numbers, key).idempotent(key.to_be_bytes());
+        keeper.blocking_run(txn).unwrap();
     }
     keeper.blocking_shutdown(SOON).unwrap();
     drop(keeper);
-    assert_eq!(stored(dir.path()), 100);
+    let stored = stored(dir.path());
+    assert!(
+        stored == 100 || begun.elapsed() >= window,
+        "{stored} are left before the window is over"
+    );
     // Nobody sends anything with a key to this one.
     let (keeper, _) = open_with(builder(dir.path(), window));
     until("only the clock is left", || entries(&keeper) == Some(1));
@@ -147,10 +153,7 @@ fn ten_thousand_keys_expire_in_many_small_updates() {
         // At most 64 at a time.
         assert!(sweeps >= KEYS / 64, "{sweeps} sweeps");
     }
-    assert!(
-        longest < Duration::from_secs(1),
-        "an update waited {longest:?}"
-    );
+    assert!(longest < SOON, "an update waited {longest:?}");
 }
 
 fn until_within(limit: Duration, mut reached: impl FnMut() -> bool) {

@@ -105,7 +105,7 @@ fn i03_a_deadline_that_passes_during_the_commit_is_maybe_committed() {
     else {
         return;
     };
-    let deadline = Duration::from_millis(700);
+    let deadline = Duration::from_secs(1);
     let (keeper, numbers) = open(&stage.folder);
     stage.tell(Disk::HoldFlush);
     let (first, _) = locked(numbers, 1);

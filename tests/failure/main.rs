@@ -11,6 +11,8 @@ mod dropped;
 mod flush;
 mod input;
 mod large;
+#[path = "../support/listening.rs"]
+mod listening;
 mod nested;
 mod poison;
 mod process;

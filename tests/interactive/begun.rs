@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use lockkeeper::{ErrorClass, Isolation, LockError, OpError, Stage, TxnError, WhenFull};
 
-use crate::door::{Door, How, LEVELS, World, all, block_on, until};
+use crate::door::{Door, How, LEVELS, PATIENCE, World, all, block_on, until};
 
 #[test]
 fn it_is_applied_by_commit_and_undone_by_abort_and_by_dropping_it() {
@@ -103,13 +103,16 @@ fn its_deadline_ends_its_waits_and_its_commit() {
     let world = World::new();
     block_on(async {
         let numbers = world.numbers;
-        let txn = world
-            .keeper
-            .begin()
-            .deadline(Duration::from_millis(30))
-            .await
-            .unwrap();
-        txn.put(numbers, &1, &1).await.unwrap();
+        // A put, in time.
+        let mut span = Duration::from_millis(30);
+        let txn = loop {
+            let begun = world.keeper.begin().deadline(span).await;
+            match begun {
+                Ok(txn) if txn.put(numbers, &1, &1).await.is_ok() => break txn,
+                _ => span *= 2,
+            }
+            assert!(span < PATIENCE);
+        };
         until(|| std::time::Instant::now() > txn.deadline()).await;
         let error = txn.commit().await.unwrap_err();
         assert!(
@@ -118,12 +121,13 @@ fn its_deadline_ends_its_waits_and_its_commit() {
         );
         let holder = world.keeper.begin().await.unwrap();
         holder.put(numbers, &1, &1).await.unwrap();
-        let txn = world
-            .keeper
-            .begin()
-            .deadline(Duration::from_millis(30))
-            .await
-            .unwrap();
+        let txn = loop {
+            match world.keeper.begin().deadline(span).await {
+                Ok(txn) => break txn,
+                Err(_) => span *= 2,
+            }
+            assert!(span < PATIENCE);
+        };
         let error = txn.get(numbers, &1).await.unwrap_err();
         let out_of_time = |error: &TxnError| {
             matches!(

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockkeeper::{Begun, ErrorClass, LockError, OpError, TxnError};
 
-use crate::door::{How, World, block_on, through_each, until};
+use crate::door::{How, PATIENCE, World, block_on, through_each, until};
 
 /// One of two in a deadlock, after the other has won; a scan of it has begun before.
 async fn victim(
@@ -149,11 +149,7 @@ fn a_transaction_that_is_aborted_for_holding_too_long_is_told_so_at_its_next_use
         let numbers = world.numbers;
         world.fill([(1, 1)]).await;
         for write in [false, true] {
-            let txn = world.keeper.begin().name("slow").await.unwrap();
-            match write {
-                true => txn.put(numbers, &1, &9).await.unwrap(),
-                false => drop(txn.get(numbers, &1).await.unwrap()),
-            }
+            let txn = slow(&world, write).await;
             until(|| txn_is_aborted(&world)).await;
             // What it has locked it does not ask for again; whatever is new tells it, and from then on everything does.
             for key in [2, 1] {
@@ -170,13 +166,28 @@ fn a_transaction_that_is_aborted_for_holding_too_long_is_told_so_at_its_next_use
             assert!(txn.commit().await.is_err());
         }
         // Without another use before the commit.
-        let txn = world.keeper.begin().name("slow").await.unwrap();
-        txn.put(numbers, &1, &9).await.unwrap();
+        let txn = slow(&world, true).await;
         until(|| txn_is_aborted(&world)).await;
         assert!(txn.commit().await.is_err());
         assert_eq!(world.committed().await, [(1, 1)]);
         world.is_idle().await;
     });
+}
+
+/// One that has written or read something before it has held its first lock too long.
+async fn slow(world: &World, write: bool) -> Begun {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let txn = world.keeper.begin().name("slow").await.unwrap();
+        let done = match write {
+            true => txn.put(world.numbers, &1, &9).await,
+            false => txn.get(world.numbers, &1).await.map(drop),
+        };
+        match done {
+            Ok(()) => return txn,
+            Err(error) => assert!(Instant::now() < end, "{error:?}"),
+        }
+    }
 }
 
 fn txn_is_aborted(world: &World) -> bool {

@@ -50,6 +50,8 @@ impl Shop {
             .durability(Durability::NoSync)
             .deadline(PATIENCE)
             .lock_timeout(PATIENCE)
+            // What is queued together is one batch, however slow the machine is.
+            .batch_time(PATIENCE)
             .open()
             .unwrap();
         let stock = keeper.blocking_records("stock").unwrap();

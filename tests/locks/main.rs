@@ -15,6 +15,8 @@ mod held_long;
 mod interrupted;
 mod je;
 mod limits;
+#[path = "../support/listening.rs"]
+mod listening;
 mod many;
 mod modes;
 mod order;

@@ -64,7 +64,7 @@ async fn i13_ten_thousand_waiters_are_answered_when_their_time_is_over() {
         late.sort_unstable();
         // On a machine that does much else; what is promised is measured by the benchmark.
         let p99 = late[MANY * 99 / 100];
-        assert!(p99 < Duration::from_secs(1), "p99 is {p99:?} late");
+        assert!(p99 < PATIENCE / 4, "p99 is {p99:?} late");
         let stats = door.stats().await;
         assert_eq!((stats.waiting, stats.lock_timeouts), (0, MANY as u64));
     }

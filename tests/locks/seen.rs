@@ -92,6 +92,7 @@ fn log_of<R>(run: impl FnOnce() -> R) -> (String, R) {
         }
     }
     let log = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    crate::listening::beside_others();
     let written = Arc::clone(&log);
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)

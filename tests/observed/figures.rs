@@ -11,7 +11,9 @@ use lockkeeper::{
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
-use crate::rt::{aside, block_on, builder, bump, counters, hold_writer, in_flight, until};
+use crate::rt::{
+    aside, block_on, builder, bump, counters, hold_writer, in_flight, until, with_time_enough,
+};
 
 /// Every figure of the library that the traffic of this test moves.
 const FIGURES: [(MetricKind, &str); 21] = [
@@ -92,15 +94,15 @@ fn every_figure_is_there_under_its_name_and_moves() {
 
     // A writer that is kept, a place that is refused, and a map that grows.
     {
-        let (mut latch, latched) = crate::rt::latch();
-        let txn = RunTxn::update(move |_| {
-            latched.pass();
-            Ok(())
+        let mut latch = with_time_enough(|span| {
+            let (latch, latched) = crate::rt::latch();
+            let txn = RunTxn::update(move |_| {
+                latched.pass();
+                Ok(())
+            });
+            keeper.blocking_run(txn.deadline(span)).unwrap_err();
+            latch.has_been_entered().then_some(latch)
         });
-        let run = keeper.run(txn.deadline(Duration::from_millis(20)));
-        let late = aside(move || block_on(run));
-        latch.entered();
-        late.join().unwrap().unwrap_err();
         let stalled = bump(counters, "n").deadline(Duration::from_millis(20));
         keeper.blocking_run(stalled).unwrap_err();
         latch.open();

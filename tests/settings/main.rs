@@ -5,6 +5,8 @@ mod effective;
 mod fixtures;
 mod in_force;
 mod je_properties;
+#[path = "../support/listening.rs"]
+mod listening;
 mod lockkeeper_toml;
 mod precedence;
 

@@ -67,6 +67,18 @@ pub fn until(mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Tries with ever more time until it was enough: a body begins when the machine lets it.
+pub fn with_time_enough<T>(mut attempt: impl FnMut(Duration) -> Option<T>) -> T {
+    let mut span = Duration::from_millis(50);
+    loop {
+        if let Some(done) = attempt(span) {
+            return done;
+        }
+        assert!(span < PATIENCE, "no time is enough");
+        span *= 2;
+    }
+}
+
 /// Waits until nothing new is let in.
 #[track_caller]
 pub fn until_closed(keeper: &Keeper) {
@@ -109,6 +121,11 @@ impl Latch {
         self.entered
             .recv_timeout(PATIENCE)
             .expect("the body begins");
+    }
+
+    /// Whether the body has come.
+    pub fn has_been_entered(&self) -> bool {
+        self.entered.try_recv().is_ok()
     }
 
     /// Lets it go on, now and whenever it comes again.

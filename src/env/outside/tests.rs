@@ -46,6 +46,8 @@ impl World {
 
     pub fn with(settings: &Settings) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // What is queued together is one batch, however slow the machine is.
+        let settings = settings.clone().batch_time(LONG);
         let config = settings.resolve(folder.path()).unwrap();
         let core = Core::open(folder.path(), config, Vec::new()).unwrap();
         let spec = named("t");

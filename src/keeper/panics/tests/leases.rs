@@ -60,15 +60,20 @@ fn i09_a_panic_in_the_leases_loses_them_all_tells_all_who_wait_and_others_begin_
 }
 
 /// Leases that are free soon after nobody refreshes them any more.
-pub(super) fn keeper_with_brief_leases() -> (TempDir, Keeper) {
+fn keeper_with_brief_leases() -> (TempDir, Keeper) {
+    keeper_with_leases(Duration::from_millis(300), Duration::from_secs(4))
+}
+
+/// A keeper that polls often. A call of the store may take three refreshes, or a sixth of the expiration.
+pub(super) fn keeper_with_leases(refresh: Duration, expiration: Duration) -> (TempDir, Keeper) {
     let folder = tempfile::tempdir().expect("a folder");
-    let brief = Duration::from_millis(100);
+    let often = Duration::from_millis(100);
     let keeper = Keeper::builder()
         .path(folder.path())
-        .lease_refresh(brief)
-        .lease_expiration(15 * brief)
-        .lease_poll(brief)
-        .lease_max_clock_skew(brief)
+        .lease_refresh(refresh)
+        .lease_expiration(expiration)
+        .lease_poll(often)
+        .lease_max_clock_skew(often)
         .open()
         .expect("a keeper");
     (folder, keeper)

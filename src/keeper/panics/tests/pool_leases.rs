@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::leases::keeper_with_brief_leases;
+use super::leases::keeper_with_leases;
 use super::*;
 use crate::error::LeaseError;
 use crate::{Pool, PoolBuilder, PoolLeaseStats, Worker};
@@ -28,9 +28,14 @@ fn lease(pool: &Pool) -> PoolLeaseStats {
     pool.stats().lease.expect("it has leases")
 }
 
+/// What fails in these tests is what has to, and not the disk because it is slow.
+fn keeper_with_patient_leases() -> (TempDir, Keeper) {
+    keeper_with_leases(Duration::from_millis(500), Duration::from_secs(30))
+}
+
 /// Starts a pool whose leases panic once, at this place; it runs all the same.
 fn goes_on(place: &'static str, under: impl FnOnce(PoolBuilder) -> PoolBuilder) {
-    let (_folder, keeper) = keeper_with_brief_leases();
+    let (_folder, keeper) = keeper_with_patient_leases();
     keeper.bombs(Part::WorkerPool).set(place);
     let pool = under(keeper.pool("import").workers(2));
     let pool = pool.start(|worker: Worker| async move {
@@ -67,7 +72,7 @@ fn a_panic_in_what_shares_the_partitions_of_a_pool_is_told_and_the_pool_runs_all
 
 #[test]
 fn i09_what_a_pool_holds_when_its_sharing_panics_is_given_back_only_when_its_workers_have_ended() {
-    let (_folder, keeper) = keeper_with_brief_leases();
+    let (_folder, keeper) = keeper_with_patient_leases();
     let (end, may_end) = flume::bounded(2);
     let held: Arc<Mutex<Vec<bool>>> = Arc::default();
     let seen = Arc::clone(&held);
