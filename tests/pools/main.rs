@@ -13,6 +13,8 @@ mod rt;
 mod layer;
 #[path = "../support/peer.rs"]
 mod process;
+#[path = "../support/stop.rs"]
+mod stop;
 
 mod answered;
 mod ending;

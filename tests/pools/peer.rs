@@ -6,13 +6,15 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lockkeeper::{LmdbLeases, Pool, Worker};
+use lockkeeper::{Holder, LeaseName, LeaseStore, LmdbLeases, Pool, Worker};
+use parking_lot::Mutex;
 use rustix::process::Signal;
 
 use crate::leases::{keeper_on, leases};
 use crate::process;
+use crate::stop::stop_beside;
 use crate::support::{block_on, quick, running};
 
 /// How often a worker works.
@@ -20,6 +22,10 @@ const BEAT: Duration = Duration::from_millis(5);
 
 /// How long a worker that does not care is waited for.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a worker sleeps while its process is stopped: it is over long before anybody else gets its lease, and so it goes on as
+/// soon as its process does.
+const REST: Duration = Duration::from_millis(800);
 
 /// Another process with a pool. It is killed when dropped.
 pub struct Peer(process::Peer);
@@ -45,8 +51,22 @@ impl Peer {
         self.ask(order).parse().unwrap()
     }
 
-    pub fn signal(&self, signal: Signal) {
-        self.0.signal(signal);
+    /// Stops it while it has its leases and all its workers sleep, if all `others` can write then; answers how often it had lost
+    /// one. Stopped between its look at the lease and what it does then, a worker would do that when it goes on: against that
+    /// there is the token.
+    pub fn stop_at_rest(&mut self, others: &mut [&mut Self]) -> Option<usize> {
+        let rested: u64 = self.ask("rest").parse().unwrap();
+        let lost = self.number("lost");
+        let in_time = Duration::from_nanos(rested.saturating_sub(now()));
+        let get_on = || {
+            let mut others = others.iter_mut();
+            now() < rested && others.all(|other| other.ask("write") == "written")
+        };
+        stop_beside(self.pid(), in_time, get_on).then_some(lost)
+    }
+
+    pub fn goes_on(&self) {
+        self.0.signal(Signal::CONT);
     }
 
     pub fn kill(self) {
@@ -61,8 +81,10 @@ fn another_process() {
         return;
     };
     let folder = Path::new(&told[0]);
-    let (_own, keeper) = keeper_on(LmdbLeases::open(folder).unwrap());
+    let store = LmdbLeases::open(folder).unwrap();
+    let (_own, keeper) = keeper_on(store.clone());
     let log = Arc::new(log(folder));
+    let rests = Arc::new(Rests::default());
     let mut pool: Option<Pool> = None;
     process::obey(|order| {
         let words: Vec<_> = order.split(' ').collect();
@@ -70,16 +92,13 @@ fn another_process() {
         match words[..] {
             ["start", "jobs"] => {
                 let builder = quick(&keeper, "import").workers(2).queue(4);
-                let log = Arc::clone(&log);
-                let jobs =
-                    builder
-                        .under_lease("import")
-                        .serve_blocking(move |job: lockkeeper::Job<()>| {
-                            let lease = job.worker().lease().unwrap();
-                            beat(&log, lease.name().as_str(), lease.token().0);
-                            std::thread::sleep(BEAT);
-                            Ok::<_, ()>(())
-                        });
+                let (log, rests) = (Arc::clone(&log), Arc::clone(&rests));
+                let handler = move |job: lockkeeper::Job<()>| {
+                    beat(&log, job.worker());
+                    std::thread::sleep(rests.next(job.worker()));
+                    Ok::<_, ()>(())
+                };
+                let jobs = builder.under_lease("import").serve_blocking(handler);
                 let jobs = jobs.unwrap();
                 pool = Some(jobs.pool().clone());
                 // There is always something to do.
@@ -92,18 +111,27 @@ fn another_process() {
                     Ok(partitions) => builder.workers(partitions).partitioned("import"),
                     Err(_) => builder.workers(2).under_lease("import"),
                 };
-                let log = Arc::clone(&log);
-                pool = Some(
-                    builder
-                        .start(move |worker| work(worker, Arc::clone(&log)))
-                        .unwrap(),
-                );
+                let (log, rests) = (Arc::clone(&log), Arc::clone(&rests));
+                let body = move |worker| work(worker, Arc::clone(&log), Arc::clone(&rests));
+                pool = Some(builder.start(body).unwrap());
                 "started".into()
             }
             ["running"] => running(of_pool()).to_string(),
             ["lost"] => leases(of_pool()).lost.to_string(),
             ["given"] => leases(of_pool()).given_back.to_string(),
             ["state"] => format!("{:?}", leases(of_pool()).state),
+            ["rest"] => rests.of_all(of_pool()).to_string(),
+            ["write"] => {
+                // It takes the writer, and leaves the disk alone.
+                let nobody = Holder {
+                    id: "nobody".into(),
+                    host: "nowhere".into(),
+                    pid: 0,
+                };
+                let nothing = LeaseName::new("nothing").unwrap();
+                block_on(store.release(&nothing, &nobody)).unwrap();
+                "written".into()
+            }
             ["force", lease] => {
                 let forced = keeper.leases().unwrap().force_release(lease);
                 format!("{}", block_on(forced).unwrap().is_some())
@@ -118,11 +146,49 @@ fn another_process() {
 }
 
 /// A worker that does not care that it is told to stop.
-async fn work(worker: Worker, log: Arc<File>) -> Result<(), lockkeeper::BoxError> {
-    let lease = worker.lease().unwrap();
+async fn work(
+    worker: Worker,
+    log: Arc<File>,
+    rests: Arc<Rests>,
+) -> Result<(), lockkeeper::BoxError> {
     loop {
-        beat(&log, lease.name().as_str(), lease.token().0);
-        tokio::time::sleep(BEAT).await;
+        beat(&log, &worker);
+        tokio::time::sleep(rests.next(&worker)).await;
+    }
+}
+
+/// When the workers sleep for long.
+#[derive(Default)]
+struct Rests(Mutex<BTreeMap<usize, Option<u64>>>);
+
+impl Rests {
+    /// Has each worker that runs sleep once, and answers until when all of them do, which is no later than their lease is held for
+    /// sure. If they do not all sleep at one time, that is in the past.
+    fn of_all(&self, pool: &Pool) -> u64 {
+        let workers = pool.stats().states.len();
+        *self.0.lock() = (0..workers).map(|worker| (worker, None)).collect();
+        let began = Instant::now();
+        while began.elapsed() < REST {
+            let asleep: Vec<u64> = self.0.lock().values().copied().flatten().collect();
+            if !asleep.is_empty() && asleep.len() == running(pool) {
+                return asleep.into_iter().min().unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.0.lock().clear();
+        0
+    }
+
+    /// How long a worker sleeps now.
+    fn next(&self, worker: &Worker) -> Duration {
+        let left = worker.lease().unwrap().remaining();
+        match self.0.lock().get_mut(&worker.number()) {
+            Some(until @ None) if left > REST => {
+                *until = Some(now() + u64::try_from(REST.as_nanos()).unwrap());
+                REST
+            }
+            _ => BEAT,
+        }
     }
 }
 
@@ -136,8 +202,10 @@ fn log(folder: &Path) -> File {
 }
 
 /// One line in one write: what was done, when, and under which lease.
-fn beat(mut log: &File, lease: &str, token: u64) {
-    let line = format!("{} {lease} {token} {}\n", now(), std::process::id());
+fn beat(mut log: &File, worker: &Worker) {
+    let lease = worker.lease().unwrap();
+    let (name, token) = (lease.name().as_str(), lease.token().0);
+    let line = format!("{} {name} {token} {}\n", now(), std::process::id());
     log.write_all(line.as_bytes()).unwrap();
 }
 
