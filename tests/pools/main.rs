@@ -8,6 +8,8 @@
 #[path = "../support/rt.rs"]
 mod rt;
 
+#[path = "../support/gate.rs"]
+mod gate;
 #[allow(dead_code, reason = "others need more of it")]
 #[path = "../observed/layer.rs"]
 mod layer;

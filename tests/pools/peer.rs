@@ -6,15 +6,17 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use lockkeeper::{Holder, LeaseName, LeaseStore, LmdbLeases, Pool, Worker};
+use lockkeeper::{LmdbLeases, Pool, Worker};
 use parking_lot::Mutex;
 use rustix::process::Signal;
 
+use crate::gate::Gate;
 use crate::leases::{keeper_on, leases};
 use crate::process;
-use crate::stop::stop_beside;
+use crate::stop::{now, stop_before};
 use crate::support::{block_on, quick, running};
 
 /// How often a worker works.
@@ -23,9 +25,12 @@ const BEAT: Duration = Duration::from_millis(5);
 /// How long a worker that does not care is waited for.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How long a worker sleeps while its process is stopped: it is over long before anybody else gets its lease, and so it goes on as
-/// soon as its process does.
-const REST: Duration = Duration::from_millis(800);
+/// How long workers sleep while their process is stopped: it is over long before anybody else gets their lease, and so they go on
+/// as soon as their process does.
+const REST: Duration = Duration::from_millis(500);
+
+/// How long they may have to sleep before they are told that their lease was taken away.
+const LONG_REST: Duration = Duration::from_secs(5);
 
 /// Another process with a pool. It is killed when dropped.
 pub struct Peer(process::Peer);
@@ -51,18 +56,13 @@ impl Peer {
         self.ask(order).parse().unwrap()
     }
 
-    /// Stops it while it has its leases and all its workers sleep, if all `others` can write then; answers how often it had lost
-    /// one. Stopped between its look at the lease and what it does then, a worker would do that when it goes on: against that
-    /// there is the token.
-    pub fn stop_at_rest(&mut self, others: &mut [&mut Self]) -> Option<usize> {
+    /// Stops it while it has its leases, all its workers sleep, and nobody is in the store; answers how often it had lost a lease,
+    /// or `None` if that did not come about. Stopped between its look at the lease and what it does then, a worker would do that
+    /// when it goes on: against that there is the token.
+    pub fn stop_at_rest(&mut self) -> Option<usize> {
         let rested: u64 = self.ask("rest").parse().unwrap();
         let lost = self.number("lost");
-        let in_time = Duration::from_nanos(rested.saturating_sub(now()));
-        let get_on = || {
-            let mut others = others.iter_mut();
-            now() < rested && others.all(|other| other.ask("write") == "written")
-        };
-        stop_beside(self.pid(), in_time, get_on).then_some(lost)
+        stop_before(self.pid(), rested).then_some(lost)
     }
 
     pub fn goes_on(&self) {
@@ -81,8 +81,8 @@ fn another_process() {
         return;
     };
     let folder = Path::new(&told[0]);
-    let store = LmdbLeases::open(folder).unwrap();
-    let (_own, keeper) = keeper_on(store.clone());
+    let gate = Gate::before(Arc::new(LmdbLeases::open(folder).unwrap()));
+    let (_own, keeper) = keeper_on(gate.clone());
     let log = Arc::new(log(folder));
     let rests = Arc::new(Rests::default());
     let mut pool: Option<Pool> = None;
@@ -95,7 +95,8 @@ fn another_process() {
                 let (log, rests) = (Arc::clone(&log), Arc::clone(&rests));
                 let handler = move |job: lockkeeper::Job<()>| {
                     beat(&log, job.worker());
-                    std::thread::sleep(rests.next(job.worker()));
+                    let sleep = rests.sleep(job.worker());
+                    std::thread::sleep(sleep.span);
                     Ok::<_, ()>(())
                 };
                 let jobs = builder.under_lease("import").serve_blocking(handler);
@@ -120,21 +121,20 @@ fn another_process() {
             ["lost"] => leases(of_pool()).lost.to_string(),
             ["given"] => leases(of_pool()).given_back.to_string(),
             ["state"] => format!("{:?}", leases(of_pool()).state),
-            ["rest"] => rests.of_all(of_pool()).to_string(),
-            ["write"] => {
-                // It takes the writer, and leaves the disk alone.
-                let nobody = Holder {
-                    id: "nobody".into(),
-                    host: "nowhere".into(),
-                    pid: 0,
-                };
-                let nothing = LeaseName::new("nothing").unwrap();
-                block_on(store.release(&nothing, &nobody)).unwrap();
-                "written".into()
+            ["rest"] => {
+                let end = rests.begin(REST, true);
+                let rest = gate.shut_until(end) && rests.is_of_all(of_pool(), end);
+                if rest { end } else { 0 }.to_string()
             }
+            // Between the release in the store and what the holder is told of it, another one may begin.
             ["force", lease] => {
-                let forced = keeper.leases().unwrap().force_release(lease);
-                format!("{}", block_on(forced).unwrap().is_some())
+                let end = rests.begin(LONG_REST, false);
+                let forced = rests.is_of_all(of_pool(), end) && {
+                    let forced = keeper.leases().unwrap().force_release(lease);
+                    block_on(forced).unwrap().is_some()
+                };
+                rests.end();
+                forced.to_string()
             }
             ["stop"] => format!(
                 "{:?}",
@@ -153,41 +153,80 @@ async fn work(
 ) -> Result<(), lockkeeper::BoxError> {
     loop {
         beat(&log, &worker);
-        tokio::time::sleep(rests.next(&worker)).await;
+        let sleep = rests.sleep(&worker);
+        tokio::time::sleep(sleep.span).await;
     }
 }
 
-/// When the workers sleep for long.
+/// When all workers sleep for long.
 #[derive(Default)]
-struct Rests(Mutex<BTreeMap<usize, Option<u64>>>);
+struct Rests {
+    wanted: Mutex<Wanted>,
+    asleep: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Wanted {
+    until: u64,
+    /// Only those do whose lease is held until then for sure.
+    held: bool,
+}
 
 impl Rests {
-    /// Has each worker that runs sleep once, and answers until when all of them do, which is no later than their lease is held for
-    /// sure. If they do not all sleep at one time, that is in the past.
-    fn of_all(&self, pool: &Pool) -> u64 {
-        let workers = pool.stats().states.len();
-        *self.0.lock() = (0..workers).map(|worker| (worker, None)).collect();
-        let began = Instant::now();
-        while began.elapsed() < REST {
-            let asleep: Vec<u64> = self.0.lock().values().copied().flatten().collect();
-            if !asleep.is_empty() && asleep.len() == running(pool) {
-                return asleep.into_iter().min().unwrap();
+    /// From now on each worker sleeps when it comes to it; answers until when.
+    fn begin(&self, span: Duration, held: bool) -> u64 {
+        let until = now() + nanos(span);
+        *self.wanted.lock() = Wanted { until, held };
+        until
+    }
+
+    fn end(&self) {
+        self.wanted.lock().until = 0;
+    }
+
+    /// Waits until all workers sleep, if they do before that time.
+    fn is_of_all(&self, pool: &Pool, end: u64) -> bool {
+        while now() < end {
+            let asleep = self.asleep.load(Ordering::SeqCst);
+            if asleep > 0 && asleep == running(pool) {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.0.lock().clear();
-        0
+        false
     }
 
-    /// How long a worker sleeps now.
-    fn next(&self, worker: &Worker) -> Duration {
-        let left = worker.lease().unwrap().remaining();
-        match self.0.lock().get_mut(&worker.number()) {
-            Some(until @ None) if left > REST => {
-                *until = Some(now() + u64::try_from(REST.as_nanos()).unwrap());
-                REST
+    /// A worker is about to sleep.
+    fn sleep(self: &Arc<Self>, worker: &Worker) -> Sleep {
+        let wanted = self.wanted.lock();
+        let left = Duration::from_nanos(wanted.until.saturating_sub(now()));
+        let sure = worker.lease().unwrap().remaining() > left || !wanted.held;
+        match left > BEAT && sure {
+            false => Sleep {
+                span: BEAT,
+                of: None,
+            },
+            true => {
+                self.asleep.fetch_add(1, Ordering::SeqCst);
+                Sleep {
+                    span: left,
+                    of: Some(Arc::clone(self)),
+                }
             }
-            _ => BEAT,
+        }
+    }
+}
+
+/// How long a worker sleeps. It does as long as this is there.
+struct Sleep {
+    span: Duration,
+    of: Option<Arc<Rests>>,
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(rests) = self.of.take() {
+            rests.asleep.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -209,10 +248,8 @@ fn beat(mut log: &File, worker: &Worker) {
     log.write_all(line.as_bytes()).unwrap();
 }
 
-/// A clock that all processes of the machine share.
-pub fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+pub fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap()
 }
 
 /// What was done.
