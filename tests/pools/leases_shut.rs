@@ -7,7 +7,7 @@ use std::time::Duration;
 use lockkeeper::{Keeper, Leases, LmdbLeases, Pool, PoolLeaseState, PoolState, Worker};
 
 use crate::leases::{EXPIRATION, POLL, REFRESH, keeper_on, leases};
-use crate::support::{LONG, block_on, quick, running, until};
+use crate::support::{LONG, block_on, lease_folder, quick, running, until};
 
 /// A worker on a thread that does not stop when it is told to.
 pub struct Deaf {
@@ -74,7 +74,7 @@ fn a_worker_that_runs_on_when_the_leases_are_shut_down_is_counted() {
 
 #[test]
 fn a_worker_that_runs_on_when_the_keeper_is_shut_down_is_counted() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper_on(LmdbLeases::open(folder.path()).unwrap());
     let deaf = Deaf::start(quick(&keeper, "import").under_lease("import"));
     block_on(keeper.shutdown(Duration::from_millis(20))).unwrap_err();
@@ -88,7 +88,7 @@ fn a_worker_that_runs_on_when_the_keeper_is_shut_down_is_counted() {
 
 #[test]
 fn partitions_that_become_free_while_a_keeper_stops_take_no_time_from_its_workers() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let keepers = [(); 3].map(|()| keeper_on(LmdbLeases::open(folder.path()).unwrap()));
     let [(_, slow), (_, quickly), (_, other)] = &keepers;
     let builder = |keeper: &Keeper| {
