@@ -21,6 +21,9 @@ use stop::stop_beside;
 
 const EXPIRATION: Duration = Duration::from_secs(4);
 
+/// What a busy machine with a slow disk may take longer.
+const SLACK: Duration = Duration::from_secs(10);
+
 /// A web service that wants to lead.
 struct Service {
     process: Example,
@@ -124,7 +127,7 @@ fn only_the_leader_takes_orders_and_when_it_is_killed_the_other_goes_on() {
     first.process.kill();
     second.process.waits_to_say("leading with token 2");
     let took = killed.elapsed();
-    assert!(took < EXPIRATION + Duration::from_secs(2), "{took:?}");
+    assert!(took < EXPIRATION + SLACK, "{took:?}");
     assert_eq!(second.ask("GET /leader"), number(second.process.pid()));
     assert_eq!(second.ask("POST /orders"), number(3));
 }
