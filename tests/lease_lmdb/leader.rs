@@ -1,7 +1,8 @@
 //! A leader, its environment, and the one that comes after it.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lockkeeper::heed::types::Str;
 use lockkeeper::{
@@ -10,13 +11,19 @@ use lockkeeper::{
 };
 use rustix::process::Signal;
 
+use crate::gate::Gate;
 use crate::peer::Peer;
+use crate::stop::{now, stop_before};
 use crate::support::{PATIENCE, block_on, name, until};
+
+/// How long a leader stays away from the store, to be stopped meanwhile.
+const AWAY: Duration = Duration::from_millis(500);
 
 /// A process that leads, with an environment that all share.
 pub struct Leader {
     keeper: Keeper,
     texts: Db<Str, Str>,
+    gate: Gate,
     leases: Leases,
     guard: LeaseGuard,
 }
@@ -26,7 +33,8 @@ impl Leader {
     pub fn new(folder: &Path) -> Self {
         let keeper = Keeper::open(folder).unwrap();
         let texts = keeper.blocking_database("texts").unwrap();
-        let leases = Leases::builder(LmdbLeases::open(folder).unwrap())
+        let gate = Gate::before(Arc::new(LmdbLeases::open(folder).unwrap()));
+        let leases = Leases::builder(gate.clone())
             .refresh(Duration::from_millis(200))
             .expiration(Duration::from_secs(3))
             .poll(Duration::from_millis(50))
@@ -37,6 +45,7 @@ impl Leader {
         Self {
             keeper,
             texts,
+            gate,
             leases,
             guard,
         }
@@ -44,6 +53,19 @@ impl Leader {
 
     pub fn token(&self) -> String {
         self.guard.token().to_string()
+    }
+
+    /// Answers until when it is not in the store, and leads for sure.
+    pub fn stay_away(&self) -> String {
+        let began = Instant::now();
+        loop {
+            let end = now() + u64::try_from(AWAY.as_nanos()).unwrap();
+            let away = self.gate.shut_until(end);
+            if away && self.guard.remaining() > AWAY {
+                return end.to_string();
+            }
+            assert!(began.elapsed() < PATIENCE && self.guard.is_held());
+        }
     }
 
     fn writing(&self, text: &str) -> RunTxn<()> {
@@ -73,7 +95,10 @@ fn a_leader_that_was_stopped_writes_nothing_after_its_successor() {
     let mut peer = Peer::start(folder.path());
     assert_eq!(peer.ask("lead"), "1");
     assert_eq!(peer.ask("write first"), "written");
-    peer.signal(Signal::STOP);
+    until("it is stopped", || {
+        let away: u64 = peer.ask("stay away").parse().unwrap();
+        stop_before(peer.pid(), away).then_some(())
+    });
     let successor = Leader::new(folder.path());
     assert_eq!(successor.guard.token(), Fence(2));
     assert_eq!(successor.write("second"), "written");

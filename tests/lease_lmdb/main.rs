@@ -12,5 +12,9 @@ mod peer;
 mod processes;
 mod support;
 
+#[path = "../support/gate.rs"]
+mod gate;
 #[path = "../support/peer.rs"]
 mod process;
+#[path = "../support/stop.rs"]
+mod stop;

@@ -76,6 +76,7 @@ fn another_process() {
                 drop(writer.take());
                 "gone".into()
             }
+            ["stay", "away"] => leader.as_ref().unwrap().stay_away(),
             ["write", text] => leader.as_ref().unwrap().write(text),
             _ => obey(&mut store, folder, &words),
         }

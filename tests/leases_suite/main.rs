@@ -22,12 +22,16 @@ mod wanted;
 
 #[path = "../support/servers/etcd.rs"]
 mod etcd_server;
+#[path = "../support/gate.rs"]
+mod gate;
 #[path = "../support/peer.rs"]
 mod process;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/servers/sql.rs"]
 mod servers;
+#[path = "../support/stop.rs"]
+mod stop;
 
 /// What every store does.
 macro_rules! on_every_store {

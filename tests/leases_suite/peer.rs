@@ -1,13 +1,19 @@
 //! Other processes with leases in a store, and what they do when they are told to.
 
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use lockkeeper::{LeaseGuard, Leases, Released};
+use lockkeeper::{LeaseGuard, Leases, Released, store_from_url};
 
+use crate::gate::Gate;
 use crate::ground::{PATIENCE, Pace, block_on};
 use crate::process::{self, Peer};
+use crate::stop::now;
 use crate::{exclusion, ground};
+
+/// How long a process stays away from its store, to be stopped meanwhile.
+const AWAY: Duration = Duration::from_millis(500);
 
 /// Starts a process, which connects to nothing before its first order.
 pub fn start(url: &str, folder: &Path) -> Peer {
@@ -25,6 +31,7 @@ fn another_process() {
         panic!("{told:?}?")
     };
     let mut pace = Pace::SHORT;
+    let mut gate = None;
     let mut leases = None;
     let mut guard = None;
     process::obey(|order| {
@@ -32,10 +39,32 @@ fn another_process() {
             pace = Pace::QUICK;
             return "quick".into();
         }
+        if order == "go through a gate" {
+            let before = gate.insert(Gate::before(store_from_url(url).unwrap()));
+            leases = Some(pace.leases_in(Arc::new(before.clone())));
+            return "through a gate".into();
+        }
+        if order == "stay away" {
+            return stay_away(gate.as_ref().unwrap(), guard.as_ref().unwrap()).to_string();
+        }
         // Not before the first order: then all begin at once.
         let leases = leases.get_or_insert_with(|| pace.leases(url));
         obey(leases, &mut guard, Path::new(folder), order)
     })
+}
+
+/// Answers until when this process is not in its store, and holds its lease for sure.
+fn stay_away(gate: &Gate, guard: &LeaseGuard) -> u64 {
+    let began = Instant::now();
+    loop {
+        let end = now() + u64::try_from(AWAY.as_nanos()).unwrap();
+        let away = gate.shut_until(end);
+        let left = guard.remaining();
+        if away && left > AWAY {
+            return end;
+        }
+        assert!(began.elapsed() < PATIENCE && !left.is_zero(), "{left:?}");
+    }
 }
 
 fn obey(leases: &Leases, guard: &mut Option<LeaseGuard>, folder: &Path, order: &str) -> String {

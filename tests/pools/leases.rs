@@ -13,7 +13,7 @@ use lockkeeper::{
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::support::{LONG, block_on, quick, running, until};
+use crate::support::{LONG, block_on, lease_folder, quick, running, until};
 
 pub const REFRESH: Duration = Duration::from_millis(100);
 pub const EXPIRATION: Duration = Duration::from_millis(1_500);
@@ -50,7 +50,7 @@ async fn idle(worker: Worker) -> Result<(), lockkeeper::BoxError> {
 
 #[test]
 fn a_pool_runs_in_one_process_and_in_another_when_the_first_has_stopped() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_one, first) = keeper(folder.path());
     let (_two, second) = keeper(folder.path());
     let start = |keeper: &Keeper| {
@@ -79,7 +79,7 @@ fn a_pool_runs_in_one_process_and_in_another_when_the_first_has_stopped() {
 
 #[test]
 fn i09_a_lease_is_given_back_only_when_the_last_worker_has_ended() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper(folder.path());
     let held_at_end = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&held_at_end);
@@ -113,7 +113,7 @@ fn i09_a_lease_is_given_back_only_when_the_last_worker_has_ended() {
 
 #[test]
 fn workers_see_their_lease_and_write_under_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper(folder.path());
     let tokens = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&tokens);
@@ -155,7 +155,7 @@ fn i09_an_async_worker_is_dropped_at_its_next_await_when_its_lease_is_lost() {
             self.0.store(true, Ordering::SeqCst);
         }
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper(folder.path());
     let dropped = Arc::new(AtomicBool::new(false));
     let (told, runs) = (Arc::clone(&dropped), Arc::new(AtomicUsize::new(0)));
@@ -187,7 +187,7 @@ fn i09_an_async_worker_is_dropped_at_its_next_await_when_its_lease_is_lost() {
 #[test]
 fn a_blocking_worker_that_runs_on_without_its_lease_is_counted_and_keeps_others_from_starting_here()
 {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper(folder.path());
     let go_on = Arc::new(AtomicBool::new(true));
     let (stubborn, runs) = (Arc::clone(&go_on), Arc::new(AtomicUsize::new(0)));
@@ -219,7 +219,7 @@ fn a_blocking_worker_that_runs_on_without_its_lease_is_counted_and_keeps_others_
 
 #[test]
 fn partitions_are_shared_evenly_and_taken_over_from_one_that_stops() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_one, first) = keeper(folder.path());
     let (_two, second) = keeper(folder.path());
     let start = |keeper: &Keeper| {
@@ -243,7 +243,10 @@ fn partitions_are_shared_evenly_and_taken_over_from_one_that_stops() {
     let mut all = [both[0].partitions.clone(), both[1].partitions.clone()].concat();
     all.sort_unstable();
     assert_eq!(all, [0, 1, 2, 3, 4]);
-    assert_eq!((both[0].given_back, both[0].lost), (2, 0));
+    until("what it has given back is counted", || {
+        leases(&one).given_back == 2
+    });
+    assert_eq!(leases(&one).lost, 0);
     until("both know", || {
         [leases(&one), leases(&two)].map(|of| (of.members, of.share))
             == [(2, Some(3)), (2, Some(2))]
@@ -263,7 +266,7 @@ fn partitions_are_shared_evenly_and_taken_over_from_one_that_stops() {
 
 #[test]
 fn a_partitioned_pool_that_is_scaled_gives_partitions_back_and_takes_more() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper(folder.path());
     let pool = quick(&keeper, "import").workers(4).partitioned("import");
     let pool = pool.start(idle).unwrap();
@@ -288,7 +291,7 @@ fn a_partitioned_pool_that_is_scaled_gives_partitions_back_and_takes_more() {
 
 #[test]
 fn a_pool_that_gives_up_gives_its_lease_back_and_asks_again_when_it_is_resumed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let (_own, keeper) = keeper(folder.path());
     // Resumed when everything has been given back, or as soon as it has failed.
     for (n, at_once) in [false, true, true, true].into_iter().enumerate() {
@@ -399,24 +402,33 @@ impl LeaseStore for Door {
 
 #[test]
 fn a_store_that_is_away_stops_workers_in_time_and_the_pool_goes_on_trying() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let door = Door::before(LmdbLeases::open(folder.path()).unwrap());
     let shut = Arc::clone(&door.shut);
     shut.store(true, Ordering::SeqCst);
     let (_own, keeper) = keeper_on(door);
-    let ended = Arc::new(Mutex::new(Vec::new()));
+    // Whether each run was told while it held its lease; without an answer, it was dropped before.
+    struct Run(Option<bool>, Arc<Mutex<Vec<Option<bool>>>>);
+    impl Drop for Run {
+        fn drop(&mut self) {
+            self.1.lock().push(self.0);
+        }
+    }
+    let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::default());
     let start = |name: &'static str, partitioned: bool| {
         let pool = quick(&keeper, name);
         let pool = match partitioned {
             true => pool.partitioned(name),
             false => pool.under_lease(name),
         };
-        let ended = Arc::clone(&ended);
+        let (begun, ended) = (Arc::clone(&begun), Arc::clone(&ended));
         let body = move |worker: Worker| {
-            let ended = Arc::clone(&ended);
+            begun.fetch_add(1, Ordering::SeqCst);
+            let mut run = Run(None, Arc::clone(&ended));
             async move {
+                let run = &mut run;
                 worker.stopped().await;
-                ended.lock().push(worker.lease().unwrap().is_held());
+                run.0 = Some(worker.lease().unwrap().is_held());
                 Ok(())
             }
         };
@@ -431,29 +443,41 @@ fn a_store_that_is_away_stops_workers_in_time_and_the_pool_goes_on_trying() {
         assert_eq!(stats.state, PoolLeaseState::WaitingForLease);
         assert!(stats.last_error.unwrap().contains("the door is shut"));
     }
-    for round in 1..=2 {
+    let both_run = || {
         shut.store(false, Ordering::SeqCst);
-        until("both run", || pools.iter().all(|pool| running(pool) == 1));
-        shut.store(true, Ordering::SeqCst);
-        until("both were told", || ended.lock().len() == 2 * round);
-        let lost = |pool: &Pool| leases(pool).lost == u64::try_from(round).unwrap();
-        until("both are lost", || pools.iter().all(lost));
-    }
-    // They were told before the end.
-    assert_eq!(*ended.lock(), [true; 4]);
-    assert!(pools.iter().all(|pool| leases(pool).overrun == 0));
-    // A store that comes back within the notice starts the workers again under the lease that they had. The notice is 0.3 s, which a
-    // busy machine may miss.
-    let kept = (1..=20).any(|round| {
-        shut.store(false, Ordering::SeqCst);
-        until("both run", || pools.iter().all(|pool| running(pool) == 1));
-        let acquired = pools.each_ref().map(|pool| leases(pool).acquired);
-        shut.store(true, Ordering::SeqCst);
-        until("both were told", || ended.lock().len() == 4 + 2 * round);
-        shut.store(false, Ordering::SeqCst);
-        until("both run again", || {
-            pools.iter().all(|pool| running(pool) == 1)
+        until("both run", || {
+            let ended = ended.lock().len();
+            begun.load(Ordering::SeqCst) == ended + 2 && pools.iter().all(|pool| running(pool) == 1)
         });
+    };
+    let both_end = || {
+        shut.store(true, Ordering::SeqCst);
+        until("both have ended", || {
+            ended.lock().len() == begun.load(Ordering::SeqCst)
+        });
+    };
+    // The notice is 0.3 s, which a busy machine may miss.
+    let in_time = (1..=20).filter(|_| {
+        both_run();
+        let lost = pools.each_ref().map(|pool| leases(pool).lost);
+        let before = ended.lock().len();
+        both_end();
+        until("both are lost", || {
+            let mut pools = pools.iter().zip(lost);
+            pools.all(|(pool, lost)| leases(pool).lost > lost)
+        });
+        ended.lock()[before..].iter().all(Option::is_some)
+    });
+    assert_eq!(in_time.take(2).count(), 2);
+    // They were told before the end.
+    assert!(!ended.lock().contains(&Some(false)));
+    assert!(pools.iter().all(|pool| leases(pool).overrun == 0));
+    // A store that comes back within the notice starts the workers again under the lease that they had.
+    let kept = (1..=20).any(|_| {
+        both_run();
+        let acquired = pools.each_ref().map(|pool| leases(pool).acquired);
+        both_end();
+        both_run();
         acquired == pools.each_ref().map(|pool| leases(pool).acquired)
     });
     assert!(kept);
@@ -461,7 +485,7 @@ fn a_store_that_is_away_stops_workers_in_time_and_the_pool_goes_on_trying() {
 
 #[test]
 fn a_keeper_that_is_shut_down_gives_back_what_its_pools_hold() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let store = LmdbLeases::open(folder.path()).unwrap();
     for _ in 0..3 {
         let (_own, keeper) = keeper(folder.path());

@@ -6,7 +6,7 @@ use lockkeeper::{Keeper, LeaseView, LmdbLeases, Worker};
 use parking_lot::Mutex;
 
 use crate::leases::{Door, keeper_on, leases};
-use crate::support::{LONG, quick, running, until};
+use crate::support::{LONG, lease_folder, quick, running, until};
 
 /// The leases under which runs were begun, and whether each was held then.
 type Begun = Arc<Mutex<Vec<(LeaseView, bool)>>>;
@@ -45,7 +45,7 @@ fn when_over_and_untold(
 
 #[test]
 fn i09_an_async_worker_does_not_begin_under_a_lease_that_is_over_though_nobody_has_told_yet() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let door = Door::before(LmdbLeases::open(folder.path()).unwrap());
     let (_own, keeper) = keeper_on(door.clone());
     let begun = Begun::default();
@@ -71,7 +71,7 @@ fn i09_an_async_worker_does_not_begin_under_a_lease_that_is_over_though_nobody_h
 
 #[test]
 fn i09_a_restart_that_is_due_when_the_lease_is_over_waits_though_nobody_has_told_yet() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let door = Door::before(LmdbLeases::open(folder.path()).unwrap());
     let (_own, keeper) = keeper_on(door.clone());
     let begun = Begun::default();

@@ -147,17 +147,20 @@ fn an_async_worker_that_does_not_stop_is_dropped_at_its_next_await() {
     }
     let (_folder, keeper) = keeper();
     let dropped = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&dropped);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let (count, waits) = (Arc::clone(&dropped), Arc::clone(&waiting));
     let pool = keeper.pool("deaf").workers(2).start(move |_| {
-        let told = Told(Arc::clone(&count));
+        let (told, waits) = (Told(Arc::clone(&count)), Arc::clone(&waits));
         async move {
             let _told = told;
+            waits.fetch_add(1, Ordering::SeqCst);
             std::future::pending::<()>().await;
             Ok(())
         }
     });
     let pool = pool.unwrap();
-    until("both run", || running(&pool) == 2);
+    until("both wait", || waiting.load(Ordering::SeqCst) == 2);
+    assert_eq!(running(&pool), 2);
     block_on(pool.stop(Duration::from_millis(20))).unwrap();
     assert_eq!(dropped.load(Ordering::SeqCst), 2);
     let stats = pool.stats();

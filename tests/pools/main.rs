@@ -8,11 +8,15 @@
 #[path = "../support/rt.rs"]
 mod rt;
 
+#[path = "../support/gate.rs"]
+mod gate;
 #[allow(dead_code, reason = "others need more of it")]
 #[path = "../observed/layer.rs"]
 mod layer;
 #[path = "../support/peer.rs"]
 mod process;
+#[path = "../support/stop.rs"]
+mod stop;
 
 mod answered;
 mod ending;

@@ -6,13 +6,17 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lockkeeper::{LmdbLeases, Pool, Worker};
+use parking_lot::Mutex;
 use rustix::process::Signal;
 
+use crate::gate::Gate;
 use crate::leases::{keeper_on, leases};
 use crate::process;
+use crate::stop::{now, stop_before};
 use crate::support::{block_on, quick, running};
 
 /// How often a worker works.
@@ -20,6 +24,13 @@ const BEAT: Duration = Duration::from_millis(5);
 
 /// How long a worker that does not care is waited for.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long workers sleep while their process is stopped: it is over long before anybody else gets their lease, and so they go on
+/// as soon as their process does.
+const REST: Duration = Duration::from_millis(500);
+
+/// How long they may have to sleep before they are told that their lease was taken away.
+const LONG_REST: Duration = Duration::from_secs(5);
 
 /// Another process with a pool. It is killed when dropped.
 pub struct Peer(process::Peer);
@@ -45,8 +56,17 @@ impl Peer {
         self.ask(order).parse().unwrap()
     }
 
-    pub fn signal(&self, signal: Signal) {
-        self.0.signal(signal);
+    /// Stops it while it has its leases, all its workers sleep, and nobody is in the store; answers how often it had lost a lease,
+    /// or `None` if that did not come about. Stopped between its look at the lease and what it does then, a worker would do that
+    /// when it goes on: against that there is the token.
+    pub fn stop_at_rest(&mut self) -> Option<usize> {
+        let rested: u64 = self.ask("rest").parse().unwrap();
+        let lost = self.number("lost");
+        stop_before(self.pid(), rested).then_some(lost)
+    }
+
+    pub fn goes_on(&self) {
+        self.0.signal(Signal::CONT);
     }
 
     pub fn kill(self) {
@@ -61,8 +81,10 @@ fn another_process() {
         return;
     };
     let folder = Path::new(&told[0]);
-    let (_own, keeper) = keeper_on(LmdbLeases::open(folder).unwrap());
+    let gate = Gate::before(Arc::new(LmdbLeases::open(folder).unwrap()));
+    let (_own, keeper) = keeper_on(gate.clone());
     let log = Arc::new(log(folder));
+    let rests = Arc::new(Rests::default());
     let mut pool: Option<Pool> = None;
     process::obey(|order| {
         let words: Vec<_> = order.split(' ').collect();
@@ -70,16 +92,14 @@ fn another_process() {
         match words[..] {
             ["start", "jobs"] => {
                 let builder = quick(&keeper, "import").workers(2).queue(4);
-                let log = Arc::clone(&log);
-                let jobs =
-                    builder
-                        .under_lease("import")
-                        .serve_blocking(move |job: lockkeeper::Job<()>| {
-                            let lease = job.worker().lease().unwrap();
-                            beat(&log, lease.name().as_str(), lease.token().0);
-                            std::thread::sleep(BEAT);
-                            Ok::<_, ()>(())
-                        });
+                let (log, rests) = (Arc::clone(&log), Arc::clone(&rests));
+                let handler = move |job: lockkeeper::Job<()>| {
+                    beat(&log, job.worker());
+                    let sleep = rests.sleep(job.worker());
+                    std::thread::sleep(sleep.span);
+                    Ok::<_, ()>(())
+                };
+                let jobs = builder.under_lease("import").serve_blocking(handler);
                 let jobs = jobs.unwrap();
                 pool = Some(jobs.pool().clone());
                 // There is always something to do.
@@ -92,21 +112,29 @@ fn another_process() {
                     Ok(partitions) => builder.workers(partitions).partitioned("import"),
                     Err(_) => builder.workers(2).under_lease("import"),
                 };
-                let log = Arc::clone(&log);
-                pool = Some(
-                    builder
-                        .start(move |worker| work(worker, Arc::clone(&log)))
-                        .unwrap(),
-                );
+                let (log, rests) = (Arc::clone(&log), Arc::clone(&rests));
+                let body = move |worker| work(worker, Arc::clone(&log), Arc::clone(&rests));
+                pool = Some(builder.start(body).unwrap());
                 "started".into()
             }
             ["running"] => running(of_pool()).to_string(),
             ["lost"] => leases(of_pool()).lost.to_string(),
             ["given"] => leases(of_pool()).given_back.to_string(),
             ["state"] => format!("{:?}", leases(of_pool()).state),
+            ["rest"] => {
+                let end = rests.begin(REST, true);
+                let rest = gate.shut_until(end) && rests.is_of_all(of_pool(), end);
+                if rest { end } else { 0 }.to_string()
+            }
+            // Between the release in the store and what the holder is told of it, another one may begin.
             ["force", lease] => {
-                let forced = keeper.leases().unwrap().force_release(lease);
-                format!("{}", block_on(forced).unwrap().is_some())
+                let end = rests.begin(LONG_REST, false);
+                let forced = rests.is_of_all(of_pool(), end) && {
+                    let forced = keeper.leases().unwrap().force_release(lease);
+                    block_on(forced).unwrap().is_some()
+                };
+                rests.end();
+                forced.to_string()
             }
             ["stop"] => format!(
                 "{:?}",
@@ -118,11 +146,88 @@ fn another_process() {
 }
 
 /// A worker that does not care that it is told to stop.
-async fn work(worker: Worker, log: Arc<File>) -> Result<(), lockkeeper::BoxError> {
-    let lease = worker.lease().unwrap();
+async fn work(
+    worker: Worker,
+    log: Arc<File>,
+    rests: Arc<Rests>,
+) -> Result<(), lockkeeper::BoxError> {
     loop {
-        beat(&log, lease.name().as_str(), lease.token().0);
-        tokio::time::sleep(BEAT).await;
+        beat(&log, &worker);
+        let sleep = rests.sleep(&worker);
+        tokio::time::sleep(sleep.span).await;
+    }
+}
+
+/// When all workers sleep for long.
+#[derive(Default)]
+struct Rests {
+    wanted: Mutex<Wanted>,
+    asleep: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Wanted {
+    until: u64,
+    /// Only those do whose lease is held until then for sure.
+    held: bool,
+}
+
+impl Rests {
+    /// From now on each worker sleeps when it comes to it; answers until when.
+    fn begin(&self, span: Duration, held: bool) -> u64 {
+        let until = now() + nanos(span);
+        *self.wanted.lock() = Wanted { until, held };
+        until
+    }
+
+    fn end(&self) {
+        self.wanted.lock().until = 0;
+    }
+
+    /// Waits until all workers sleep, if they do before that time.
+    fn is_of_all(&self, pool: &Pool, end: u64) -> bool {
+        while now() < end {
+            let asleep = self.asleep.load(Ordering::SeqCst);
+            if asleep > 0 && asleep == running(pool) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        false
+    }
+
+    /// A worker is about to sleep.
+    fn sleep(self: &Arc<Self>, worker: &Worker) -> Sleep {
+        let wanted = self.wanted.lock();
+        let left = Duration::from_nanos(wanted.until.saturating_sub(now()));
+        let sure = worker.lease().unwrap().remaining() > left || !wanted.held;
+        match left > BEAT && sure {
+            false => Sleep {
+                span: BEAT,
+                of: None,
+            },
+            true => {
+                self.asleep.fetch_add(1, Ordering::SeqCst);
+                Sleep {
+                    span: left,
+                    of: Some(Arc::clone(self)),
+                }
+            }
+        }
+    }
+}
+
+/// How long a worker sleeps. It does as long as this is there.
+struct Sleep {
+    span: Duration,
+    of: Option<Arc<Rests>>,
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(rests) = self.of.take() {
+            rests.asleep.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
@@ -136,15 +241,15 @@ fn log(folder: &Path) -> File {
 }
 
 /// One line in one write: what was done, when, and under which lease.
-fn beat(mut log: &File, lease: &str, token: u64) {
-    let line = format!("{} {lease} {token} {}\n", now(), std::process::id());
+fn beat(mut log: &File, worker: &Worker) {
+    let lease = worker.lease().unwrap();
+    let (name, token) = (lease.name().as_str(), lease.token().0);
+    let line = format!("{} {name} {token} {}\n", now(), std::process::id());
     log.write_all(line.as_bytes()).unwrap();
 }
 
-/// A clock that all processes of the machine share.
-pub fn now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+pub fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap()
 }
 
 /// What was done.

@@ -1,23 +1,49 @@
 //! Pools under leases, between real processes of one machine, which are killed and stopped.
 
+use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::Signal;
-
 use crate::leases::{EXPIRATION, POLL};
-use crate::peer::{Peer, checked, now};
-use crate::support::until;
+use crate::peer::{Peer, checked, nanos};
+use crate::stop::now;
+use crate::support::{lease_folder, until};
 
 /// What a busy machine may take longer.
 const SLACK: Duration = Duration::from_secs(3);
 
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap()
+/// Waits until one of two works, and stops it beyond its lease: it, the other one, which works now, and how often it had lost its
+/// lease before.
+fn one_is_stopped(one: Peer, other: Peer) -> (Peer, Peer, usize) {
+    let (mut holder, mut other) = (one, other);
+    let mut lost = None;
+    until("one of them is stopped", || {
+        if holder.number("running") == 0 {
+            std::mem::swap(&mut holder, &mut other);
+        }
+        lost = holder.stop_at_rest();
+        lost.is_some()
+    });
+    until("the other one runs", || other.number("running") == 2);
+    (holder, other, lost.unwrap())
+}
+
+/// Has one that was stopped go on: it notices, and does nothing any more.
+fn goes_on_and_does_nothing(folder: &Path, stopped: &mut Peer, lost: usize) {
+    let began = now();
+    stopped.goes_on();
+    until("it has noticed", || stopped.number("lost") == lost + 1);
+    until("it waits", || stopped.ask("state") == "WaitingForLease");
+    assert_eq!(stopped.number("running"), 0);
+    let beats = &checked(folder)["import"];
+    let mut late = beats
+        .iter()
+        .filter(|beat| beat.at > began && beat.pid == stopped.pid());
+    assert!(late.next().is_none());
 }
 
 #[test]
 fn i09_after_kill_9_another_process_takes_over_within_expiration_and_poll_and_never_overlaps() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let mut first = Peer::start(folder.path(), "whole");
     until("the first runs", || first.number("running") == 2);
     let mut second = Peer::start(folder.path(), "whole");
@@ -54,79 +80,48 @@ fn i09_after_kill_9_another_process_takes_over_within_expiration_and_poll_and_ne
 
 #[test]
 fn i09_a_lease_that_is_lost_stops_the_workers_before_another_process_starts_its_own() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let mut first = Peer::start(folder.path(), "whole");
     until("the first runs", || first.number("running") == 2);
     let mut second = Peer::start(folder.path(), "whole");
 
     // Taken away by force: the holder is told, and another one gets it, or it itself again.
-    for round in 1..=5 {
-        until("somebody runs", || {
-            first.number("running") + second.number("running") == 2
+    for _ in 1..=5 {
+        let mut lost = 0;
+        until("it is taken away", || {
+            if first.number("running") < 2 {
+                std::mem::swap(&mut first, &mut second);
+            }
+            lost = first.number("lost");
+            first.number("running") == 2 && first.ask("force import") == "true"
         });
-        let holder = match first.number("running") {
-            2 => &mut first,
-            _ => &mut second,
-        };
-        assert_eq!(holder.ask("force import"), "true");
-        until("it was lost", || {
-            first.number("lost") + second.number("lost") == round
-        });
+        until("it was lost", || first.number("lost") > lost);
     }
     until("somebody runs", || {
         first.number("running") + second.number("running") == 2
     });
 
     // Stopped beyond the expiration: when it goes on, it does nothing any more.
-    let (mut holder, mut other) = match first.number("running") {
-        2 => (first, second),
-        _ => (second, first),
-    };
-    let lost = holder.number("lost");
-    holder.signal(Signal::STOP);
-    until("the other one runs", || other.number("running") == 2);
-    let began = now();
-    holder.signal(Signal::CONT);
-    until("it has noticed", || holder.number("lost") == lost + 1);
-    until("it waits", || holder.ask("state") == "WaitingForLease");
-    assert_eq!(holder.number("running"), 0);
-    let beats = &checked(folder.path())["import"];
-    let late = beats
-        .iter()
-        .filter(|beat| beat.at > began && beat.pid == holder.pid());
-    assert_eq!(late.count(), 0);
+    let (mut holder, _other, lost) = one_is_stopped(first, second);
+    goes_on_and_does_nothing(folder.path(), &mut holder, lost);
 }
 
 #[test]
 fn i09_a_process_that_was_stopped_beyond_its_lease_begins_no_job_when_it_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
-    let works = |peer: &Peer| {
-        let log = folder.path().join("log");
-        log.exists()
-            && checked(folder.path())
-                .get("import")
-                .is_some_and(|beats| beats.iter().any(|beat| beat.pid == peer.pid()))
-    };
-    let mut holder = Peer::start(folder.path(), "jobs");
-    until("the first works", || works(&holder));
-    let other = Peer::start(folder.path(), "jobs");
-    holder.signal(Signal::STOP);
-    until("the other one works", || works(&other));
-    let began = now();
-    holder.signal(Signal::CONT);
-    until("it waits", || holder.ask("state") == "WaitingForLease");
-    until("it has noticed", || holder.number("lost") == 1);
-    // What was at it when it was stopped nobody could end; nothing began after that.
-    let beats = &checked(folder.path())["import"];
-    let late = beats
-        .iter()
-        .filter(|beat| beat.at > began && beat.pid == holder.pid());
-    assert_eq!(late.count(), 0);
+    let folder = lease_folder();
+    let first = Peer::start(folder.path(), "jobs");
+    let second = Peer::start(folder.path(), "jobs");
+    let (mut holder, other, lost) = one_is_stopped(first, second);
+    until("the other one works", || {
+        let beats = &checked(folder.path())["import"];
+        beats.iter().any(|beat| beat.pid == other.pid())
+    });
+    goes_on_and_does_nothing(folder.path(), &mut holder, lost);
 }
 
 #[test]
 fn i09_three_processes_share_eight_partitions_and_take_over_from_a_dead_one_and_for_a_new_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = lease_folder();
     let mut peers: Vec<Peer> = (0..3).map(|_| Peer::start(folder.path(), "8")).collect();
     let shares = |peers: &mut Vec<Peer>| {
         let mut shares: Vec<usize> = peers
@@ -148,19 +143,22 @@ fn i09_three_processes_share_eight_partitions_and_take_over_from_a_dead_one_and_
     until("the new one has its share", || {
         shares(&mut peers) == [2, 3, 3]
     });
-    // It stays so.
-    let given = |peers: &mut Vec<Peer>| -> usize {
-        peers.iter_mut().map(|peer| peer.number("given")).sum()
+    // It stays so; a machine that is held up for longer than a lease lasts is asked again.
+    let moved = |peers: &mut Vec<Peer>| -> usize {
+        let of_one = |peer: &mut Peer| peer.number("given") + peer.number("lost");
+        peers.iter_mut().map(of_one).sum()
     };
-    let before = given(&mut peers);
-    std::thread::sleep(10 * POLL);
-    assert_eq!(given(&mut peers), before);
-    assert_eq!(shares(&mut peers), [2, 3, 3]);
-    assert!(peers.iter_mut().all(|peer| peer.number("lost") == 0));
+    until("it stays so", || {
+        let before = moved(&mut peers);
+        std::thread::sleep(10 * POLL);
+        moved(&mut peers) == before && shares(&mut peers) == [2, 3, 3]
+    });
 
     // One that is stopped beyond its expiration goes on without what it had, and gets its share again.
     let began = now();
-    peers[0].signal(Signal::STOP);
+    until("one of them is stopped", || {
+        peers[0].stop_at_rest().is_some()
+    });
     std::thread::sleep(EXPIRATION);
     until("the others take over", || {
         let running: usize = peers[1..]
@@ -169,7 +167,7 @@ fn i09_three_processes_share_eight_partitions_and_take_over_from_a_dead_one_and_
             .sum();
         running == 8
     });
-    peers[0].signal(Signal::CONT);
+    peers[0].goes_on();
     until("all have their share", || shares(&mut peers) == [2, 3, 3]);
     let beats = checked(folder.path());
     assert_eq!(beats.len(), 8);

@@ -20,6 +20,11 @@ pub fn quick(keeper: &Keeper, name: &'static str) -> PoolBuilder {
     keeper.pool(name).backoff(none)
 }
 
+/// A folder for leases that last for a moment: in memory, where the machine has that. How late a busy disk is says nothing of pools.
+pub fn lease_folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 /// Waits for something that has to come about; looks every millisecond.
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -108,20 +108,25 @@ fn each_has_dropped_what_it_had_in_thread_locals_when_the_shutdown_is_answered()
             "actix-rt" => name.starts_with(kind),
             _ => name == kind,
         };
-        *SEEN.lock() = Seen {
-            slow: kind.to_owned(),
-            ..Seen::default()
-        };
-        use_everything_and_stop();
-        let Seen {
-            mut have, mut had, ..
-        } = std::mem::take(&mut *SEEN.lock());
-        assert!(have.iter().any(is_kind), "no thread is {kind}: {have:?}");
-        // Several threads have one name.
-        had.sort_unstable();
-        had.dedup();
-        have.sort_unstable();
-        assert_eq!(had, have, "when {kind} is slow");
+        // On a busy machine what a thread is to be waited for may be there at once, and it has nothing to do with it.
+        let seen = (0..20).any(|_| {
+            *SEEN.lock() = Seen {
+                slow: kind.to_owned(),
+                ..Seen::default()
+            };
+            use_everything_and_stop();
+            let Seen {
+                mut have, mut had, ..
+            } = std::mem::take(&mut *SEEN.lock());
+            let seen = have.iter().any(is_kind);
+            // Several threads have one name.
+            had.sort_unstable();
+            had.dedup();
+            have.sort_unstable();
+            assert_eq!(had, have, "when {kind} is slow");
+            seen
+        });
+        assert!(seen, "no thread is {kind}");
     }
 }
 
