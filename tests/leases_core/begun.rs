@@ -167,6 +167,7 @@ fn whoever_waits_needs_no_runtime_and_is_woken_whoever_goes_on() {
     for by_driver in [false, true] {
         for op in [Op::Claim, Op::Release] {
             store.next(op, &[Fault::Wait]);
+            *store.0.looked_by.lock() = None;
             thread::scope(|scope| {
                 let ours = scope.spawn(|| {
                     let guard = without_a_runtime(leases.acquire("job")).unwrap();

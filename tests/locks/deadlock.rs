@@ -148,7 +148,10 @@ async fn i07_periodic_detection_breaks_100_cycles_under_a_flood() {
     }
     for cycle in cycles {
         let took = cycle.await.unwrap();
-        assert!(took <= interval + PATIENCE / 4, "broken after {took:?}");
+        assert!(
+            took <= interval + Duration::from_secs(1),
+            "broken after {took:?}"
+        );
     }
     stop.store(true, Ordering::Relaxed);
     for sender in flood {

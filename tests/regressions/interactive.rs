@@ -490,7 +490,8 @@ fn never_waiting_for_the_disk(folder: &std::path::Path) -> lockkeeper::KeeperBui
 #[track_caller]
 fn most_went_first(mut attempts: Vec<u32>) {
     attempts.sort_unstable();
-    assert!(attempts[attempts.len() / 2] <= 4, "attempts: {attempts:?}");
+    let most = attempts.len() * 8 / 10;
+    assert!(attempts[most] <= 4, "attempts: {attempts:?}");
 }
 
 #[test]

@@ -42,8 +42,8 @@ const FILE: &str = "leases.mdb";
 /// - There is room for about half a million names, on 32-bit systems for some ten thousand. Then a new one is answered with [`StoreError::Full`]; those that are there go
 ///   on. The file may be removed while nobody uses it, and tokens begin again.
 /// - A process that is killed leaves nothing locked but its leases, until they expire. One that is *stopped* (`SIGSTOP`, a
-///   debugger) while it writes keeps LMDB's writer: nobody gets, refreshes or releases a lease until it goes on or is killed; those
-///   who hold leases lose them in time.
+///   debugger) while it writes, or is about to, keeps LMDB's writer: nobody gets, refreshes or releases a lease until it goes on or
+///   is killed; those who hold leases lose them in time.
 /// - In the child of a fork every handle answers [`StoreError::BadConfig`].
 ///
 /// ```
