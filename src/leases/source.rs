@@ -17,6 +17,9 @@ use crate::supervision::Supervision;
 
 pub(crate) struct LeaseSource {
     state: Mutex<State>,
+    /// Whose code the handlers of these leases are. A lock of its own, which nobody has for long: who is inside has to be told so at
+    /// any time.
+    owner: Mutex<Option<Owner>>,
     /// Nobody new gets at them.
     refusing: AtomicBool,
     folder: PathBuf,
@@ -45,6 +48,7 @@ impl LeaseSource {
     ) -> Self {
         Self {
             state: Mutex::new(State::Unused(store)),
+            owner: Mutex::default(),
             refusing: AtomicBool::new(false),
             folder,
             later: Mutex::default(),
@@ -58,6 +62,7 @@ impl LeaseSource {
     pub(crate) fn of(leases: Leases) -> Self {
         Self {
             config: leases.config().clone(),
+            owner: Mutex::new(Some(leases.owner())),
             state: Mutex::new(State::Open(leases)),
             refusing: AtomicBool::new(false),
             folder: PathBuf::new(),
@@ -90,6 +95,7 @@ impl LeaseSource {
             let supervision = Arc::clone(&self.supervision);
             Leases::start_supervised(store, self.config.clone(), supervision)?
         };
+        *self.owner.lock() = Some(leases.owner());
         if let State::Open(broken) = std::mem::replace(&mut *state, State::Open(leases.clone())) {
             // It ends by itself, and is joined at the end: whoever wants a lease waits for nothing.
             self.before.lock().extend(broken.thread());
@@ -118,10 +124,7 @@ impl LeaseSource {
 
     /// Whose code the handlers of these leases are, if there are any.
     pub(crate) fn owner(&self) -> Option<Owner> {
-        match &*self.state.try_lock()? {
-            State::Open(leases) | State::Closed(Some(leases)) => Some(leases.owner()),
-            State::Unused(_) | State::Closed(None) => None,
-        }
+        *self.owner.lock()
     }
 
     /// Gives everything back until the deadline, which may be moved meanwhile; answers what may be held in the store still. It
@@ -164,5 +167,27 @@ impl LeaseSource {
         if let Some(later) = later {
             later.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i14_whoever_is_inside_is_known_also_while_the_leases_are_being_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = LeaseConfig::default();
+        let source = LeaseSource::new(None, folder.path().to_owned(), config);
+        assert_eq!(source.owner(), None);
+        let owner = source.leases().unwrap().owner();
+        {
+            let _is_ending = source.state.lock();
+            assert_eq!(source.owner(), Some(owner));
+        }
+        assert!(source.close(Instant::now).is_empty());
+        // Its thread may be in a handler still when it is joined.
+        source.join();
+        assert_eq!(source.owner(), Some(owner));
     }
 }
