@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::System;
 use lockkeeper::{
-    DatabaseError, Keeper, LockerSpec, Mode, Object, OpenError, RunTxn, SetMapSize, ShutdownError,
+    DatabaseError, LockerSpec, Mode, Object, OpenError, RunTxn, SetMapSize, ShutdownError,
     TxnError, Wait,
 };
 
@@ -22,16 +22,6 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T, TxnError>) {
         matches!(outcome, Err(TxnError::ShuttingDown)),
         "{outcome:?}"
     );
-}
-
-/// Stops, beyond the deadline only if the machine is away just then.
-#[track_caller]
-fn stops(keeper: &Keeper, deadline: Duration) {
-    match keeper.blocking_shutdown(deadline) {
-        Err(ShutdownError::TimedOut { .. }) => keeper.blocking_shutdown(LONG),
-        outcome => outcome,
-    }
-    .unwrap();
 }
 
 #[test]
@@ -136,7 +126,7 @@ fn bodies_that_are_slow_together_are_cut_off_at_the_deadline() {
     until(|| in_flight(&keeper) == 21);
     held.release().unwrap();
     until(|| slow.iter().any(|slow| slow.is_finished()));
-    stops(&keeper, 3 * SOON);
+    keeper.blocking_shutdown(10 * SOON).unwrap();
     let outcomes: Vec<_> = slow.into_iter().map(|slow| slow.join().unwrap()).collect();
     let committed = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
     assert!((1..20).contains(&committed), "{committed}");
@@ -167,7 +157,7 @@ fn who_waits_for_a_place_or_a_lock_is_answered() {
         move || keeper.blocking_send(bump(counters, "n"))
     });
     until(|| block_on(keeper.stats()).transactions.waiting == 1);
-    stops(&keeper, SOON);
+    keeper.blocking_shutdown(10 * SOON).unwrap();
     refused(for_lock.join().unwrap());
     refused(for_place.join().unwrap());
 }
@@ -203,7 +193,7 @@ fn stopping_twice_is_stopping_once_and_both_wait_for_the_end() {
     keeper.blocking_shutdown(Duration::ZERO).unwrap();
 }
 
-fn keeper_folder(keeper: &Keeper) -> std::path::PathBuf {
+fn keeper_folder(keeper: &lockkeeper::Keeper) -> std::path::PathBuf {
     block_on(keeper.stats()).environment.path
 }
 

@@ -1,6 +1,6 @@
 //! Refreshing many leases at once in SQLite.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::{Connection, Row as _, SqliteConnection};
 
@@ -42,13 +42,13 @@ async fn try_extend(
     let mut transaction = connection.begin_with("begin immediate").await?;
     let extend = query(&statements.extend).bind(json(&mut leases.iter()));
     let extended = extend.fetch_all(&mut *transaction).await?;
-    let whose = |row: &sqlx::sqlite::SqliteRow| -> sqlx::Result<(String, String, i64)> {
-        Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+    let whose = |row: &sqlx::sqlite::SqliteRow| -> sqlx::Result<(String, (String, i64))> {
+        Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))
     };
-    let held: HashSet<_> = extended.iter().map(whose).collect::<sqlx::Result<_>>()?;
+    let held: HashMap<_, _> = extended.iter().map(whose).collect::<sqlx::Result<_>>()?;
     let is_held = |lease: &&Refresh| {
-        let (name, id) = (lease.name.as_str(), &*lease.holder.id);
-        held.contains(&(name.to_owned(), id.to_owned(), number(lease.token)))
+        let holder = held.get(lease.name.as_str());
+        holder.is_some_and(|(id, token)| **id == *lease.holder.id && *token == number(lease.token))
     };
     let mut others: HashMap<String, Row> = HashMap::new();
     if held.len() < leases.len() {
